@@ -1,0 +1,45 @@
+"""The errors that a user can cause, each told in one line."""
+
+from typing import Any
+
+
+class UserError(Exception):
+    """Something the user asked for cannot be done; the message is one line that says what to change."""
+
+
+class ConfigError(UserError):
+    """A config value breaks a constraint.
+
+    The message names key, value, constraint and, where the constraint alone does not tell, the remedy.
+    """
+
+    def __init__(self, key: str, value: Any, constraint: str) -> None:
+        super().__init__(f"{key}={_spelling(value)}: {constraint}")
+        self.key = key
+
+    def __reduce__(self) -> Any:  # an exception made from three arguments pickles as one otherwise
+        return _restore, (type(self), self.key, str(self))
+
+
+class TrainingError(Exception):
+    """A run that started well cannot go on; it ends FAILED with this message."""
+
+
+def require(condition: bool, key: str, value: Any, constraint: str) -> None:
+    """Raise a ConfigError unless the condition holds."""
+    if not condition:
+        raise ConfigError(key, value, constraint)
+
+
+def _spelling(value: Any) -> str:
+    """A value as the user would write it on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _restore(kind: type[ConfigError], key: str, message: str) -> ConfigError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.key = key
+    return error

@@ -1,0 +1,132 @@
+"""Evidence accumulation: which side of the track had more cues?
+
+Task of Bellec et al. (2020), Fig. 3; draw order and probabilities of NEST's tutorial on it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eprop_cli.errors import require
+from eprop_cli.tasks.base import Batch, TaskConfig, Window
+
+LEFT, RIGHT, RECALL, NOISE = range(4)  # groups of input neurons, in the order of the input neurons
+NOISE_FRACTION = 4.0  # background noise neurons fire with input_spike_prob over this
+
+
+@dataclass
+class Steps:
+    """Durations in time steps."""
+
+    cue: int
+    spacing: int
+    bg_noise: int
+    recall: int
+    learning_window: int
+
+
+@dataclass
+class EvidenceAccumulationConfig(TaskConfig):
+    """Keys of conf/task/evidence_accumulation.yaml."""
+
+    n_input_symbols: int
+    n_cues: int
+    prob_group: float
+    input_spike_prob: float
+    steps: Steps
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        symbols, n_cues = self.n_input_symbols, self.n_cues
+        require(self.n_out == 2, "task.n_out", self.n_out, "must be 2 in this task, one readout per side")
+        require(symbols >= 4, "task.n_input_symbols", symbols, "must be at least 4 (left, right, recall, noise)")
+        require(self.n_in % symbols == 0, "task.n_in", self.n_in, f"must be a multiple of n_input_symbols ({symbols})")
+        odd = n_cues >= 1 and n_cues % 2 == 1
+        require(odd, "task.n_cues", n_cues, "must be odd and at least 1, so that one side has more cues")
+        for key in ("prob_group", "input_spike_prob"):
+            value = getattr(self, key)
+            require(0 <= value <= 1, f"task.{key}", value, "must be a probability, from 0 to 1")
+        for key, least in {"cue": 1, "spacing": 0, "bg_noise": 0, "recall": 1, "learning_window": 1}.items():
+            value = getattr(self.steps, key)
+            require(value >= least, f"task.steps.{key}", value, f"must be at least {least} time steps")
+        window, sequence = self.steps.learning_window, self.sequence_steps
+        require(
+            window <= sequence,
+            "task.steps.learning_window",
+            window,
+            f"must not be longer than the sequence ({sequence} steps)",
+        )
+
+    @property
+    def sequence_steps(self) -> int:
+        """Time steps of one sequence: cues, delay, recall."""
+        return self.n_cues * (self.steps.cue + self.steps.spacing) + self.steps.bg_noise + self.steps.recall
+
+    @property
+    def learning_window_steps(self) -> int:
+        """Time steps of the learning window."""
+        return self.steps.learning_window
+
+
+class EvidenceAccumulation:
+    """Draws batches of cue sequences; the target is the side that had more cues."""
+
+    Config = EvidenceAccumulationConfig
+
+    def __init__(self, config: EvidenceAccumulationConfig) -> None:
+        self.config = config
+
+    def batch(self, rng: np.random.RandomState) -> Batch:
+        """Draw sides, cues and spikes, in the tutorial's order: all sides, all cues, all spikes."""
+        c = self.config
+        cues = self._cues(rng)
+        spikes = np.empty((c.n_batch, c.sequence_steps, c.n_in), dtype=bool)
+        for sequence, sides in zip(spikes, cues, strict=True):  # one sequence at a time keeps the memory small
+            probabilities = self._spike_probabilities(sides)
+            np.greater(probabilities, rng.random_sample(probabilities.shape), out=sequence)
+        spikes[:, 0, :] = False  # spikes that arrive when NEST resets the neurons would be lost
+        winners = cues.sum(axis=1) > c.n_cues // 2
+        targets = np.stack([~winners, winners]).astype(np.float64)
+        shape = (c.n_out, c.n_batch, c.sequence_steps)
+        return Batch(spikes, np.broadcast_to(targets[:, :, None], shape), tuple(map(self._windows, cues)))
+
+    def _cues(self, rng: np.random.RandomState) -> NDArray[np.int64]:
+        """Side of each cue, int (n_batch, n_cues): 0 left, 1 right."""
+        c = self.config
+        # Probability that a cue is on the left, in float32 as the TensorFlow original has it.
+        prob_left = np.array([c.prob_group, 1 - c.prob_group], dtype=np.float32)
+        favoured = rng.choice([0, 1], c.n_batch)
+        p = np.stack([prob_left[favoured], prob_left[1 - favoured]], axis=1).astype(np.float64)
+        threshold = p[:, 0] / p.sum(axis=1)
+        right: NDArray[np.int64] = (rng.random_sample((c.n_batch, c.n_cues)) >= threshold[:, None]).astype(np.int64)
+        return right
+
+    def _spike_probabilities(self, sides: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Spike probability of each input neuron in each time step, float64 (n_steps, n_in)."""
+        c = self.config
+        size = c.n_in // c.n_input_symbols
+        probabilities = np.zeros((c.sequence_steps, c.n_in))
+        for window, side in zip(self._cue_slices(), sides, strict=True):
+            probabilities[window, side * size : (side + 1) * size] = c.input_spike_prob
+        probabilities[-c.steps.recall :, RECALL * size : (RECALL + 1) * size] = c.input_spike_prob
+        probabilities[:, NOISE * size :] = c.input_spike_prob / NOISE_FRACTION
+        return probabilities
+
+    def _cue_slices(self) -> list[slice]:
+        steps = self.config.steps
+        starts = (i * (steps.cue + steps.spacing) + steps.spacing for i in range(self.config.n_cues))
+        return [slice(start, start + steps.cue) for start in starts]
+
+    def _windows(self, sides: NDArray[np.int64]) -> tuple[Window, ...]:
+        c = self.config
+        cues = [
+            Window("right cue" if side else "left cue", window.start, window.stop)
+            for window, side in zip(self._cue_slices(), sides, strict=True)
+        ]
+        end = c.sequence_steps
+        return (
+            *cues,
+            Window("recall", end - c.steps.recall, end),
+            Window("learning window", end - c.steps.learning_window, end),
+        )

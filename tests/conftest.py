@@ -1,0 +1,30 @@
+"""What all tests share: NEST without its banner, and eprop-run as a user starts it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+os.environ.setdefault("PYNEST_QUIET", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # NEST's threads spin otherwise, for minutes on a busy machine
+
+EPROP_RUN = str(Path(sys.executable).with_name("eprop-run"))
+
+
+@pytest.fixture(autouse=True)
+def _no_hydra_left_over():
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def eprop_run(tmp_path):
+    """Run eprop-run in a process of its own, in an empty directory."""
+
+    def run(*overrides, cwd=tmp_path, timeout=120, **options):
+        command = [EPROP_RUN, *map(str, overrides)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, **options)
+
+    return run

@@ -1,0 +1,226 @@
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import SMALL, config
+
+from eprop_cli.errors import ConfigError
+from eprop_cli.tasks import Window, make_task, task_class
+from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation
+
+OWN_TASK = Path(__file__).resolve().parent.parent / "docs" / "own_task"
+
+
+def draw(*overrides, seed=1, batches=1):
+    """Batches of evidence accumulation, and the config they come from."""
+    given = config(*overrides).task
+    rng, task = np.random.RandomState(seed), make_task(given)
+    drawn = [task.batch(rng) for _ in range(batches)]
+    return (drawn[0] if batches == 1 else drawn), given
+
+
+def loops(task, rng):
+    """Spikes and winners as the tutorial draws them: from the global generator's functions, in nested loops."""
+    size = task.n_in // task.n_input_symbols
+    favoured = rng.choice([0, 1], task.n_batch)
+    choices = np.array([task.prob_group, 1 - task.prob_group], dtype=np.float32)
+    cues = []
+    for side in favoured:
+        p = np.array([choices[side], choices[1 - side]], dtype=np.float32)
+        cues.append(rng.choice([0, 1], task.n_cues, p=p))
+    probability = np.zeros((task.n_batch, task.sequence_steps, task.n_in))
+    for b in range(task.n_batch):
+        time = 0
+        for cue in cues[b]:
+            time += task.steps.spacing
+            for step in range(time, time + task.steps.cue):
+                for neuron in range(size):
+                    probability[b, step, cue * size + neuron] = task.input_spike_prob
+            time += task.steps.cue
+        for step in range(task.sequence_steps - task.steps.recall, task.sequence_steps):
+            probability[b, step, 2 * size : 3 * size] = task.input_spike_prob
+        probability[b, :, 3 * size :] = task.input_spike_prob / 4.0
+    spikes = probability > rng.rand(*probability.shape)
+    spikes[:, 0] = False
+    return spikes, [int(sum(sequence) > task.n_cues / 2) for sequence in cues]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["task.n_batch=3"],
+        [*SMALL, "task.n_batch=5"],
+        [*SMALL, "task.n_in=12", "task.n_input_symbols=6", "task.n_batch=2"],
+        [*SMALL, "task.steps.spacing=4", "task.n_cues=1", "task.prob_group=0.1", "task.n_batch=4"],
+        [*SMALL, "task.steps.bg_noise=0", "task.prob_group=0.5", "task.steps.learning_window=7", "task.n_batch=2"],
+    ],
+    ids=lambda overrides: " ".join(overrides[len(SMALL) :] if len(overrides) > 1 else overrides),
+)
+@pytest.mark.parametrize("seed", [1, 5, 1234])
+def test_draws_are_the_tutorials(overrides, seed):
+    batches, task = draw(*overrides, seed=seed, batches=2)
+    rng = np.random.RandomState(seed)
+    for batch in batches:
+        spikes, winners = loops(task, rng)
+        np.testing.assert_array_equal(batch.spikes, spikes)
+        np.testing.assert_array_equal(batch.targets.argmax(axis=0)[:, 0], winners)
+
+
+def test_shapes_and_types():
+    batch, task = draw("task.n_batch=3")
+    assert (batch.spikes.shape, batch.spikes.dtype) == ((3, 2250, 40), bool)
+    assert (batch.targets.shape, batch.targets.dtype) == ((2, 3, 2250), np.float64)
+    assert len(batch.windows) == 3
+    assert task.sequence_steps == 2250
+    assert task.learning_window_steps == 150
+
+
+def test_a_target_is_one_for_the_winner_all_along():
+    batch, _ = draw(*SMALL, "task.n_batch=20")
+    np.testing.assert_array_equal(batch.targets.sum(axis=0), 1.0)
+    np.testing.assert_array_equal(batch.targets, np.repeat(batch.targets[:, :, :1], 100, axis=2))
+    assert set(np.unique(batch.targets)) == {0.0, 1.0}
+
+
+def cues_of(batch):
+    """Side of each cue, from the windows: 0 left, 1 right."""
+    sides = {"left cue": 0, "right cue": 1}
+    return np.array([[sides[window.kind] for window in shown if window.kind in sides] for shown in batch.windows])
+
+
+def test_the_winner_is_the_side_with_more_cues():
+    batch, _ = draw(*SMALL, "task.n_cues=5", "task.n_batch=50", "task.prob_group=0.5")
+    cues = cues_of(batch)
+    assert set(cues.sum(axis=1)) >= {1, 2, 3, 4}  # close and clear decisions
+    np.testing.assert_array_equal(batch.targets[1, :, 0] == 1, cues.sum(axis=1) >= 3)
+
+
+def test_certain_spikes_are_where_the_windows_say():
+    batch, task = draw(*SMALL, "task.steps.spacing=5", "task.input_spike_prob=1", "task.n_batch=4")
+    size = 2
+    for spikes, cues in zip(batch.spikes, cues_of(batch), strict=True):
+        expected = np.zeros((task.sequence_steps, 8), dtype=bool)
+        for index, side in enumerate(cues):
+            start = 5 + index * 20
+            expected[start : start + 15, side * size : (side + 1) * size] = True
+        expected[-30:, 2 * size : 3 * size] = True
+        np.testing.assert_array_equal(spikes[:, : 3 * size], expected[:, : 3 * size])
+
+
+def test_the_first_step_of_a_sequence_is_silent():
+    batch, _ = draw(*SMALL, "task.input_spike_prob=1", "task.n_batch=10")
+    assert not batch.spikes[:, 0].any()
+    assert batch.spikes[:, 1].any(axis=1).all()  # the first cue
+
+
+def test_nothing_fires_at_probability_zero():
+    batch, _ = draw(*SMALL, "task.input_spike_prob=0", "task.n_batch=10")
+    assert not batch.spikes.any()
+
+
+def within(count, n, p, deviations=5):
+    return abs(count - n * p) <= deviations * np.sqrt(n * p * (1 - p))
+
+
+def test_each_group_fires_at_its_rate_in_its_windows():
+    batch, _ = draw("task.n_batch=40")
+    groups = batch.spikes.reshape(40, 2250, 4, 10)
+    in_cue = np.zeros((40, 2250, 2), dtype=bool)
+    for sequence, cues in enumerate(cues_of(batch)):
+        for index, side in enumerate(cues):
+            start = index * 150 + 50
+            in_cue[sequence, start : start + 100, side] = True
+    recall, noise = groups[:, -150:, 2], groups[:, 1:, 3]
+    assert within(groups[:, :, :2][in_cue].sum(), 40 * 7 * 100 * 10, 0.04)
+    assert not groups[:, :, :2][~in_cue].any()
+    assert within(recall.sum(), recall.size, 0.04)
+    assert not groups[:, :-150, 2].any()
+    assert within(noise.sum(), noise.size, 0.01)
+    for neurons in (recall, noise):  # no neuron is favoured
+        counts = neurons.sum(axis=(0, 1))
+        n, p = neurons.size / 10, neurons.mean()
+        assert all(within(count, n, p) for count in counts)
+
+
+# Number of right cues of a sequence: half the time Binomial(n_cues, p), half Binomial(n_cues, 1 - p).
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.5])
+def test_cues_favour_one_side_and_each_equally_often(p):
+    n, n_cues = 4000, 7
+    batch, _ = draw(*SMALL, f"task.prob_group={p}", "task.n_cues=7", "task.steps.cue=1", f"task.n_batch={n}")
+    right = cues_of(batch).sum(axis=1)
+    variance = n_cues * p * (1 - p) + n_cues**2 * (0.5 - p) ** 2
+    assert abs(right.mean() - n_cues / 2) < 5 * np.sqrt(variance / n)
+    assert abs(right.var() - variance) < 0.1 * variance  # the spread of a variance estimate is 2 to 3 %
+    assert within((right > n_cues / 2).sum(), n, 0.5)
+
+
+def test_without_chance_all_cues_are_on_one_side():
+    batch, _ = draw(*SMALL, "task.prob_group=0", "task.n_batch=100")
+    right = cues_of(batch).sum(axis=1)
+    assert set(right) == {0, 3}
+
+
+def test_windows():
+    batch, _ = draw("task.n_cues=3", "task.prob_group=0", "task.steps.learning_window=60")
+    side = "right cue" if batch.targets[1, 0, 0] else "left cue"
+    assert batch.windows == (
+        (
+            Window(side, 50, 150),
+            Window(side, 200, 300),
+            Window(side, 350, 450),
+            Window("recall", 1500, 1650),
+            Window("learning window", 1590, 1650),
+        ),
+    )
+
+
+def test_a_batch_goes_on_where_the_one_before_left_the_generator():
+    (first, second), _ = draw(*SMALL, batches=2)
+    again, _ = draw(*SMALL)
+    np.testing.assert_array_equal(first.spikes, again.spikes)
+    assert (second.spikes != first.spikes).any()
+
+
+def test_tasks_by_name():
+    assert task_class("evidence_accumulation") is EvidenceAccumulation
+    assert task_class("eprop_cli.tasks.evidence_accumulation:EvidenceAccumulation") is EvidenceAccumulation
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("evidence", "must be one of evidence_accumulation, or module:Class"),
+        ("no_such_module:Task", "cannot be imported.*no_such_module"),
+        ("eprop_cli.tasks:NoSuchTask", "cannot be imported.*NoSuchTask"),
+        ("pathlib:Path", ".*module:Class with a Config"),
+    ],
+)
+def test_a_name_without_a_task_is_refused(name, reason):
+    with pytest.raises(ConfigError, match=f"^task.name={name}: {reason}"):
+        task_class(name)
+
+
+@pytest.fixture
+def own_task(tmp_path, monkeypatch):
+    """The documentation's example of a task of one's own, in the working directory."""
+    shutil.copytree(OWN_TASK, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "outputs"))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("sine_wave", None)
+
+
+@pytest.mark.nest
+@pytest.mark.parametrize("training", ["continuous", "data_parallel"])
+def test_the_documented_task_of_ones_own_learns(own_task, eprop_run, training):
+    overrides = ["task=sine_wave", "neuron.out.loss=mean_squared_error", "synapse.average_gradient=false"]
+    overrides += [f"training={training}", "task.n_iter=10", "plots=none", "hydra.run.dir=run"]
+    done = eprop_run("--config-dir", "conf", *overrides)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(",") for line in (own_task / "run" / "metrics.csv").read_text().splitlines()]
+    losses = [float(row[2]) for row in rows if row[1] == "training"]
+    assert len(losses) == 10
+    assert losses[-1] < 0.9 * losses[0]
+    assert {row[3] for row in rows[1:]} == {"nan"}  # no classes, no accuracy
