@@ -1,0 +1,28 @@
+"""Compute losses and gradients of a batch: one file per engine."""
+
+from importlib.util import find_spec
+
+from eprop_cli.config import Config
+from eprop_cli.engines.base import Engine
+from eprop_cli.errors import ConfigError
+
+
+def check_engine(config: Config) -> None:
+    """Raise UserError if what the config's engine computes with is not installed."""
+    package, remedy = {
+        "nest": ("nest", "install nest-simulator 3.10, or use training=data_parallel engine=compiled"),
+        "compiled": ("numba", "pip install 'eprop-cli[compiled]'"),
+    }[config.engine.name]
+    if find_spec(package) is None:
+        raise ConfigError("engine", config.engine.name, f"needs {package}, which is not installed; {remedy}")
+
+
+def make_engine(config: Config) -> Engine:
+    """The engine that the config names; what it computes with is imported here."""
+    if config.engine.name == "compiled":
+        from eprop_cli.engines.compiled import CompiledEngine
+
+        return CompiledEngine(config)
+    from eprop_cli.engines.nest import NestEngine
+
+    return NestEngine(config)

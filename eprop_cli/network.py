@@ -1,0 +1,330 @@
+"""Build the network in NEST and talk to it: set inputs and targets, read recorders and weights.
+
+nest is imported when the kernel is first reset, so that everything else in the package works without it.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eprop_cli.config import TIC, Config
+from eprop_cli.derived import SPIKE_MODELS, Timing, kernel_parameters, population_parameters
+from eprop_cli.engines.base import RECORDABLES, Recording, Table, Weights
+from eprop_cli.errors import UserError
+from eprop_cli.tasks import Batch
+
+EPROP_SYNAPSE = "eprop_synapse_bsshslm_2020"
+# pA, makes every neuron fire at the final update. The tutorial's 1000 is too weak where weights have been made to hold
+# gradients (engines/nest.py).
+FORCING_WEIGHT = 1e200
+
+
+def start_kernel(config: Config) -> Any:
+    """Reset the NEST kernel and set it up; returns the nest module."""
+    verbose = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
+    if not verbose:
+        os.environ.setdefault("PYNEST_QUIET", "1")
+    try:
+        import nest
+    except ImportError as error:
+        raise UserError(f"engine=nest: NEST cannot be imported ({error}); use engine=compiled") from error
+    nest.verbosity = nest.VerbosityLevel.INFO if verbose else nest.VerbosityLevel.ERROR
+    nest.ResetKernel()
+    nest.set(**kernel_parameters(config.kernel, Timing.of(config.task, config.kernel)))
+    return nest
+
+
+@dataclass
+class Probe:
+    """A recorder that is read out and emptied again and again, so that its memory stays flat.
+
+    offset: time (ms) that the recorder's population lags the task by: what happens in step 0 is stamped offset.
+    """
+
+    recorder: Any
+    offset: float
+    _kept: Table = field(default_factory=dict)
+
+    def drain(self, until: float) -> Table:
+        """Take all events of the task's time from 0 to before until (ms); later ones are kept for the next call."""
+        events = dict(self.recorder.events)
+        self.recorder.n_events = 0
+        events["times"] = events["times"] - self.offset
+        if self._kept:
+            events = {key: np.concatenate([self._kept[key], events[key]]) for key in events}
+        begun = events["times"] > -TIC / 2  # what populations do before the first sequence reaches them is left out
+        past = events["times"] > until - TIC / 2
+        self._kept = {key: values[past] for key, values in events.items()}
+        return {key: values[begun & ~past] for key, values in events.items()}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A built network. Node collections are named as in the tutorial; absent recorders are missing from probes.
+
+    probes: "spikes" (recurrent), "spikes_in", "reg", "ad", "out", "weights".
+    ids: NEST ids of the populations "in", "reg", "ad", "rec", "out"; asking a node collection for them takes long.
+    """
+
+    timing: Timing
+    gen_spk_in: Any
+    gen_rate_target: Any
+    gen_spk_final_update: Any
+    nrns_in: Any
+    nrns_reg: Any
+    nrns_ad: Any
+    nrns_out: Any
+    probes: Mapping[str, Probe]
+    ids: Mapping[str, range]
+
+    @property
+    def nrns_rec(self) -> Any:
+        """Recurrent neurons: regular, then adaptive."""
+        return self.nrns_reg + self.nrns_ad
+
+    def belong(self, ids: NDArray[Any], population: str) -> NDArray[np.bool_]:
+        """Which of some NEST ids are neurons of a population ("in", "reg", "ad", "rec", "out")."""
+        members = self.ids[population]
+        return (ids >= members.start) & (ids < members.stop)
+
+    def index(self, ids: NDArray[Any], population: str) -> NDArray[np.int32]:
+        """NEST ids as indices within their population."""
+        return np.asarray(ids).astype(np.int32) - np.int32(self.ids[population].start)
+
+
+def build_network(
+    nest: Any, config: Config, weights: Weights, optimizer: Mapping[str, Any] | None, dynamics: bool = True
+) -> Network:
+    """Build the tutorial's network in a fresh kernel.
+
+    optimizer: parameters of the e-prop synapses' optimizer; None builds the network with static synapses and without
+        what only learning needs (targets, learning signals).
+    dynamics: create the recorders that config.recording asks for; otherwise only those that metrics need.
+    """
+    timing = Timing.of(config.task, config.kernel)
+    nrns = {
+        "in": nest.Create("parrot_neuron", config.task.n_in),  # devices cannot have plastic synapses
+        "reg": _create(nest, SPIKE_MODELS["reg"], config.neuron.n_reg, population_parameters(config, "reg")),
+        "ad": _create(nest, SPIKE_MODELS["ad"], config.neuron.n_ad, population_parameters(config, "ad")),
+        "out": nest.Create("eprop_readout_bsshslm_2020", config.task.n_out, population_parameters(config, "out")),
+    }
+    network = Network(
+        timing,
+        gen_spk_in=nest.Create("spike_generator", config.task.n_in),
+        gen_rate_target=nest.Create("step_rate_generator", config.task.n_out),
+        gen_spk_final_update=nest.Create("spike_generator", 1),
+        nrns_in=nrns["in"],
+        nrns_reg=nrns["reg"],
+        nrns_ad=nrns["ad"],
+        nrns_out=nrns["out"],
+        probes=_probes(nest, config, nrns, timing, dynamics, plastic=optimizer is not None),
+        ids=_ids(nrns),
+    )
+    _connect(nest, config, network, weights, optimizer)
+    return network
+
+
+def present(network: Network, batch: Batch, start: int, before: Batch | None = None) -> None:
+    """Set the generators to a batch whose first sequence begins at time step start, which is the kernel's present.
+
+    before: the batch that ends at start; its last targets, which lag by total_offset, are yet to come.
+    """
+    timing = network.timing
+    n_steps = timing.iteration
+    times = timing.ms(1) * (start + timing.offset_gen + np.arange(n_steps))
+    network.gen_spk_in.set([{"spike_times": times[fired]} for fired in batch.spikes.reshape(n_steps, -1).T])
+
+    targets = batch.targets.reshape(len(batch.targets), n_steps)
+    changes = np.diff(targets, axis=1, prepend=np.nan) != 0
+    changes[:, :: timing.sequence] = True  # as in the tutorial
+    steps = np.arange(n_steps)
+    if before is not None:
+        tail = timing.total_offset - 1
+        last = before.targets.reshape(len(targets), n_steps)[:, -tail:]
+        targets, changes = np.hstack([last, targets]), np.hstack([np.ones_like(last, dtype=bool), changes])
+        steps = np.arange(-tail, n_steps)
+    times = timing.ms(1) * (start + timing.total_offset + steps)
+    network.gen_rate_target.set(
+        [
+            {"amplitude_times": times[changed], "amplitude_values": target[changed]}
+            for changed, target in zip(changes, targets, strict=True)
+        ]
+    )
+
+
+def force_final_update(network: Network, end: int) -> None:
+    """Make every presynaptic neuron fire past the end of the task (step end).
+
+    A synapse applies its last gradient only when it transmits its next spike.
+    """
+    network.gen_spk_final_update.set(spike_times=[network.timing.ms(end + network.timing.delays)])
+
+
+def read_weights(nest: Any, network: Network, like: Weights) -> Weights:
+    """Weights of all plastic projections, and the fixed feedback weights of like."""
+    nrns = {"in": network.nrns_in, "rec": network.nrns_rec, "out": network.nrns_out}
+    weights = {}
+    for projection, values in like.items():
+        pre_name, post_name = projection.split("_")
+        weights[projection] = values.copy()
+        if projection != "out_rec":
+            status = nest.GetConnections(nrns[pre_name], nrns[post_name], EPROP_SYNAPSE).get(
+                ["source", "target", "weight"]
+            )
+            targets = network.index(np.array(status["target"]), post_name)
+            sources = network.index(np.array(status["source"]), pre_name)
+            weights[projection][targets, sources] = status["weight"]
+    return weights
+
+
+def readout(events: Table, n_out: int, timing: Timing, signal: str) -> NDArray[np.float64]:
+    """A readout signal in the learning windows of one batch, float64 (n_out, n_batch, learning_window)."""
+    order = np.lexsort((events["times"], events["senders"]))
+    values = np.asarray(events[signal][order], dtype=np.float64).reshape(n_out, timing.n_batch, timing.sequence)
+    return values[:, :, -timing.learning_window :]
+
+
+def count_spikes(network: Network, events: Table) -> dict[str, int]:
+    """Spikes of each recurrent population."""
+    return {population: int(network.belong(events["senders"], population).sum()) for population in ("reg", "ad")}
+
+
+def recording_of(network: Network, events: Mapping[str, Table], start: int, interval: float) -> Recording:
+    """The recording of a batch that began at time step start, from the events of its probes."""
+    tables = {}
+    for population in ("reg", "ad", "out"):
+        if population in events:
+            table = _table(network, events[population], population, start)
+            steps = np.rint(np.asarray(table["time"], dtype=np.float64) / network.timing.resolution)
+            on_grid = steps % network.timing.steps(interval) == 0
+            tables[population] = {key: values[on_grid] for key, values in table.items()}
+    if "spikes_in" in events:
+        tables["spikes"] = _spike_table(network, events, start)
+    return tables
+
+
+def _create(nest: Any, model: str, n: int, parameters: Mapping[str, Any]) -> Any:
+    return nest.Create(model, n, parameters) if n else nest.NodeCollection()
+
+
+def _ids(nrns: Mapping[str, Any]) -> dict[str, range]:
+    """NEST numbers nodes in the order of their creation: "ad" follows "reg", and both together are "rec"."""
+    ids = {}
+    for population, nodes in nrns.items():
+        first = nodes[0].global_id if len(nodes) else 0
+        ids[population] = range(first, first + len(nodes))
+    recurrent = [ids[population] for population in ("reg", "ad") if ids[population]]
+    return ids | {"rec": range(recurrent[0].start, recurrent[-1].stop)}
+
+
+def _probes(
+    nest: Any, config: Config, nrns: Mapping[str, Any], timing: Timing, dynamics: bool, plastic: bool
+) -> dict[str, Probe]:
+    """Create the recorders. What happens in step 0 of the task is stamped with the population's offset."""
+    recording = config.recording
+    input_offset = timing.ms(timing.offset_gen + timing.delay_in_rec)
+    offsets = {
+        "in": input_offset,
+        "rec": input_offset + timing.ms(timing.delay_in_rec),
+        # The softmax takes a step more than the membrane potential that a network without learning records.
+        "out": timing.ms(timing.total_offset + plastic),
+    }
+    probes = {"spikes": Probe(nest.Create("spike_recorder"), offsets["rec"])}
+    signals = ["readout_signal" if plastic else "V_m"]
+    if dynamics and recording.readout:
+        signals = list(RECORDABLES["out"])
+    readouts = {"interval": timing.resolution, "record_from": signals}
+    probes["out"] = Probe(nest.Create("multimeter", readouts), offsets["out"])
+    if dynamics and recording.spikes:
+        probes["spikes_in"] = Probe(nest.Create("spike_recorder"), offsets["in"])
+    if dynamics and recording.n_record:
+        for population in ("reg", "ad"):
+            if len(nrns[population]):
+                # Recording begins with step 0 and goes on at the interval from there.
+                interval, signals = recording.interval, list(RECORDABLES[population])
+                multimeter: dict[str, Any] = {
+                    "interval": interval,
+                    "offset": offsets["rec"] % interval,
+                    "record_from": signals,
+                }
+                probes[population] = Probe(nest.Create("multimeter", multimeter), offsets["rec"])
+    if dynamics and plastic and recording.n_record_w:
+        nrns_rec, n = nrns["reg"] + nrns["ad"], recording.n_record_w
+        ends = {"senders": nrns["in"][:n] + nrns_rec[:n], "targets": nrns_rec[:n] + nrns["out"]}
+        probes["weights"] = Probe(nest.Create("weight_recorder", ends), offsets["out"])
+    return probes
+
+
+def _connect(
+    nest: Any, config: Config, network: Network, weights: Weights, optimizer: Mapping[str, Any] | None
+) -> None:
+    """Connect the network; numbers as in the tutorial."""
+    step: dict[str, Any] = {"delay": network.timing.resolution}
+    all_to_all = {"rule": "all_to_all", "allow_autapses": False}
+    static = {"synapse_model": "static_synapse"} | step
+    nrns_in, nrns_rec, nrns_out, probes = network.nrns_in, network.nrns_rec, network.nrns_out, network.probes
+    plastic = static
+    if optimizer is not None:
+        defaults: dict[str, Any] = {"optimizer": dict(optimizer), "average_gradient": config.synapse.average_gradient}
+        if "weights" in probes:
+            defaults["weight_recorder"] = probes["weights"].recorder
+        nest.SetDefaults(EPROP_SYNAPSE, defaults)
+        plastic = {"synapse_model": EPROP_SYNAPSE, "tau_m_readout": config.neuron.out.tau_m} | step
+
+    nest.Connect(network.gen_spk_in, nrns_in, "one_to_one", static)  # connection 1
+    nest.Connect(nrns_in, nrns_rec, all_to_all, plastic | {"weight": weights["in_rec"]})  # connection 2
+    nest.Connect(nrns_rec, nrns_rec, all_to_all, plastic | {"weight": weights["rec_rec"]})  # connection 3
+    nest.Connect(nrns_rec, nrns_out, all_to_all, plastic | {"weight": weights["rec_out"]})  # connection 4
+    if optimizer is not None:
+        rate = {"synapse_model": "rate_connection_delayed"} | step
+        feedback = {"synapse_model": "eprop_learning_signal_connection_bsshslm_2020", "weight": weights["out_rec"]}
+        nest.Connect(nrns_out, nrns_rec, all_to_all, feedback | step)  # connection 5
+        nest.Connect(network.gen_rate_target, nrns_out, "one_to_one", rate | {"receptor_type": 2})  # connection 6
+        if config.neuron.out.loss == "cross_entropy":  # the other readouts' signals, for the softmax
+            nest.Connect(nrns_out, nrns_out, all_to_all, rate | {"receptor_type": 1, "weight": 1.0})  # connection 7
+        forcing = static | {"weight": FORCING_WEIGHT}
+        nest.Connect(network.gen_spk_final_update, nrns_in + nrns_rec, "all_to_all", forcing)
+
+    nest.Connect(nrns_rec, probes["spikes"].recorder, "all_to_all", static)
+    if "spikes_in" in probes:
+        nest.Connect(nrns_in, probes["spikes_in"].recorder, "all_to_all", static)
+    for population in ("reg", "ad"):
+        if population in probes:
+            nodes = getattr(network, f"nrns_{population}")[: config.recording.n_record]
+            nest.Connect(probes[population].recorder, nodes, "all_to_all", static)
+    nest.Connect(probes["out"].recorder, nrns_out, "all_to_all", static)
+
+
+def _table(network: Network, events: Table, population: str, start: int) -> Table:
+    """Events as a table: times since the start of their sequence, senders as indices, in the recordings' order."""
+    timing = network.timing
+    steps = np.rint(np.asarray(events["times"], dtype=np.float64) / timing.resolution).astype(np.int64) - start
+    sequence, step = np.divmod(steps, timing.sequence)
+    neuron = network.index(events["senders"], population)
+    order = np.lexsort((neuron, step, sequence))
+    table: Table = {
+        "sequence": sequence[order].astype(np.int32),
+        "time": timing.ms(1) * step[order],
+        "neuron": neuron[order],
+    }
+    return table | {key: values[order] for key, values in events.items() if key not in ("times", "senders")}
+
+
+def _spike_table(network: Network, events: Mapping[str, Table], start: int) -> Table:
+    parts = []
+    for population, source in {"in": "spikes_in", "reg": "spikes", "ad": "spikes"}.items():
+        own = network.belong(events[source]["senders"], population)
+        if own.any():
+            table = _table(network, {key: values[own] for key, values in events[source].items()}, population, start)
+            parts.append(table | {"population": np.full(own.sum(), population)})
+    columns = ("sequence", "time", "population", "neuron")
+    if not parts:
+        return {key: np.array([]) for key in columns}
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in columns}
+    order = np.lexsort((joined["neuron"], joined["time"], joined["sequence"]))
+    return {key: values[order] for key, values in joined.items()}

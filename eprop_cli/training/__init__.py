@@ -1,0 +1,15 @@
+"""Turn gradients into weights and rows: one file per way of training."""
+
+from eprop_cli.config import Config
+from eprop_cli.training.base import Checkpoint, Trainer
+
+
+def make_trainer(config: Config, checkpoint: Checkpoint | None = None) -> Trainer:
+    """The trainer that the config names, at its beginning or where a checkpoint left off."""
+    if config.training.name == "data_parallel":
+        from eprop_cli.training.data_parallel import DataParallel
+
+        return DataParallel(config, checkpoint)
+    from eprop_cli.training.continuous import Continuous
+
+    return Continuous(config)

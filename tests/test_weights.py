@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+from small import SMALL, config
+
+from eprop_cli.errors import ConfigError
+from eprop_cli.weights import draw_weights, initial_weights
+
+SHAPES = {"in_rec": (100, 40), "rec_rec": (100, 100), "rec_out": (2, 100), "out_rec": (100, 2)}
+
+
+def draw(*overrides, seed=1):
+    return draw_weights(config(*overrides).synapse, 40, 100, 2, np.random.RandomState(seed))
+
+
+def saved(path, shapes=SHAPES, **changes):
+    """A weights.npz with numbers that tell before from after."""
+    arrays = {f"{name}_before": np.zeros(shapes[name]) for name in ("in_rec", "rec_rec", "rec_out")}
+    arrays |= {f"{name}_after": np.full(shapes[name], 0.25) for name in ("in_rec", "rec_rec", "rec_out")}
+    arrays |= {"out_rec": np.full(shapes["out_rec"], 0.5)} | changes
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def test_draws_are_the_tutorials():
+    rng = np.random.RandomState(7)
+    expected = {
+        "in_rec": np.array(rng.randn(40, 100).T / np.sqrt(40), dtype=np.float32),
+        "rec_rec": np.array(rng.randn(100, 100).T / np.sqrt(100), dtype=np.float32),
+        "rec_out": np.array(rng.uniform(-np.sqrt(3 / 51), np.sqrt(3 / 51), (100, 2)).T, dtype=np.float32),
+        "out_rec": np.array(rng.randn(100, 2), dtype=np.float32),
+    }
+    np.fill_diagonal(expected["rec_rec"], 0)
+    weights = draw(seed=7)
+    assert list(weights) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(weights[name], values, err_msg=name)
+
+
+def test_shapes_are_post_by_pre_in_double_precision():
+    weights = draw()
+    assert {name: values.shape for name, values in weights.items()} == SHAPES
+    assert {values.dtype for values in weights.values()} == {np.dtype("float64")}
+    assert all(values.flags.c_contiguous for values in weights.values())
+
+
+def test_values_are_rounded_to_single_precision_unless_asked_otherwise():
+    single, double = draw(), draw("synapse.dtype_weights=float64")
+    for name, values in single.items():
+        np.testing.assert_array_equal(values, double[name].astype(np.float32))
+        assert (values != double[name]).any()
+
+
+def test_no_neuron_connects_to_itself():
+    assert (np.diag(draw()["rec_rec"]) == 0).all()
+    assert (draw()["rec_rec"] == 0).sum() == 100
+
+
+def test_standard_deviations():
+    weights = draw(seed=3)
+    for name, expected in {"in_rec": 40**-0.5, "rec_rec": 100**-0.5, "out_rec": 1.0}.items():
+        values = weights[name][~np.eye(100, dtype=bool)] if name == "rec_rec" else weights[name].ravel()
+        assert abs(values.std() / expected - 1) < 5 / np.sqrt(2 * values.size), name
+        assert abs(values.mean()) < 5 * expected / np.sqrt(values.size), name
+
+
+def test_readout_weights_are_within_glorots_bounds_and_fill_them():
+    limit = np.sqrt(6 / (100 + 2))
+    values = draw()["rec_out"]
+    assert np.abs(values).max() <= np.float32(limit)
+    assert values.min() < -0.95 * limit
+    assert values.max() > 0.95 * limit
+
+
+def test_each_projection_has_its_scale():
+    scaled = draw("synapse.weight_scale={in_rec: 2, rec_rec: 0.5, rec_out: 4, out_rec: 0}")
+    for name, factor in {"in_rec": 2, "rec_rec": 0.5, "rec_out": 4, "out_rec": 0}.items():
+        np.testing.assert_array_equal(scaled[name], factor * draw()[name], err_msg=name)
+
+
+@pytest.mark.parametrize("form", ["directory", "file"])
+def test_trained_weights_are_taken_from_a_run(tmp_path, form):
+    path = saved(tmp_path / "weights.npz")
+    source = tmp_path if form == "directory" else path
+    weights = initial_weights(config(f"synapse.weights_from={source}"), np.random.RandomState(1))
+    assert {name: (values.shape, set(values.flat)) for name, values in weights.items()} == {
+        "in_rec": ((100, 40), {0.25}),
+        "rec_rec": ((100, 100), {0.25}),
+        "rec_out": ((2, 100), {0.25}),
+        "out_rec": ((100, 2), {0.5}),
+    }
+
+
+def test_later_draws_do_not_depend_on_where_weights_come_from(tmp_path):
+    drawn, taken = np.random.RandomState(1), np.random.RandomState(1)
+    initial_weights(config(), drawn)
+    initial_weights(config(f"synapse.weights_from={saved(tmp_path / 'weights.npz')}"), taken)
+    assert drawn.rand() == taken.rand()
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    source = saved(tmp_path / "weights.npz")
+    reason = r"has in_rec weights of shape \(100, 40\), but the network needs \(8, 8\)"
+    with pytest.raises(ConfigError, match=f"^synapse.weights_from={source}: {reason}$"):
+        initial_weights(config(*SMALL, f"synapse.weights_from={source}"), np.random.RandomState(1))
+
+
+def damage(path, how):
+    if how == "cut off":
+        path.write_bytes(saved(path).read_bytes()[:1000])
+    elif how == "not an archive":
+        path.write_text("weights")
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "an array missing":
+        saved(path, rec_out_after=None)
+    elif how == "a pickle":
+        saved(path, rec_out_after=np.array([object()]))
+    elif how == "a single array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+
+
+def not_caught(how, error):
+    return pytest.param(how, marks=pytest.mark.xfail(strict=True, reason=f"weights._load lets {error} through"))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "cut off",
+        "not an archive",
+        not_caught("empty", "EOFError"),
+        "an array missing",
+        "a pickle",
+        not_caught("a single array", "TypeError"),
+        "absent",
+    ],
+)
+def test_what_is_not_whole_weights_is_refused(tmp_path, how):
+    path = tmp_path / "weights.npz"
+    damage(path, how)
+    with pytest.raises(
+        ConfigError, match=f"^synapse.weights_from={tmp_path}: must be a run directory or its weights.npz"
+    ):
+        initial_weights(config(f"synapse.weights_from={tmp_path}"), np.random.RandomState(1))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "optimizer.Wmin=-0.1",
+            r"^optimizer.Wmin=-0.1: must not be above the smallest initial weight of in_rec \(-0.4986\)",
+        ),
+        (
+            "optimizer.Wmax=0.1",
+            r"^optimizer.Wmax=0.1: must not be below the largest initial weight of in_rec \(0.6259\)",
+        ),
+    ],
+)
+def test_initial_weights_must_lie_within_the_optimizers_bounds(override, message):
+    with pytest.raises(ConfigError, match=message):
+        initial_weights(config(override), np.random.RandomState(1))
+
+
+def test_the_feedback_is_not_optimized_so_it_has_no_bounds():
+    weights = initial_weights(config("optimizer.Wmin=-1", "optimizer.Wmax=1"), np.random.RandomState(1))
+    assert np.abs(weights["out_rec"]).max() > 1
