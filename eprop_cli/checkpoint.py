@@ -1,0 +1,97 @@
+"""Save where a data-parallel run stands, and find out whether a config can go on from there."""
+
+import json
+import os
+import platform
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eprop_cli.config import Config, flatten, to_dict
+from eprop_cli.errors import ConfigError, UserError
+from eprop_cli.results import RUN, RUNNING
+from eprop_cli.training.base import Checkpoint
+from eprop_cli.writer import write_whole
+
+CHECKPOINT = "checkpoint.npz"
+
+# Keys that say how a run is carried out and looked at; they change nothing in what it leaves but its figures.
+HOW_KEYS: tuple[str, ...] = (
+    "resume",
+    "objective",
+    "plots.",
+    "training.n_workers",
+    "training.backend",
+    "training.scheduler",
+)
+HOW_KEYS += ("training.max_retries", "training.checkpoint_every", "kernel.local_num_threads")
+# Keys that may differ from the checkpoint's: they do not change results, or only extend them.
+FREE_KEYS: tuple[str, ...] = (*HOW_KEYS, "task.n_iter", "recording.")
+
+
+def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; the one before stays until it is whole."""
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in checkpoint.items()}
+    write_whole(directory / CHECKPOINT, lambda file: np.savez(file, **arrays))
+
+
+def load_checkpoint(directory: Path) -> Checkpoint:
+    """Read a checkpoint; raises UserError if there is none or it is damaged."""
+    path = directory / CHECKPOINT
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file, so there is nothing to resume from") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged ({error}), so there is nothing to resume from") from error
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """run.json of the run directory to be resumed; raises ConfigError if there is none."""
+    try:
+        record = json.loads((directory / RUN).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError("resume", directory, f"is not a run directory: it has no readable {RUN}") from error
+    if not isinstance(record, dict) or "status" not in record:
+        raise ConfigError("resume", directory, f"is not a run directory: its {RUN} is not a run's")
+    return record
+
+
+def check_resume(config: Config, directory: Path) -> None:
+    """Refuse to go on in a run directory where that is impossible or would not be exact; raises UserError."""
+    record = read_record(directory)
+    if config.training.name != "data_parallel":
+        reason = (
+            "a continuous run cannot be continued exactly, as NEST does not give out the state of its synapses; "
+            "start again with training=data_parallel, which can"
+        )
+        raise ConfigError("resume", directory, reason)
+    if record.get("status") == RUNNING and record.get("host") == platform.node() and is_alive(record.get("pid")):
+        raise ConfigError("resume", directory, f"is still running (process {record['pid']}); stop it first")
+    checkpoint = load_checkpoint(directory)
+    wanted, had = flatten(to_dict(config)), flatten(json.loads(str(checkpoint["config"])))
+    free = FREE_KEYS if config.optimizer.schedule.name == "cosine" else (*FREE_KEYS, "optimizer.schedule.cosine_iter")
+    for key in sorted(wanted.keys() | had.keys()):
+        if not key.startswith(free) and wanted.get(key) != had.get(key):
+            constraint = f"contradicts the checkpoint in {directory}, which has {had.get(key)}; leave it out"
+            raise ConfigError(key, wanted.get(key), constraint)
+    done = int(checkpoint["iteration"])
+    if config.task.n_iter < done:
+        constraint = f"is less than the {done} iterations that the run in {directory} has done"
+        raise ConfigError("task.n_iter", config.task.n_iter, constraint)
+
+
+def is_alive(pid: Any) -> bool:
+    """Whether a process of this machine exists."""
+    if not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,229 @@
+"""eprop-run: Hydra composes the config, the run does the rest."""
+
+import difflib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobRuntime
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from eprop_cli.config import Config, conf_dir, explain, flatten, load
+from eprop_cli.errors import ConfigError, UserError
+
+BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses
+BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException)
+MULTIRUN_OPTIONS = ("-m", "--multirun")
+MULTIRUN = "multirun"  # in Hydra's JobRuntime: where the multirun that has begun keeps its state
+
+
+def _jobs_at_once(threads: int, workers: int) -> int:
+    from eprop_cli.cores import jobs_at_once  # joblib takes a while to import
+
+    return jobs_at_once(threads, workers)
+
+
+# What conf/ computes, as ${eprop.NAME:...}
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    "run_dir": lambda resume, fresh: resume or fresh,
+    "jobs_at_once": _jobs_at_once,
+    "cores_of_a_job": lambda threads, workers: threads * workers,
+    "requeues": lambda training: 20 if training == "data_parallel" else 0,
+}
+
+
+def main() -> None:
+    """Entry point of eprop-run."""
+    # Hydra would print its own errors and exit with 1; with this it raises them, for _refuse() to tell in one line.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    for name, resolver in RESOLVERS.items():
+        OmegaConf.register_new_resolver(f"eprop.{name}", resolver, replace=True)
+    problem: BaseException | None = None
+    try:
+        sys.argv[1:] = with_earlier_arguments(sys.argv[1:])
+        _main()
+    except (Exception, KeyboardInterrupt) as error:
+        problem = error
+    # Hydra tells its callbacks of the end of a multirun only if nothing came in between; here it always comes by.
+    if (state := OmegaConf.select(JobRuntime.instance().conf, MULTIRUN)) is not None:
+        sys.exit(_end_multirun(Path(state), problem))
+    if isinstance(problem, BAD_INPUTS):
+        _refuse(problem)
+    if isinstance(problem, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    if problem is not None:
+        raise problem
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def _main(composed: DictConfig) -> float | None:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        from eprop_cli.job import job
+
+        return job(composed)
+    from eprop_cli.run import run
+
+    ending = run(load(composed), Path(HydraConfig.get().runtime.output_dir))
+    if ending.exit_status:
+        sys.exit(ending.exit_status)
+    return None
+
+
+class Doorkeeper(Callback):
+    """Checks the config and claims the directory before Hydra makes anything."""
+
+    def __init__(self, stamp: str) -> None:
+        """stamp: tells multiruns in one sweep directory apart."""
+        self._stamp = stamp
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Exit with one line unless the run can begin; Hydra would turn an exception here into a warning."""
+        try:
+            check(load(without_hydra(config)))
+            take(load(without_hydra(config)), Path(config.hydra.run.dir))
+        except (UserError, OmegaConfBaseException) as error:
+            _refuse(error)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Exit with one line unless at least one of the jobs can begin."""
+        from eprop_cli.multirun import begin
+
+        try:
+            multirun = begin(config, self._stamp, lambda composed: check(load(without_hydra(composed))))
+        except BAD_INPUTS as error:
+            _refuse(error)
+        JobRuntime.instance().set(MULTIRUN, str(multirun.state))
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A composed config without Hydra's own part."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def check(config: Config) -> Config:
+    """Find out all that can be known before a run begins; raises UserError."""
+    import numpy as np
+
+    from eprop_cli.engines import check_engine
+    from eprop_cli.weights import initial_weights
+
+    check_engine(config)
+    initial_weights(config, np.random.RandomState(config.seed))
+    return config
+
+
+def with_earlier_arguments(arguments: list[str]) -> list[str]:
+    """Arguments of eprop-run with those that the run or multirun in resume=DIRECTORY was given, before the new ones."""
+    from eprop_cli.multirun import SWEEP
+
+    directories = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
+    if not directories or directories[-1] in ("", "null"):
+        return arguments
+    directory = Path(directories[-1])
+    # Hydra takes overrides from one place among the arguments only.
+    first = next(index for index, argument in enumerate(arguments) if "=" in argument and not argument.startswith("-"))
+    options, overrides = arguments[:first], arguments[first:]
+    if not (directory / SWEEP).exists():
+        return [*options, *earlier_overrides(directory), *overrides]
+    earlier = earlier_multirun(directory)
+    options = [*earlier["options"], "--multirun", *(option for option in options if option not in MULTIRUN_OPTIONS)]
+    new = (
+        override for override in overrides if not override.startswith("resume=") and override not in MULTIRUN_OPTIONS
+    )
+    return [*options, *earlier["overrides"], f"hydra.sweep.dir={directory}", *new]
+
+
+def earlier_overrides(directory: Path) -> list[str]:
+    """The overrides of the run in a directory."""
+    path = directory / ".hydra" / "overrides.yaml"
+    try:
+        overrides = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError) as error:
+        raise ConfigError("resume", directory, f"is not a run directory: cannot read {path}") from error
+    return [str(override) for override in overrides or [] if not str(override).startswith("resume=")]
+
+
+def earlier_multirun(directory: Path) -> dict[str, list[str]]:
+    """Options and overrides of the multirun begun last in a directory."""
+    from eprop_cli.multirun import SWEEP
+
+    path = directory / SWEEP
+    try:
+        arguments: dict[str, list[str]] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError("resume", directory, f"cannot be resumed: {path} is damaged ({error})") from error
+    return arguments
+
+
+def take(config: Config, directory: Path) -> None:
+    """Claim the directory of a run that begins, or make sure that one can be resumed; raises UserError."""
+    from eprop_cli.checkpoint import check_resume
+
+    if config.resume is None:
+        claim(directory)
+    else:
+        check_resume(config, directory)
+
+
+def claim(directory: Path) -> None:
+    """Make a run directory; raises ConfigError if it cannot be made or holds something already."""
+    key = "hydra.run.dir"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        free = not any(directory.iterdir())
+    except OSError as error:
+        raise ConfigError(key, directory, f"cannot be made or read ({error.strerror}); choose another") from error
+    if not free:
+        raise ConfigError(key, directory, "holds files already; choose another directory or remove it")
+
+
+def _end_multirun(state: Path, problem: BaseException | None) -> int:
+    """Tell what kept a multirun from coming to its end, and what became of its jobs; returns the exit status."""
+    from eprop_cli.multirun import Multirun
+    from eprop_cli.overview import end
+
+    multirun = Multirun(state)
+    if isinstance(problem, BAD_INPUTS) and not multirun.outcomes:
+        multirun.undo()
+        _refuse(problem)
+    if isinstance(problem, Exception) and multirun.stopped is None:
+        print(f"eprop-run: the multirun broke off: {type(problem).__name__}: {problem}", file=sys.stderr)
+        if not isinstance(problem, BAD_INPUTS):
+            traceback.print_exception(problem)
+    return end(multirun, problem)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Tell a bad input in one line and exit."""
+    message = explain(error) if isinstance(error, OmegaConfBaseException) else str(error)
+    for noise in ("\nTo append to your config", "\nConfig search path"):  # the schema takes no further keys
+        message = message.split(noise)[0]
+    message = " ".join(message.split()).rstrip(".")
+    print(f"eprop-run: {message}{_suggestion(error)}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def _suggestion(error: Exception) -> str:
+    """The nearest key to one that does not exist."""
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    key = getattr(cause, "full_key", None)
+    if not key:
+        return ""
+    GlobalHydra.instance().clear()  # the program ends here; what Hydra was about to do does not matter
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = OmegaConf.to_container(hydra.compose("config"))
+    assert isinstance(config, dict)
+    nearest = difflib.get_close_matches(key, [*flatten(config), *map(str, config)], n=1)
+    return f". Did you mean {nearest[0]}?" if nearest and nearest[0] != key else ""

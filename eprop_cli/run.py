@@ -1,0 +1,248 @@
+"""Run one experiment: train, write the run directory as it goes, draw the figures, say how it ended."""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from eprop_cli import __version__
+from eprop_cli.checkpoint import load_checkpoint, read_record, save_checkpoint
+from eprop_cli.config import Config, to_dict
+from eprop_cli.derived import Timing
+from eprop_cli.errors import TrainingError, UserError
+from eprop_cli.progress import reporter
+from eprop_cli.results import COMPLETED, FAILED, INTERRUPTED
+from eprop_cli.training import make_trainer
+from eprop_cli.training.base import TRAINING, Checkpoint, Record, Row, Trainer
+from eprop_cli.writer import RunWriter
+
+log = logging.getLogger(__name__)
+log_to_file = logging.getLogger("eprop_cli.file")  # conf/hydra/job_logging keeps it off the terminal
+
+PACKAGES = ("nest-simulator", "hydra-core", "omegaconf", "numpy", "pandas", "pyarrow", "matplotlib", "joblib", "numba")
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption(BaseException):
+    """SIGINT or SIGTERM came."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    exit_status: 0 completed, 1 failed, 128 + signal interrupted.
+    """
+
+    status: str
+    exit_status: int
+    error: str | None = None
+
+
+def run(config: Config, directory: Path) -> Ending:
+    """Train as config says and leave everything in directory; whatever happens is told by the ending, not raised."""
+    logging.raiseExceptions = False  # a full disk must not have the log add tracebacks to the terminal
+    checkpoint, record = None, origin(to_dict(config))
+    if config.resume:
+        checkpoint, earlier = load_checkpoint(directory), read_record(directory)
+        if earlier["status"] == COMPLETED and (checkpoint["stopped"] or checkpoint["iteration"] == config.task.n_iter):
+            log.info("Nothing to do: %s is COMPLETED; to train longer, raise task.n_iter", directory)
+            return Ending(COMPLETED, 0)
+        record |= {"start": earlier["start"], "resumed": [*earlier.get("resumed", []), record["start"]]}
+    writer = RunWriter(directory, record, 0 if checkpoint is None else int(checkpoint["rows"]))
+    clock = _Clock()
+    try:
+        with _interruptible():
+            _train(config, writer, clock, checkpoint)
+            _draw(config, directory)
+        ending = Ending(COMPLETED, 0)
+    except Interruption as interruption:
+        ending = Ending(INTERRUPTED, 128 + interruption.number, f"interrupted by {interruption}")
+    except Exception as error:
+        log_to_file.exception("the run failed")
+        ending = Ending(FAILED, 1, _reason(error))
+    seconds = clock.split()
+    writer.finish(ending.status, stop=_now(), error=ending.error, seconds=seconds)
+    _tell(ending, directory, writer.last_row, sum(seconds.values()))
+    return ending
+
+
+class _Clock:
+    """Where the time goes, in seconds."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.build = self.simulate = 0.0
+
+    def split(self) -> dict[str, float]:
+        """Seconds spent building the network, simulating, and on all else."""
+        other = time.perf_counter() - self.began - self.build - self.simulate
+        return {"build": round(self.build, 3), "simulate": round(self.simulate, 3), "other": round(other, 3)}
+
+
+def _train(config: Config, writer: RunWriter, clock: _Clock, checkpoint: Checkpoint | None) -> None:
+    done = 0 if checkpoint is None else int(checkpoint["iteration"])
+    if done:
+        log.info("Resuming after iteration %d", done)
+        timing = Timing.of(config.task, config.kernel)
+        writer.earlier_weight_changes(timing.ms(done * timing.iteration))
+    with reporter(config, done) as report:
+        trainer = make_trainer(config, checkpoint)
+        clock.build = time.perf_counter() - clock.began
+        keeper = _Keeper(config, writer, trainer)
+        try:
+            for record in trainer.records():
+                clock.simulate = trainer.simulating
+                keeper.take(record)
+                report(record.row)
+        finally:
+            trainer.close()
+            keeper.finish()
+
+
+class _Keeper:
+    """Puts records and checkpoints where they belong."""
+
+    def __init__(self, config: Config, writer: RunWriter, trainer: Trainer) -> None:
+        self._writer, self._trainer = writer, trainer
+        self._resolution = config.kernel.resolution
+        self._every = getattr(config.training, "checkpoint_every", 1)
+        self._checkpoint = trainer.commit()
+        self._save()
+
+    def take(self, record: Record) -> None:
+        row = record.row
+        self._writer.row(row)
+        if record.weight_changes is not None:
+            self._writer.weight_changes(record.weight_changes)
+        if record.recording is not None:
+            self._writer.recording(row.iteration, record.recording, record.batch, self._resolution)
+        if row.phase == TRAINING:
+            self._checkpoint = self._trainer.commit()
+            if row.iteration % self._every == 0:
+                self._save()
+
+    def finish(self) -> None:
+        """Write what a run leaves however it ends."""
+        self._save()
+        self._writer.weights(self._trainer.initial, self._trainer.weights())
+        self._writer.save_weight_changes()
+
+    def _save(self) -> None:
+        if self._checkpoint is not None:
+            save_checkpoint(self._writer.directory, self._checkpoint)
+            self._writer.save_weight_changes()
+
+
+def _draw(config: Config, directory: Path) -> None:
+    if config.plots.figures:
+        from eprop_cli.plots import draw_run  # matplotlib takes a while to import
+        from eprop_cli.results import Run
+
+        draw_run(Run(directory), config.plots.figures, config.plots.formats, config.plots.dpi, directory / "figures")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into an Interruption; only in the main thread, as Python has it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, _frame: Any) -> None:
+        for each in STOPPING:  # the end that follows is to be whole; SLURM, for one, sends several
+            signal.signal(each, signal.SIG_IGN)
+        raise Interruption(number)
+
+    before = {number: signal.signal(number, interrupt) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _reason(error: Exception) -> str:
+    """Why a run failed, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    expected = isinstance(error, UserError | TrainingError)
+    return " ".join((str(error) if expected else f"{type(error).__name__}: {error}").split())
+
+
+def _tell(ending: Ending, directory: Path, last_row: Row | None, seconds: float) -> None:
+    """The last lines on the terminal: result, files, what next."""
+    shown = Path(directory)
+    cwd = Path.cwd()
+    if shown.is_relative_to(cwd):
+        shown = shown.relative_to(cwd)
+    result = "nothing trained"
+    if last_row is not None:
+        result = f"{last_row.iteration} iterations in {seconds:.1f} s, {last_row.phase} loss {last_row.loss:.4f}"
+        if last_row.recall_error == last_row.recall_error:
+            result += f", recall error {last_row.recall_error:.3f}"
+    log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")
+    log.info("Files: %s", shown)
+    log.info("Look further: eprop-plot %s; eprop-compare %s", shown, shown.parent)
+
+
+def origin(config: dict[str, Any]) -> dict[str, Any]:
+    """What run.json says of a run that begins here and now; config: as to_dict() gives it."""
+    return {
+        "status": None,
+        "start": _now(),
+        "stop": None,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "seed": config.get("seed"),
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "git_commit": _git_commit(),
+        "versions": _versions(),
+        "seconds": None,
+        "last_row": None,
+        "error": None,
+        "config": config,
+    }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "eprop-cli": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that eprop-cli runs from; None for an installed package."""
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,172 @@
+"""Write the run directory while a run goes on.
+
+Files appear whole: written beside their place, then moved there; metrics.csv grows by whole lines. Nothing is a pickle.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, astuple, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from eprop_cli.engines.base import Recording, Table, Weights
+from eprop_cli.results import METRICS, RUN, RUNNING, WEIGHT_CHANGES, WEIGHTS, iteration_directory
+from eprop_cli.tasks import Batch
+from eprop_cli.training.base import Row
+
+MAX_WEIGHT_BATCHES = 1000  # beyond, only every second, fourth ... batch's weight changes are kept
+RESERVE, RESERVE_BYTES = ".reserve", 65536  # given up at the end, so that a full disk still takes the final status
+
+HEADER = ",".join(field.name for field in fields(Row)) + "\n"  # of metrics.csv
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file so that it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that it appears whole or not at all."""
+    write_whole(path, lambda file: _discard(file.write(text.encode())))
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Write a table as Parquet."""
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {
+        key: pyarrow.array(values).dictionary_encode() if values.dtype.kind == "U" else pyarrow.array(values)
+        for key, values in table.items()
+    }
+    write_whole(path, lambda file: parquet.write_table(pyarrow.table(columns), file, compression="zstd"))
+
+
+class RunWriter:
+    """Writes a run directory while the run goes on."""
+
+    def __init__(self, directory: Path, record: Mapping[str, Any], keep_rows: int = 0) -> None:
+        """Begin a run in an existing directory, or go on after the first keep_rows rows of the one in it.
+
+        record: what run.json says of the run besides its progress.
+        """
+        self.directory = directory
+        self.last_row: Row | None = None
+        self._record = dict(record)
+        self._changes = WeightChanges()
+        if keep_rows:
+            _keep_lines(directory / METRICS, keep_rows + 1)
+        self._metrics = (directory / METRICS).open("ab", buffering=0)
+        write_whole(directory / RESERVE, lambda file: _discard(file.write(os.urandom(RESERVE_BYTES))))
+        if self._metrics.tell() == 0:
+            self._append(HEADER.strip())
+        self.update(status=RUNNING)
+
+    def update(self, **record: Any) -> None:
+        """Change entries of run.json."""
+        self._record |= record | {"last_row": asdict(self.last_row) if self.last_row else None}
+        write_text(self.directory / RUN, json.dumps(self._record, indent=2) + "\n")
+
+    def row(self, row: Row) -> None:
+        """Append a line to metrics.csv."""
+        self._append(",".join(str(value) for value in asdict(row).values()))
+        self.last_row = row
+
+    def recording(self, iteration: int, recording: Recording, batch: Batch, resolution: float) -> None:
+        """Write the recording of an iteration, and the windows that its figures shade (start, stop in ms)."""
+        windows = [(index, *astuple(window)) for index, shown in enumerate(batch.windows) for window in shown]
+        sequence, kind, start, stop = map(np.array, zip(*windows, strict=True)) if windows else [np.array([])] * 4
+        table: Table = {"sequence": sequence, "kind": kind, "start": start * resolution, "stop": stop * resolution}
+        for name, columns in {**recording, "windows": table}.items():
+            write_table(self.directory / iteration_directory(iteration) / f"{name}.parquet", columns)
+
+    def weights(self, before: Weights, after: Weights) -> None:
+        """Write weights before and after training, projection_before and projection_after, and the feedback out_rec."""
+        arrays: dict[str, Any] = {f"{key}_before": before[key] for key in before if key != "out_rec"}
+        arrays |= {f"{key}_after": after[key] for key in after if key != "out_rec"}
+        arrays["out_rec"] = before["out_rec"]
+        write_whole(self.directory / WEIGHTS, lambda file: np.savez(file, **arrays))
+
+    def weight_changes(self, changes: Table) -> None:
+        """Keep a batch's weight changes; they are written with save_weight_changes."""
+        self._changes.add(changes)
+
+    def earlier_weight_changes(self, until: float) -> None:
+        """Keep the weight changes of a run that is resumed, those until the given time (ms)."""
+        from pyarrow import parquet
+
+        path = self.directory / WEIGHT_CHANGES
+        if path.exists():
+            frame = parquet.read_table(path).to_pandas()
+            table = {key: column.to_numpy() for key, column in frame[frame["time"] <= until].items()}
+            table["projection"] = table["projection"].astype(str)
+            self._changes.add(table)
+
+    def save_weight_changes(self) -> None:
+        """Write all weight changes kept so far."""
+        if table := self._changes.table():
+            write_table(self.directory / WEIGHT_CHANGES, table)
+
+    def finish(self, status: str, **record: Any) -> None:
+        """End the run; no other file changes afterwards."""
+        self._metrics.close()
+        (self.directory / RESERVE).unlink(missing_ok=True)
+        self.update(status=status, **record)
+
+    def _append(self, line: str) -> None:
+        size = self._metrics.tell()
+        data = line.encode() + b"\n"
+        try:
+            if self._metrics.write(data) != len(data):
+                raise OSError(f"{self.directory / METRICS}: only part of a line could be written; is the disk full?")
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._metrics.truncate(size)
+            raise
+
+
+class WeightChanges:
+    """Weight changes of a bounded number of batches, evenly spaced however long the run."""
+
+    def __init__(self) -> None:
+        self._tables: dict[int, Table] = {}
+        self._stride = 1
+        self._count = 0
+
+    def add(self, changes: Table) -> None:
+        """Keep the changes of the next batch, and of earlier ones those that are among the evenly spaced."""
+        self._tables[self._count] = changes
+        self._count += 1
+        if len(self._tables) > MAX_WEIGHT_BATCHES:
+            self._stride *= 2
+        # The newest is kept until the next one comes, so that time courses reach the end.
+        last = self._count - 1
+        self._tables = {key: value for key, value in self._tables.items() if key % self._stride == 0 or key == last}
+
+    def table(self) -> Table:
+        """All kept changes as one table; empty without any."""
+        tables = list(self._tables.values())
+        return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]} if tables else {}
+
+
+def _keep_lines(path: Path, n: int) -> None:
+    """Cut a file after its first n lines."""
+    lines = path.read_bytes().splitlines(keepends=True)[:n]
+    write_whole(path, lambda file: file.writelines(lines))
+
+
+def _discard(_: Any) -> None:
+    return None
