@@ -1,0 +1,107 @@
+"""What is left when a multirun ends, however it ends: a table, a figure, and lines that say what to do next."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from eprop_cli.errors import UserError
+from eprop_cli.job import job_runs
+from eprop_cli.multirun import NOT_STARTED, SKIPPED, Multirun, Outcome
+from eprop_cli.results import COMPLETED, FAILED, RUNNING, Run
+
+TABLE, FIGURE = "sweep.csv", "sweep.png"
+DPI = 150
+GRACE = 60.0  # s, that jobs in other processes are given to end in order
+FAILURE = 1  # exit status
+
+
+def end(multirun: Multirun, problem: BaseException | None) -> int:
+    """Write and show the overview, say what is left to do and how; returns the exit status.
+
+    problem: what kept it from calling all its jobs and waiting for them.
+    """
+    number = multirun.stopped or (signal.SIGINT if isinstance(problem, KeyboardInterrupt) else None)
+    outcomes = multirun.outcomes if problem is None else _settled(multirun)
+    runs = job_runs(multirun.directory)
+    if runs:
+        _overview(runs, multirun.directory)
+    counts = Counter(outcome.status for outcome in outcomes)
+    n_jobs = multirun.plan.n_jobs
+    counts[NOT_STARTED] += 0 if n_jobs is None else n_jobs - len(outcomes)
+    told = [f"{counts[status]} {status}" for status in sorted(counts) if counts[status]]
+    print(f"Jobs: {', '.join(told)}{' (COMPLETED before)' if counts[SKIPPED] else ''}")
+    bad = [outcome.name for outcome in outcomes if outcome.status not in (COMPLETED, SKIPPED, NOT_STARTED)]
+    if bad:
+        print(f"Not COMPLETED: {', '.join(bad)}")
+    if bad or counts[NOT_STARTED]:
+        print(f"Run what is not COMPLETED, and nothing else: eprop-run resume={_from_here(multirun.directory)}")
+    if not counts[RUNNING]:
+        multirun.remove()
+    if number is not None:
+        return 128 + number
+    return FAILURE if problem or bad or counts[NOT_STARTED] else 0
+
+
+def _settled(multirun: Multirun) -> list[Outcome]:
+    """What became of the jobs, also of those that could not say so; waits a while for those that are ending."""
+    until = time.monotonic() + GRACE
+    while True:
+        outcomes = [_seen(multirun.directory, outcome) for outcome in multirun.outcomes]
+        if time.monotonic() > until or not any(outcome.status == RUNNING for outcome in outcomes):
+            return outcomes
+        time.sleep(0.2)
+
+
+def _seen(directory: Path, outcome: Outcome) -> Outcome:
+    """An outcome as the job's run has it, if the job itself did not get to say more than that it began."""
+    if outcome.status != RUNNING:
+        return outcome
+    try:
+        run = Run(directory / outcome.name)
+        status = FAILED if run.killed else run.status
+    except UserError:
+        return outcome
+    return replace(outcome, status=status)
+
+
+def _overview(runs: Sequence[Run], directory: Path) -> None:
+    """Write and show the table and, if there is anything to draw, the figure."""
+    from eprop_cli.commands import show, write_csv
+    from eprop_cli.plots import save
+    from eprop_cli.sweep import summarise, sweep_figure
+
+    table = summarise(runs)
+    for place, (group, values) in enumerate(_choices(runs).items(), start=1):
+        if group not in table:
+            table.insert(place, group, values)
+    print()
+    show(table, runs)
+    write_csv(table.assign(run=[run.directory.name for run in runs]), directory / TABLE)
+    files = [directory / TABLE]
+    if table["iterations"].any():
+        files.append(directory / FIGURE)
+        save(sweep_figure(runs), files[-1], DPI)
+    print(f"Files: {', '.join(map(str, map(_from_here, files)))}")
+
+
+def _choices(runs: Sequence[Run]) -> dict[str, list[str | None]]:
+    """The config files, by their groups, that were chosen for some runs and not for others."""
+    given = []
+    for run in runs:
+        try:
+            pairs = (override.split("=", 1) for override in run.overrides if "=" in override)
+            given.append({key.lstrip("+"): value for key, value in pairs if "." not in key})
+        except UserError:
+            given.append({})
+    groups = dict.fromkeys(group for each in given for group in each)
+    columns = {group: [each.get(group) for each in given] for group in groups}
+    return {group: values for group, values in columns.items() if len(set(values)) > 1}
+
+
+def _from_here(path: Path) -> Path:
+    """A path as short as it can be given here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
