@@ -18,7 +18,7 @@ from eprop_cli.metrics import LOSSES
 from eprop_cli.tasks import task_class
 
 PROJECTIONS = ("in_rec", "rec_rec", "rec_out")  # plastic ones, in the tutorial's order
-SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan")
+SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan_derivative")
 FIGURES = ("learning", "dynamics", "weight_time_courses", "weight_matrices")
 FORMATS = ("png", "pdf", "svg")
 TIC = 0.001  # ms, NEST's finest time step

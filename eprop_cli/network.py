@@ -209,7 +209,19 @@ def recording_of(network: Network, events: Mapping[str, Table], start: int, inte
 
 
 def _create(nest: Any, model: str, n: int, parameters: Mapping[str, Any]) -> Any:
-    return nest.Create(model, n, parameters) if n else nest.NodeCollection()
+    """Create n neurons; a list among the parameters has one value for each."""
+    if not n:
+        return nest.NodeCollection()
+    # One dictionary per neuron: beside a list NEST would take a name for a list of letters.
+    each = [{key: v[i] if isinstance(v, list) else v for key, v in parameters.items()} for i in range(n)]
+    nodes = nest.Create(model, n)
+    nodes.set(each)
+    return nodes
+
+
+def _first(n: int, nodes: Any) -> Any:
+    """The first n nodes, or all where there are fewer."""
+    return nodes[: min(n, len(nodes))]
 
 
 def _ids(nrns: Mapping[str, Any]) -> dict[str, range]:
@@ -249,13 +261,14 @@ def _probes(
                 interval, signals = recording.interval, list(RECORDABLES[population])
                 multimeter: dict[str, Any] = {
                     "interval": interval,
-                    "offset": offsets["rec"] % interval,
+                    "offset": timing.ms(timing.steps(offsets["rec"]) % timing.steps(interval)),
                     "record_from": signals,
                 }
                 probes[population] = Probe(nest.Create("multimeter", multimeter), offsets["rec"])
     if dynamics and plastic and recording.n_record_w:
         nrns_rec, n = nrns["reg"] + nrns["ad"], recording.n_record_w
-        ends = {"senders": nrns["in"][:n] + nrns_rec[:n], "targets": nrns_rec[:n] + nrns["out"]}
+        sampled = _first(n, nrns_rec)
+        ends = {"senders": _first(n, nrns["in"]) + sampled, "targets": sampled + nrns["out"]}
         probes["weights"] = Probe(nest.Create("weight_recorder", ends), offsets["out"])
     return probes
 
@@ -295,7 +308,7 @@ def _connect(
         nest.Connect(nrns_in, probes["spikes_in"].recorder, "all_to_all", static)
     for population in ("reg", "ad"):
         if population in probes:
-            nodes = getattr(network, f"nrns_{population}")[: config.recording.n_record]
+            nodes = _first(config.recording.n_record, getattr(network, f"nrns_{population}"))
             nest.Connect(probes[population].recorder, nodes, "all_to_all", static)
     nest.Connect(probes["out"].recorder, nrns_out, "all_to_all", static)
 

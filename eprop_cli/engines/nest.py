@@ -157,12 +157,12 @@ def _simulate_learning(nest: Any, network: Network, share: Share, index: int) ->
         generator = nest.Create("spike_generator", 1, {"spike_times": [timing.ms(end - 1)]})
         inputs = nest.NodeCollection(np.array(network.ids["in"])[share.lossy[index]])
         nest.Connect(generator, inputs, "all_to_all", {"weight": FORCING_WEIGHT, "delay": timing.resolution})
+    recorder = nest.Create("weight_recorder")  # before time passes: creating a node loses spikes in flight
     # Where a Simulate() begins, signals in flight from the readouts are lost: so not within the learning window.
     quiet = max(0, timing.sequence - timing.learning_window)
     if quiet:
         nest.Simulate(timing.ms(quiet))
     # Attached late the recorder takes few events; asking the connections for their weights takes thirty times as long.
-    recorder = nest.Create("weight_recorder")
     nest.SetDefaults(EPROP_SYNAPSE, {"weight_recorder": recorder})
     nest.Simulate(timing.ms(timing.sequence + timing.lead - quiet))
     events = recorder.events

@@ -1,0 +1,480 @@
+import numpy as np
+import pytest
+from small import BARE, SEQUENCE, SMALL, config
+
+from eprop_cli.derived import optimizer_parameters
+from eprop_cli.network import (
+    EPROP_SYNAPSE,
+    build_network,
+    count_spikes,
+    force_final_update,
+    present,
+    read_weights,
+    recording_of,
+    start_kernel,
+)
+from eprop_cli.tasks import Batch
+from eprop_cli.training import make_trainer
+from eprop_cli.weights import initial_weights
+
+pytestmark = pytest.mark.nest
+
+FEEDBACK = "eprop_learning_signal_connection_bsshslm_2020"
+RATE = "rate_connection_delayed"
+
+
+class Built:
+    """A network of a config, with the weights it was built from."""
+
+    def __init__(self, *overrides, plastic=True, weights=None, dynamics=True):
+        self.config = config(*overrides)
+        self.weights = weights or initial_weights(self.config, np.random.RandomState(1))
+        optimizer = optimizer_parameters(self.config.optimizer, self.config.task.n_batch) if plastic else None
+        self.nest = start_kernel(self.config)
+        self.network = build_network(self.nest, self.config, self.weights, optimizer, dynamics)
+
+    def count(self, pre, post, model):
+        return len(self.nest.GetConnections(pre, post, model))
+
+    def simulate(self, batch):
+        """Simulate a batch to its end and return the events of each probe."""
+        timing = self.network.timing
+        present(self.network, batch, 0)
+        self.nest.Simulate(timing.ms(timing.iteration + timing.lead))
+        return {name: probe.drain(timing.ms(timing.iteration)) for name, probe in self.network.probes.items()}
+
+
+def silent(task):
+    """A batch without spikes; the first readout should win."""
+    spikes = np.zeros((task.n_batch, task.sequence_steps, task.n_in), dtype=bool)
+    targets = np.zeros((task.n_out, task.n_batch, task.sequence_steps))
+    targets[0] = 1.0
+    return Batch(spikes, targets, ((),) * task.n_batch)
+
+
+def nothing(built_config):
+    """Weights that are all zero."""
+    drawn = initial_weights(built_config, np.random.RandomState(1))
+    return {name: np.zeros_like(values) for name, values in drawn.items()}
+
+
+@pytest.fixture(scope="module")
+def tutorial():
+    built = Built("recording.n_record=2")
+    network, nest = built.network, built.nest
+    populations = {name: getattr(network, f"nrns_{name}") for name in ("in", "rec", "out")}
+    counts = {
+        "in_rec": built.count(populations["in"], populations["rec"], EPROP_SYNAPSE),
+        "rec_rec": built.count(populations["rec"], populations["rec"], EPROP_SYNAPSE),
+        "rec_out": built.count(populations["rec"], populations["out"], EPROP_SYNAPSE),
+        "out_rec": built.count(populations["out"], populations["rec"], FEEDBACK),
+        "out_out": built.count(populations["out"], populations["out"], RATE),
+        "target": built.count(network.gen_rate_target, populations["out"], RATE),
+        "generator": built.count(network.gen_spk_in, populations["in"], "static_synapse"),
+        "forcing": len(nest.GetConnections(network.gen_spk_final_update)),
+        "plastic": len(nest.GetConnections(synapse_model=EPROP_SYNAPSE)),
+        "mm_reg": len(nest.GetConnections(network.probes["reg"].recorder)),
+        "mm_ad": len(nest.GetConnections(network.probes["ad"].recorder)),
+        "mm_out": len(nest.GetConnections(network.probes["out"].recorder)),
+        "sr": len(nest.GetConnections(target=network.probes["spikes"].recorder)),
+        "sr_in": len(nest.GetConnections(target=network.probes["spikes_in"].recorder)),
+    }
+    synapses = nest.GetConnections(synapse_model=EPROP_SYNAPSE).get(["source", "target", "weight", "delay"])
+    feedback = nest.GetConnections(synapse_model=FEEDBACK).get(["source", "target", "weight"])
+    parameters = {
+        name: getattr(network, f"nrns_{name}").get(["tau_m", "C_m", "E_L", "V_m", "I_e", "regular_spike_arrival"])
+        for name in ("reg", "ad", "out")
+    }
+    for name in ("reg", "ad"):
+        keys = ["V_th", "t_ref", "c_reg", "f_target", "surrogate_gradient_function"]
+        keys += ["surrogate_gradient_height", "surrogate_gradient_width"]
+        parameters[name] |= getattr(network, f"nrns_{name}").get(keys)
+    parameters["ad"] |= network.nrns_ad.get(["adapt_tau", "adapt_beta", "adaptation"])
+    parameters["out"] |= network.nrns_out.get(["loss"])
+    defaults = nest.GetDefaults(EPROP_SYNAPSE)
+    kernel = {key: getattr(nest, key) for key in ("resolution", "local_num_threads", "total_num_virtual_procs")}
+    for key in ("eprop_update_interval", "eprop_learning_window", "eprop_reset_neurons_on_update"):
+        kernel[key] = getattr(nest, key)
+    return built, counts, synapses, feedback, parameters, defaults, kernel
+
+
+def test_numbers_of_connections(tutorial):
+    assert tutorial[1] == {
+        "in_rec": 4000,
+        "rec_rec": 9900,  # no autapses
+        "rec_out": 200,
+        "out_rec": 200,
+        "out_out": 2,
+        "target": 2,
+        "generator": 40,
+        "forcing": 140,
+        "plastic": 14100,
+        "mm_reg": 2,
+        "mm_ad": 2,
+        "mm_out": 2,
+        "sr": 100,
+        "sr_in": 40,
+    }
+
+
+def test_every_weight_is_between_the_neurons_it_belongs_to(tutorial):
+    built, _, synapses, feedback, *_ = tutorial
+    # NEST numbers nodes in the order of their creation: input, regular, adaptive, readout.
+    first = {"in": 1, "rec": 41, "out": 141}
+    population = {node: name for name, start in first.items() for node in range(start, start + 100)}
+    population |= {41 + i: "rec" for i in range(100)} | {141: "out", 142: "out"}
+    for table in (synapses, feedback):
+        for source, target, weight in zip(table["source"], table["target"], table["weight"], strict=True):
+            pre, post = population[source], population[target]
+            assert weight == built.weights[f"{pre}_{post}"][target - first[post], source - first[pre]]
+    assert set(synapses["delay"]) == {1.0}
+
+
+def test_neurons_have_the_tutorials_parameters(tutorial):
+    parameters = {
+        name: {key: next(iter(set(values))) if len(set(values)) == 1 else values for key, values in population.items()}
+        for name, population in tutorial[4].items()
+    }
+    membrane = {"tau_m": 20.0, "C_m": 1.0, "E_L": 0.0, "V_m": 0.0, "I_e": 0.0}
+    recurrent = membrane | {
+        "regular_spike_arrival": True,
+        "V_th": 0.6,
+        "t_ref": 5.0,
+        "c_reg": 300.0,
+        "f_target": 10.0,
+        "surrogate_gradient_function": "piecewise_linear",
+        "surrogate_gradient_height": 0.5,
+        "surrogate_gradient_width": 0.6,
+    }
+    adaptive = {"adapt_tau": 2000.0, "adapt_beta": pytest.approx(0.0174241851, rel=1e-8), "adaptation": 0.0}
+    assert parameters == {
+        "reg": recurrent,
+        "ad": recurrent | adaptive,
+        "out": membrane | {"regular_spike_arrival": False, "loss": "cross_entropy"},
+    }
+
+
+def test_synapses_have_the_tutorials_optimizer(tutorial):
+    defaults = tutorial[5]
+    wanted = {"batch_size": 1, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "eta": 5e-3, "Wmin": -100, "Wmax": 100}
+    assert {key: defaults["optimizer"][key] for key in wanted} == wanted
+    assert defaults["optimizer"]["optimizer"] == "adam"
+    assert defaults["average_gradient"] is True
+
+
+def test_the_kernel_is_set_up_for_the_task(tutorial):
+    assert tutorial[6] == {
+        "resolution": 1.0,
+        "local_num_threads": 1,
+        "total_num_virtual_procs": 1,
+        "eprop_update_interval": 2250.0,
+        "eprop_learning_window": 150.0,
+        "eprop_reset_neurons_on_update": True,
+    }
+
+
+def test_weights_are_read_back_as_they_were_set():
+    built = Built(*SMALL)
+    read = read_weights(built.nest, built.network, built.weights)
+    np.testing.assert_equal(read, built.weights)
+    assert all(read[name] is not built.weights[name] for name in read)
+
+
+def test_a_list_of_time_constants_has_one_for_each_neuron():
+    built = Built(*SMALL, "neuron.reg.tau_m=[10, 20, 30, 40]", "neuron.ad.adapt_tau=[500, 600, 700, 800]")
+    assert built.network.nrns_reg.get("tau_m") == (10.0, 20.0, 30.0, 40.0)
+    assert built.network.nrns_ad.get("adapt_tau") == (500.0, 600.0, 700.0, 800.0)
+    assert len(set(built.network.nrns_ad.get("adapt_beta"))) == 4
+
+
+def test_regression_has_no_connections_among_readouts():
+    built = Built(*SMALL, "neuron.out.loss=mean_squared_error")
+    assert built.network.nrns_out.get("loss") == ("mean_squared_error",) * 2
+    assert not built.count(built.network.nrns_out, built.network.nrns_out, None)
+
+
+def test_a_network_for_evaluation_cannot_learn():
+    built = Built(*SMALL, plastic=False)
+    network = built.network
+    assert built.count(network.nrns_in, network.nrns_rec, "static_synapse") == 64
+    assert built.count(network.nrns_rec, network.nrns_rec, "static_synapse") == 56
+    assert built.count(network.nrns_rec, network.nrns_out, "static_synapse") == 16
+    for model in (EPROP_SYNAPSE, FEEDBACK, RATE):
+        assert not len(built.nest.GetConnections(synapse_model=model))
+
+
+# Populations and recorders that are not there
+
+
+ALWAYS = {"spikes", "out"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "probes"),
+    [
+        ([], {*ALWAYS, "spikes_in", "reg", "ad", "weights"}),
+        (["recording=none"], ALWAYS),
+        (["recording.n_record=0"], {*ALWAYS, "spikes_in", "weights"}),
+        (["recording.n_record_w=0"], {*ALWAYS, "spikes_in", "reg", "ad"}),
+        (["recording.spikes=false"], {*ALWAYS, "reg", "ad", "weights"}),
+        (["neuron.n_ad=0"], {*ALWAYS, "spikes_in", "reg", "weights"}),
+        (["neuron.n_reg=0"], {*ALWAYS, "spikes_in", "ad", "weights"}),
+    ],
+    ids=str,
+)
+def test_recorders_are_those_asked_for(overrides, probes):
+    assert set(Built(*SMALL, *overrides).network.probes) == probes
+
+
+def test_evaluation_records_nothing_but_spikes_and_readouts():
+    assert set(Built(*SMALL, plastic=False, dynamics=False).network.probes) == ALWAYS
+
+
+@pytest.mark.parametrize("override", ["recording=none", "recording.n_record=0", "recording.n_record_w=0"])
+def test_recording_changes_no_loss(override):
+    losses = [
+        [record.row.loss for record in make_trainer(config(*SMALL, *overrides)).records()]
+        for overrides in ([], [override])
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("missing", ["reg", "ad"])
+@pytest.mark.parametrize("training", ["continuous", "data_parallel"])
+def test_one_population_is_enough(missing, training):
+    trainer = make_trainer(config(*SMALL, f"neuron.n_{missing}=0", f"training={training}", "task.n_iter=2", *BARE))
+    try:
+        rows = [record.row for record in trainer.records() if record.row.phase == "training"]
+    finally:
+        trainer.close()
+    present_one = "ad" if missing == "reg" else "reg"
+    for row in rows:
+        assert np.isnan(getattr(row, f"rate_{missing}"))
+        assert getattr(row, f"rate_{present_one}") > 0
+    assert trainer.weights()["rec_rec"].shape == (4, 4)
+    assert any((trainer.weights()[name] != trainer.initial[name]).any() for name in ("in_rec", "rec_rec", "rec_out"))
+
+
+def test_initial_moments_are_those_of_the_synapses():
+    entries = "[{projection: rec_rec, pre: 1, post: [5, 2], m: 0.5, v: 0.25},{projection: rec_out, pre: 7, post: [0], m: 3, v: 4}]"  # noqa: E501
+    trainer = make_trainer(config(*SMALL, f"synapse.init_optimizer={entries}"))
+    network, nest = trainer._network, trainer._nest
+    rec = network.nrns_rec.tolist()
+    moments = {}
+    for synapse in nest.GetConnections(synapse_model=EPROP_SYNAPSE):
+        optimizer = synapse.get("optimizer")
+        if optimizer["m"] or optimizer["v"]:
+            moments[synapse.source, synapse.target] = optimizer["m"], optimizer["v"]
+    assert moments == {
+        (rec[1], rec[5]): (0.5, 0.25),
+        (rec[1], rec[2]): (0.5, 0.25),
+        (rec[7], network.nrns_out.tolist()[0]): (3.0, 4.0),
+    }
+
+
+# What the network does
+
+
+def test_without_input_everything_stays_at_rest():
+    built = Built(*SMALL, "neuron.rec.E_L=0.125", "neuron.rec.V_m=0.125", "recording.n_record=4")
+    events = built.simulate(silent(built.config.task))
+    assert len(events["reg"]["V_m"]) == 4 * SEQUENCE
+    for population in ("reg", "ad"):
+        np.testing.assert_allclose(events[population]["V_m"], 0.125, rtol=1e-12)
+    assert (events["out"]["V_m"] == 0).all()
+    assert not len(events["spikes"]["times"])
+    np.testing.assert_allclose(events["out"]["readout_signal"][-60:], 0.5, rtol=1e-12)  # two readouts, 30 steps each
+
+
+@pytest.mark.parametrize("dt", [1.0, 0.5])
+def test_a_spike_moves_the_neuron_it_is_connected_to_and_leaks_away(dt):
+    given = [*SMALL, f"kernel.resolution={dt}", "recording.n_record=4", "neuron.rec.tau_m=10"]
+    weights = nothing(config(*given))
+    weights["in_rec"][2, 5] = 0.5  # pA, from input 5 to regular neuron 2; below threshold
+    built = Built(*given, weights=weights)
+    batch = silent(built.config.task)
+    batch.spikes[0, 40, 5] = True
+    recorded = recording_of(built.network, built.simulate(batch), 0, dt)["reg"]
+    potential = np.zeros((4, SEQUENCE))
+    potential[recorded["neuron"], np.rint(recorded["time"] / dt).astype(int)] = recorded["V_m"]
+    expected = np.zeros((4, SEQUENCE))
+    expected[2, 40:] = 0.5 * np.exp(-dt / 10 * np.arange(60))
+    np.testing.assert_allclose(potential, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_a_spike_of_a_recurrent_neuron_reaches_its_targets_and_readouts():
+    given = [*SMALL, "recording.n_record=4"]
+    weights = nothing(config(*given))
+    weights["in_rec"][1, 0] = 0.7  # regular neuron 1 fires once when input 0 does,
+    weights["rec_rec"][6, 1] = 0.3  # excites adaptive neuron 2
+    weights["rec_out"][1, 1] = 2.0  # and readout 1
+    built = Built(*given, weights=weights)
+    batch = silent(built.config.task)
+    batch.spikes[0, 40, 0] = True
+    events = built.simulate(batch)
+    assert count_spikes(built.network, events["spikes"]) == {"reg": 1, "ad": 0}
+    tables = recording_of(built.network, events, 0, 1.0)
+    spikes = {
+        (str(p), int(n), float(t))
+        for p, n, t in zip(*(tables["spikes"][k] for k in ("population", "neuron", "time")), strict=True)
+    }
+    assert spikes == {("in", 0, 40.0), ("reg", 1, 40.0)}
+    for population, neuron, jump in [("ad", 2, 0.3), ("out", 1, 2.0 * (1 - np.exp(-1 / 20)))]:
+        table = tables[population]
+        moved = table["V_m"] != 0
+        assert set(table["neuron"][moved]) == {neuron}
+        np.testing.assert_allclose(table["V_m"][moved], jump * np.exp(-np.arange(moved.sum()) / 20), rtol=1e-9)
+
+
+def test_generators_are_set_to_the_batch():
+    built = Built(*SMALL, "task.n_batch=2", "kernel.resolution=0.5")
+    batch = silent(built.config.task)
+    batch.spikes[0, 3, 1] = batch.spikes[1, 10, 1] = True
+    batch.targets[:, 1] = batch.targets[::-1, 1]
+    present(built.network, batch, 0)
+    times = [list(values) for values in built.network.gen_spk_in.get("spike_times")]
+    assert times == [[], [0.5 * (3 + 1), 0.5 * (110 + 1)], *[[]] * 6]
+    target = built.network.gen_rate_target.get(["amplitude_times", "amplitude_values"])
+    assert [list(values) for values in target["amplitude_times"]] == [[2.0, 52.0]] * 2  # total_offset is 4 steps
+    assert [list(values) for values in target["amplitude_values"]] == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_the_forced_update_makes_every_presynaptic_neuron_fire():
+    built = Built(*SMALL, weights=nothing(config(*SMALL)))
+    timing = built.network.timing
+    present(built.network, silent(built.config.task), 0)
+    force_final_update(built.network, timing.iteration)
+    built.nest.Simulate(timing.ms(timing.iteration + timing.lead))
+    for name, population in [("spikes_in", built.network.nrns_in), ("spikes", built.network.nrns_rec)]:
+        events = built.network.probes[name].recorder.events
+        assert sorted(events["senders"]) == population.tolist()
+        assert set(events["times"]) == {SEQUENCE + 4.0}
+
+
+# Recordings
+
+
+@pytest.fixture(scope="module")
+def records():
+    """Records of both ways of training, with everything recorded in iterations 1 and 3."""
+    found = {}
+    for training in ("continuous", "data_parallel"):
+        overrides = [*SMALL, f"training={training}", "task.n_iter=4", "task.n_batch=2", "recording.n_record=3"]
+        trainer = make_trainer(config(*overrides, "recording.iterations=[1,3]", "kernel.resolution=0.5"))
+        try:
+            found[training] = [record for record in trainer.records() if record.row.phase == "training"]
+        finally:
+            trainer.close()
+    return found
+
+
+both = pytest.mark.parametrize("training", ["continuous", "data_parallel"])
+
+
+@both
+def test_only_the_iterations_asked_for_are_recorded(records, training):
+    assert [record.recording is not None for record in records[training]] == [True, False, True, False]
+
+
+@both
+@pytest.mark.parametrize(("population", "n"), [("reg", 3), ("ad", 3), ("out", 2)])
+def test_tables_have_a_row_per_sequence_step_and_neuron(records, training, population, n):
+    for record in (records[training][0], records[training][2]):
+        table = record.recording[population]
+        sequence, step, neuron = (axis.ravel() for axis in np.indices((2, SEQUENCE, n)))
+        np.testing.assert_array_equal(table["sequence"], sequence)
+        np.testing.assert_array_equal(table["time"], 0.5 * step)
+        np.testing.assert_array_equal(table["neuron"], neuron)
+        assert all(len(column) == 2 * SEQUENCE * n for column in table.values())
+        assert all(np.isfinite(column).all() for column in table.values())
+
+
+@both
+def test_recorded_input_spikes_are_those_presented(records, training):
+    for record in (records[training][0], records[training][2]):
+        table = record.recording["spikes"]
+        own = table["population"] == "in"
+        sequence, step, neuron = np.nonzero(record.batch.spikes)
+        np.testing.assert_array_equal(table["sequence"][own], sequence)
+        np.testing.assert_array_equal(table["time"][own], 0.5 * step)
+        np.testing.assert_array_equal(table["neuron"][own], neuron)
+
+
+@both
+def test_recorded_spikes_give_the_rates_of_the_row(records, training):
+    for record in (records[training][0], records[training][2]):
+        population = record.recording["spikes"]["population"]
+        for name, rate in {"reg": record.row.rate_reg, "ad": record.row.rate_ad}.items():
+            assert (population == name).sum() / (4 * 2 * SEQUENCE * 0.5e-3) == pytest.approx(rate)
+            assert rate > 0
+
+
+@both
+def test_recorded_readouts_give_the_loss_of_the_row(records, training):
+    for record in (records[training][0], records[training][2]):
+        table = record.recording["out"]
+        window = table["time"] >= 0.5 * (SEQUENCE - 30)
+        signal, target = table["readout_signal"][window], table["target_signal"][window]
+        np.testing.assert_array_equal(target.reshape(2, 30, 2).transpose(2, 0, 1), record.batch.targets[:, :, -30:])
+        loss = -np.log(signal[target == 1]).mean()
+        assert loss == pytest.approx(record.row.loss, rel=1e-12)
+        np.testing.assert_allclose(table["error_signal"][window], signal - target, rtol=1e-12)
+
+
+def test_both_ways_of_training_record_the_same(records):
+    first = {training: found[0].recording for training, found in records.items()}
+    assert first["continuous"].keys() == first["data_parallel"].keys()
+    for name, table in first["continuous"].items():
+        for column, values in table.items():
+            other = first["data_parallel"][name][column]
+            if values.dtype.kind == "f":
+                np.testing.assert_allclose(other, values, rtol=1e-12, atol=1e-14, err_msg=f"{name} {column}")
+            else:
+                np.testing.assert_array_equal(other, values, err_msg=f"{name} {column}")
+
+
+@both
+@pytest.mark.parametrize("every", [5, 50])
+def test_a_longer_interval_records_every_so_manyth_row(records, training, every):
+    overrides = [*SMALL, f"training={training}", "task.n_iter=1", "task.n_batch=2", "recording.n_record=3"]
+    trainer = make_trainer(config(*overrides, "kernel.resolution=0.5", f"recording.interval={0.5 * every}"))
+    try:
+        thin = next(iter(trainer.records())).recording
+    finally:
+        trainer.close()
+    full = records[training][0].recording
+    for population in ("reg", "ad", "out"):
+        chosen = np.rint(full[population]["time"] / 0.5).astype(int) % every == 0
+        for column, values in full[population].items():
+            np.testing.assert_array_equal(thin[population][column], values[chosen], err_msg=f"{population} {column}")
+    np.testing.assert_equal(thin["spikes"], full["spikes"])
+
+
+def test_recorders_are_empty_after_each_iteration():
+    trainer = make_trainer(config(*SMALL, "task.n_iter=5"))
+    kept = []
+    for _ in trainer.records():
+        probes = trainer._network.probes
+        kept.append({name: probe.recorder.n_events for name, probe in probes.items()})
+        assert all(len(probe._kept["times"]) < 200 for probe in probes.values())
+    assert len(kept) == 5
+    assert all(count == 0 for counts in kept for count in counts.values())
+
+
+def test_weight_changes_are_of_the_sampled_synapses():
+    for training in ("continuous", "data_parallel"):
+        trainer = make_trainer(config(*SMALL, f"training={training}", "task.n_iter=3", "recording.n_record_w=2"))
+        try:
+            changes = [r.weight_changes for r in trainer.records() if r.row.phase == "training"]
+        finally:
+            trainer.close()
+        joined = {key: np.concatenate([table[key] for table in changes]) for key in changes[0]}
+        found = set(zip(map(str, joined["projection"]), map(int, joined["pre"]), map(int, joined["post"]), strict=True))
+        pairs = [(pre, post) for pre in range(2) for post in range(2)]
+        assert found <= {
+            (name, *pair)
+            for name in ("in_rec", "rec_rec", "rec_out")
+            for pair in pairs
+            if name != "rec_rec" or pair[0] != pair[1]
+        }
+        assert {name for name, *_ in found} == {"in_rec", "rec_rec", "rec_out"}, training
