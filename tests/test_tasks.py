@@ -8,8 +8,9 @@ from small import SMALL, config
 
 from eprop_cli.errors import ConfigError
 from eprop_cli.tasks import Window, make_task, task_class
-from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation
+from eprop_cli.tasks.evidence_accumulation import DRAWS, EvidenceAccumulation
 
+however_drawn = pytest.mark.parametrize("draws", [f"task.input_draws={name}" for name in DRAWS])
 OWN_TASK = Path(__file__).resolve().parent.parent / "docs" / "own_task"
 
 
@@ -98,8 +99,9 @@ def test_the_winner_is_the_side_with_more_cues():
     np.testing.assert_array_equal(batch.targets[1, :, 0] == 1, cues.sum(axis=1) >= 3)
 
 
-def test_certain_spikes_are_where_the_windows_say():
-    batch, task = draw(*SMALL, "task.steps.spacing=5", "task.input_spike_prob=1", "task.n_batch=4")
+@however_drawn
+def test_certain_spikes_are_where_the_windows_say(draws):
+    batch, task = draw(*SMALL, draws, "task.steps.spacing=5", "task.input_spike_prob=1", "task.n_batch=4")
     size = 2
     for spikes, cues in zip(batch.spikes, cues_of(batch), strict=True):
         expected = np.zeros((task.sequence_steps, 8), dtype=bool)
@@ -110,14 +112,16 @@ def test_certain_spikes_are_where_the_windows_say():
         np.testing.assert_array_equal(spikes[:, : 3 * size], expected[:, : 3 * size])
 
 
-def test_the_first_step_of_a_sequence_is_silent():
-    batch, _ = draw(*SMALL, "task.input_spike_prob=1", "task.n_batch=10")
+@however_drawn
+def test_the_first_step_of_a_sequence_is_silent(draws):
+    batch, _ = draw(*SMALL, draws, "task.input_spike_prob=1", "task.n_batch=10")
     assert not batch.spikes[:, 0].any()
     assert batch.spikes[:, 1].any(axis=1).all()  # the first cue
 
 
-def test_nothing_fires_at_probability_zero():
-    batch, _ = draw(*SMALL, "task.input_spike_prob=0", "task.n_batch=10")
+@however_drawn
+def test_nothing_fires_at_probability_zero(draws):
+    batch, _ = draw(*SMALL, draws, "task.input_spike_prob=0", "task.n_batch=10")
     assert not batch.spikes.any()
 
 
@@ -125,8 +129,9 @@ def within(count, n, p, deviations=5):
     return abs(count - n * p) <= deviations * np.sqrt(n * p * (1 - p))
 
 
-def test_each_group_fires_at_its_rate_in_its_windows():
-    batch, _ = draw("task.n_batch=40")
+@however_drawn
+def test_each_group_fires_at_its_rate_in_its_windows(draws):
+    batch, _ = draw(draws, "task.n_batch=40")
     groups = batch.spikes.reshape(40, 2250, 4, 10)
     in_cue = np.zeros((40, 2250, 2), dtype=bool)
     for sequence, cues in enumerate(cues_of(batch)):
@@ -139,10 +144,18 @@ def test_each_group_fires_at_its_rate_in_its_windows():
     assert within(recall.sum(), recall.size, 0.04)
     assert not groups[:, :-150, 2].any()
     assert within(noise.sum(), noise.size, 0.01)
+    for neurons, p in ((recall, 0.04), (noise, 0.01)):  # one step knows nothing of the next
+        assert within((neurons[:, 1:] & neurons[:, :-1]).sum(), neurons[:, 1:].size, p**2)
     for neurons in (recall, noise):  # no neuron is favoured
         counts = neurons.sum(axis=(0, 1))
         n, p = neurons.size / 10, neurons.mean()
         assert all(within(count, n, p) for count in counts)
+
+
+@pytest.mark.parametrize("p", [1e-300, 1e-12])
+def test_a_spike_may_be_as_unlikely_as_it_likes(p):
+    batch, _ = draw(*SMALL, "task.input_draws=per_spike", f"task.input_spike_prob={p}")
+    assert not batch.spikes.any()
 
 
 # Number of right cues of a sequence: half the time Binomial(n_cues, p), half Binomial(n_cues, 1 - p).

@@ -12,6 +12,7 @@ from eprop_cli.errors import require
 from eprop_cli.tasks.base import Batch, TaskConfig, Window
 
 LEFT, RIGHT, RECALL, NOISE = range(4)  # groups of input neurons, in the order of the input neurons
+DRAWS = ("per_step", "per_spike")
 NOISE_FRACTION = 4.0  # background noise neurons fire with input_spike_prob over this
 
 
@@ -34,6 +35,7 @@ class EvidenceAccumulationConfig(TaskConfig):
     n_cues: int
     prob_group: float
     input_spike_prob: float
+    input_draws: str
     steps: Steps
 
     def __post_init__(self) -> None:
@@ -47,6 +49,7 @@ class EvidenceAccumulationConfig(TaskConfig):
         for key in ("prob_group", "input_spike_prob"):
             value = getattr(self, key)
             require(0 <= value <= 1, f"task.{key}", value, "must be a probability, from 0 to 1")
+        require(self.input_draws in DRAWS, "task.input_draws", self.input_draws, f"must be one of {', '.join(DRAWS)}")
         for key, least in {"cue": 1, "spacing": 0, "bg_noise": 0, "recall": 1, "learning_window": 1}.items():
             value = getattr(self.steps, key)
             require(value >= least, f"task.steps.{key}", value, f"must be at least {least} time steps")
@@ -81,10 +84,7 @@ class EvidenceAccumulation:
         """Draw sides, cues and spikes, in the tutorial's order: all sides, all cues, all spikes."""
         c = self.config
         cues = self._cues(rng)
-        spikes = np.empty((c.n_batch, c.sequence_steps, c.n_in), dtype=bool)
-        for sequence, sides in zip(spikes, cues, strict=True):  # one sequence at a time keeps the memory small
-            probabilities = self._spike_probabilities(sides)
-            np.greater(probabilities, rng.random_sample(probabilities.shape), out=sequence)
+        spikes = self._spikes(rng, cues) if c.input_draws == "per_step" else self._sparse_spikes(rng, cues)
         spikes[:, 0, :] = False  # spikes that arrive when NEST resets the neurons would be lost
         winners = cues.sum(axis=1) > c.n_cues // 2
         targets = np.stack([~winners, winners]).astype(np.float64)
@@ -102,6 +102,15 @@ class EvidenceAccumulation:
         right: NDArray[np.int64] = (rng.random_sample((c.n_batch, c.n_cues)) >= threshold[:, None]).astype(np.int64)
         return right
 
+    def _spikes(self, rng: np.random.RandomState, cues: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Draw a random number for each neuron and time step; bool (n_batch, n_steps, n_in)."""
+        c = self.config
+        spikes = np.empty((c.n_batch, c.sequence_steps, c.n_in), dtype=bool)
+        for sequence, sides in zip(spikes, cues, strict=True):  # one sequence at a time keeps the memory small
+            probabilities = self._spike_probabilities(sides)
+            np.greater(probabilities, rng.random_sample(probabilities.shape), out=sequence)
+        return spikes
+
     def _spike_probabilities(self, sides: NDArray[np.int64]) -> NDArray[np.float64]:
         """Spike probability of each input neuron in each time step, float64 (n_steps, n_in)."""
         c = self.config
@@ -112,6 +121,20 @@ class EvidenceAccumulation:
         probabilities[-c.steps.recall :, RECALL * size : (RECALL + 1) * size] = c.input_spike_prob
         probabilities[:, NOISE * size :] = c.input_spike_prob / NOISE_FRACTION
         return probabilities
+
+    def _sparse_spikes(self, rng: np.random.RandomState, cues: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Draw only where the next spike is: as _spikes in distribution, not in the numbers drawn."""
+        c, p = self.config, self.config.input_spike_prob
+        size, n_batch, n_steps = c.n_in // c.n_input_symbols, c.n_batch, c.sequence_steps
+        spikes = np.zeros((n_batch, n_steps, c.n_in), dtype=bool)
+        starts = np.array([window.start for window in self._cue_slices()])
+        sequence, cue, step, neuron = _successes(rng, p, (n_batch, c.n_cues, c.steps.cue, size))
+        spikes[sequence, starts[cue] + step, cues[sequence, cue] * size + neuron] = True
+        sequence, step, neuron = _successes(rng, p, (n_batch, c.steps.recall, size))
+        spikes[sequence, n_steps - c.steps.recall + step, RECALL * size + neuron] = True
+        sequence, step, neuron = _successes(rng, p / NOISE_FRACTION, (n_batch, n_steps, c.n_in - NOISE * size))
+        spikes[sequence, step, NOISE * size + neuron] = True
+        return spikes
 
     def _cue_slices(self) -> list[slice]:
         steps = self.config.steps
@@ -130,3 +153,17 @@ class EvidenceAccumulation:
             Window("recall", end - c.steps.recall, end),
             Window("learning window", end - c.steps.learning_window, end),
         )
+
+
+def _successes(rng: np.random.RandomState, p: float, shape: tuple[int, ...]) -> tuple[NDArray[np.intp], ...]:
+    """Indices of the successes in an array of Bernoulli trials; the gaps between them are geometric."""
+    n_trials = int(np.prod(shape))
+    if p == 0:
+        return np.unravel_index(np.empty(0, dtype=np.intp), shape)
+    expected = n_trials * p
+    n_drawn, found = int(expected + 5 * np.sqrt(expected)) + 1, np.empty(0, dtype=np.int64)
+    while not len(found) or found[-1] < n_trials:  # nearly always once
+        last = found[-1] if len(found) else -1
+        gaps = np.minimum(rng.geometric(p, n_drawn), n_trials + 1)  # they can be beyond all numbers
+        found = np.concatenate([found, last + np.cumsum(gaps)])
+    return np.unravel_index(found[found < n_trials], shape)
