@@ -219,6 +219,7 @@ class DataParallel(Training):
     scheduler: str | None
     max_retries: int
     as_continuous: bool
+    select_weights: str
     checkpoint_every: int
 
     def __post_init__(self) -> None:
@@ -226,6 +227,10 @@ class DataParallel(Training):
         kinds = {"n_workers": "positive", "checkpoint_every": "positive", "max_retries": "non-negative"}
         _check(self, "training", kinds)
         _check_choice("training.backend", self.backend, ("loky", "dask"))
+        _check_choice("training.select_weights", self.select_weights, ("last", "best"))
+        validated = self.do_early_stopping or self.select_weights == "last"
+        remedy = "needs validation; set training.do_early_stopping=true (stop_crit=0 never stops)"
+        require(validated, "training.select_weights", self.select_weights, remedy)
         if self.backend == "dask":
             address = "must be the address of a Dask scheduler, e.g. tcp://host:8786, with backend=dask"
             require(self.scheduler is not None, "training.scheduler", self.scheduler, address)

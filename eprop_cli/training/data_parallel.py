@@ -4,6 +4,7 @@ What follows from it: the same result however a batch is shared out, evaluation 
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,6 +49,8 @@ class DataParallel:
         self._optimizer = initial_state(config.optimizer, self.initial, config.synapse.init_optimizer)
         self._upcoming: Batch | None = None  # the next training batch, where it has to be known already
         self._before_upcoming: dict[str, Any] | None = None  # state of the training stream before it was drawn
+        self._best: Weights = {}  # those of the lowest validation loss, where they are asked for
+        self._lowest = math.inf
         self._rows, self._phase = 0, TRAINING
         self._engine = make_engine(config)
         self.simulating = 0.0
@@ -69,8 +72,8 @@ class DataParallel:
         return self._capture() if self._phase == TRAINING else None
 
     def weights(self) -> Weights:
-        """Weights after the last whole training iteration."""
-        return self._weights
+        """Weights after the last whole training iteration, or the best of those that were validated."""
+        return self._best or self._weights
 
     def close(self) -> None:
         """Stop the engine's workers."""
@@ -92,8 +95,12 @@ class DataParallel:
 
     def _evaluate(self, book: Bookkeeper, phase: str) -> Record:
         batch = self._task.batch(self._streams[phase])
-        outcome = self._timed(lambda: self._engine.evaluate(self._weights, batch))
-        return Record(book.row(self._progress.iteration, phase, outcome.readout, batch, outcome.n_spikes), batch)
+        weights = self.weights() if phase == TEST else self._weights
+        outcome = self._timed(lambda: self._engine.evaluate(weights, batch))
+        row = book.row(self._progress.iteration, phase, outcome.readout, batch, outcome.n_spikes)
+        if phase == VALIDATION and self._config.training.select_weights == "best" and row.loss < self._lowest:
+            self._best, self._lowest = self._weights, row.loss
+        return Record(row, batch)
 
     def _next_batch(self) -> tuple[Batch, NDArray[np.bool_] | None]:
         """The next training batch, and with as_continuous the input spikes in step 1 of the one after it."""
@@ -147,8 +154,10 @@ class DataParallel:
             "step": optimizer.step,
             "beta_1_power": optimizer.beta_1_power,
             "beta_2_power": optimizer.beta_2_power,
+            "lowest": self._lowest,
         }
-        groups = {"initial": self.initial, "weights": self._weights, "m": optimizer.m, "v": optimizer.v}
+        groups = {"initial": self.initial, "weights": self._weights, "best": self._best}
+        groups |= {"m": optimizer.m, "v": optimizer.v}
         checkpoint |= {f"{group}_{key}": value for group, arrays in groups.items() for key, value in arrays.items()}
         for phase, state in streams.items():
             checkpoint |= {f"stream_{phase}_key": state["state"]["key"], f"stream_{phase}_pos": state["state"]["pos"]}
@@ -162,6 +171,7 @@ class DataParallel:
         self._rows = int(checkpoint["rows"])
         self._progress = Progress(int(checkpoint["iteration"]), bool(checkpoint["stopped"]), float(checkpoint["error"]))
         self.initial, self._weights = group("initial_"), group("weights_")
+        self._best, self._lowest = group("best_"), float(checkpoint["lowest"])
         powers = float(checkpoint["beta_1_power"]), float(checkpoint["beta_2_power"])
         self._optimizer = OptimizerState(int(checkpoint["step"]), group("m_"), group("v_"), *powers)
         for phase, stream in self._streams.items():
