@@ -1,0 +1,57 @@
+"""The choice of the engine, and what each needs to be installed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from small import SMALL, config
+
+from eprop_cli import engines
+from eprop_cli.engines import check_engine, make_engine
+from eprop_cli.engines.compiled import CompiledEngine
+from eprop_cli.engines.nest import NestEngine
+from eprop_cli.errors import ConfigError
+
+PARALLEL = [*SMALL, "training=data_parallel"]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("nest", NestEngine), ("compiled", CompiledEngine)])
+def test_engines_by_name(name, kind):
+    given = config(*PARALLEL, f"engine={name}")
+    check_engine(given)
+    engine = make_engine(given)
+    assert type(engine) is kind
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nest", "needs nest, which is not installed; install nest-simulator 3.10, or use "
+                 "training=data_parallel engine=compiled"),
+        ("compiled", "needs numba, which is not installed; pip install 'eprop-cli[compiled]'"),
+    ],
+)  # fmt: skip
+def test_what_an_engine_lacks_is_named(name, message, monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda package: None)
+    with pytest.raises(ConfigError) as error:
+        check_engine(config(*PARALLEL, f"engine={name}"))
+    assert str(error.value) == f"engine={name}: {message}"
+
+
+def test_the_compiled_engine_runs_where_nest_cannot_be_imported(tmp_path):
+    (tmp_path / "nest.py").write_text("raise ImportError('there is no NEST here')\n")
+    command = [sys.executable, "-c", "from eprop_cli.cli import main; main()", *PARALLEL, "engine=compiled"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ending = subprocess.run(
+        [*command, "hydra.run.dir=run", "plots.dpi=40"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (ending.returncode, ending.stderr) == (0, "")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "COMPLETED"
+    figures = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert figures == {
+        "learning.png", "dynamics_iteration_1.png", "dynamics_iteration_5.png", "weight_time_courses.png",
+        "weight_matrices.png",
+    }  # fmt: skip
