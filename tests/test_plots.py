@@ -471,9 +471,8 @@ class TestCommand:
 
 
 @pytest.mark.nest
-def test_a_real_run_is_redrawn_byte_for_byte_where_nest_cannot_be_imported(tmp_path):
-    command = ["eprop-run", "experiment=smoke", "recording.iterations=[last]", "plots.dpi=50", "hydra.run.dir=run"]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+def test_a_real_run_is_redrawn_byte_for_byte_where_nest_cannot_be_imported(tmp_path, eprop_run):
+    eprop_run("experiment=smoke", "recording.iterations=[last]", "plots.dpi=50", "hydra.run.dir=run", check=True)
     drawn = {path.name: path.read_bytes() for path in (tmp_path / "run" / "figures").iterdir()}
     assert len(drawn) == 4
     shutil.rmtree(tmp_path / "run" / "figures")

@@ -1,9 +1,6 @@
 """The reference losses of NEST and TensorFlow for the tutorial (seed 1), through every way of training."""
 
 import csv
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,16 +10,20 @@ NEST = {
 }
 TENSORFLOW = [0.741152524948, 0.740388214588, 0.665785133838, 0.663644134998, 0.729429066181]
 PARALLEL = ["training=data_parallel", "training.as_continuous=true"]
-WAYS = {"continuous": [], "bare": ["recording=none"], "parallel": PARALLEL, "compiled": [*PARALLEL, "engine=compiled"]}
+WAYS = {
+    "continuous": [],
+    "two threads": ["kernel.local_num_threads=2"],
+    "bare": ["recording=none"],
+    "parallel": PARALLEL,
+    "compiled": [*PARALLEL, "engine=compiled"],
+}
 
 
 @pytest.mark.nest
 @pytest.mark.parametrize("n_batch", [1, 2])
 @pytest.mark.parametrize("way", WAYS)
-def test_losses_are_the_reference(way, n_batch, tmp_path):
-    program = Path(sys.executable).with_name("eprop-run")
-    command = [program, *WAYS[way], f"task.n_batch={n_batch}", "plots=none", f"hydra.run.dir={tmp_path / 'run'}"]
-    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+def test_losses_are_the_reference(way, n_batch, tmp_path, eprop_run):
+    eprop_run(*WAYS[way], f"task.n_batch={n_batch}", "plots=none", "hydra.run.dir=run", check=True)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file) if row["phase"] == "training"]
     assert losses == pytest.approx(NEST[n_batch], rel=1e-8)

@@ -328,12 +328,12 @@ def test_opening_a_run_imports_next_to_nothing():
 
 
 @pytest.mark.nest
-def test_a_real_run(tmp_path):
-    command = ["eprop-run", "experiment=smoke", "plots=none", "recording.n_record=2", "hydra.run.dir=run"]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+def test_a_real_run(tmp_path, eprop_run):
+    overrides = ["experiment=smoke", "plots=none", "recording.n_record=2"]
+    eprop_run(*overrides, "hydra.run.dir=run", check=True)
     run = Run(tmp_path / "run")
     assert run.status == "COMPLETED"
-    assert run.overrides == command[1:-1]  # Hydra's own keys are not of the experiment
+    assert run.overrides == overrides  # Hydra's own keys are not of the experiment
     assert run.config["task"]["n_batch"] == N_BATCH
     assert run.metrics[["iteration", "phase"]].to_numpy().tolist() == [[1, "training"], [2, "training"]]
     assert run.recorded == [1, 2]
