@@ -16,7 +16,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from eprop_cli.engines.workers import Workers
 
 HERE = Path(__file__).parent
 QUIET = ["plots=none", "training.n_iter_test=0"]
@@ -116,9 +120,10 @@ def engines(args: argparse.Namespace) -> list[dict[str, str]]:
         return (tutorial(args.n_batch, many).seconds - tutorial(args.n_batch, few).seconds) / (many - few)
 
     candidates: dict[str, Callable[[], float]] = {"tutorial": tutorial_iteration}
-    for workers in (1, 2):
+    for workers, draws in ((1, "per_step"), (2, "per_step"), (2, "per_spike")):
         overrides = [*size, "task.n_iter=60", f"training.n_workers={workers}", "recording=none"]
-        candidates[f"compiled, {workers} threads"] = lambda overrides=overrides: steady(eprop(*overrides))
+        overrides.append(f"task.input_draws={draws}")
+        candidates[f"compiled, {workers} threads, {draws}"] = lambda overrides=overrides: steady(eprop(*overrides))
     rows = compare(f"one iteration, n_batch {args.n_batch}", args.repeats, candidates, "tutorial")
     whole = {
         "tutorial": lambda: tutorial(args.n_batch, 50).seconds,
@@ -129,17 +134,15 @@ def engines(args: argparse.Namespace) -> list[dict[str, str]]:
 
 def memory(args: argparse.Namespace) -> list[dict[str, str]]:
     """(b) Peak memory after few and many iterations of 8 sequences."""
-    rows = []
-    for name, few, many, run in (
-        ("tutorial", 5, 20, lambda n: tutorial(8, n)),
-        ("continuous", 5, args.n_iter_memory, lambda n: eprop("task.n_batch=8", f"task.n_iter={n}", *QUIET)),
-        (
-            "data_parallel",
-            5,
-            args.n_iter_memory,
-            lambda n: eprop("task.n_batch=8", f"task.n_iter={n}", "training=data_parallel", *QUIET),
-        ),
-    ):
+    size, few, rows = ["task.n_batch=8", *QUIET], 5, []
+    parallel = ["training=data_parallel", *size]
+    candidates: dict[str, tuple[int, Callable[[int], Measured]]] = {
+        "tutorial": (20, lambda n: tutorial(8, n)),  # it takes ever longer
+        "continuous": (args.n_iter_memory, lambda n: eprop(*size, f"task.n_iter={n}")),
+        "data_parallel": (args.n_iter_memory, lambda n: eprop(*parallel, f"task.n_iter={n}")),
+        "compiled": (10 * args.n_iter_memory, lambda n: eprop(*parallel, "engine=compiled", f"task.n_iter={n}")),
+    }
+    for name, (many, run) in candidates.items():
         before, after = run(few).peak, run(many).peak
         rows.append(
             {
@@ -164,19 +167,69 @@ def startup(args: argparse.Namespace) -> list[dict[str, str]]:
         "eprop-run --help": command("--help"),
         "eprop-run --cfg job": command("--cfg", "job"),
         "experiment=smoke": lambda: eprop("experiment=smoke").seconds,
+        "experiment=smoke, compiled": lambda: (
+            eprop("experiment=smoke", "training=data_parallel", "engine=compiled").seconds
+        ),
         "python -c 'import nest'": lambda: _watch([sys.executable, "-c", "import nest"])[0],
     }
     return compare("start-up", max(3, args.repeats), candidates, "eprop-run --help")
 
 
 def workers(args: argparse.Namespace) -> list[dict[str, str]]:
-    """(d) Seconds per iteration of continuous training and of 1 and 2 workers."""
+    """(d) Seconds per iteration of continuous training and of 1 and 2 workers, and what part is spent outside them."""
     size = [f"task.n_batch={args.n_batch}", f"task.n_iter={args.n_iter}", *QUIET]
     candidates: dict[str, Callable[[], float]] = {"continuous": lambda: steady(eprop(*size))}
     for n in (1, 2):
         overrides = [*size, "training=data_parallel", f"training.n_workers={n}"]
         candidates[f"data_parallel, {n} workers"] = lambda overrides=overrides: steady(eprop(*overrides))
-    return compare(f"one iteration, n_batch {args.n_batch}", args.repeats, candidates, "continuous")
+    rows = compare(f"one iteration, n_batch {args.n_batch}", args.repeats, candidates, "continuous")
+    for n in (1, 2):
+        outside = outside_workers(args.n_batch, args.n_iter, n)
+        rows[n]["outside the workers"] = f"{100 * outside:.1f} %"
+    return rows
+
+
+def outside_workers(n_batch: int, n_iter: int, n_workers: int) -> float:
+    """Fraction of an iteration in which no worker builds or simulates a network; the first iteration is left out."""
+    from hydra import compose, initialize_config_dir
+
+    from eprop_cli.cli import without_hydra
+    from eprop_cli.config import conf_dir, load
+    from eprop_cli.training.data_parallel import DataParallel
+
+    overrides = ["training=data_parallel", f"training.n_workers={n_workers}", f"task.n_batch={n_batch}"]
+    overrides += [f"task.n_iter={n_iter}", *QUIET]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = load(without_hydra(compose("config", overrides=overrides)))
+    trainer = DataParallel(config)
+    trainer._engine._workers = watched = TimedWorkers(config.training)  # type: ignore[attr-defined]
+    try:
+        records = trainer.records()
+        next(records)
+        busy, began = watched.busy, time.perf_counter()
+        for _ in records:
+            continue
+        return 1.0 - (watched.busy - busy) / (time.perf_counter() - began)
+    finally:
+        trainer.close()
+
+
+class TimedWorkers(Workers):
+    """Workers that say for how long the longest of them was at work."""
+
+    busy = 0.0  # s
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any], builds: int) -> list[Any]:
+        """As Workers.map."""
+        done = super().map(partial(_timed, function), items, builds)
+        self.busy += max(seconds for seconds, _ in done)
+        return [result for _, result in done]
+
+
+def _timed(function: Callable[[Any], Any], item: Any) -> tuple[float, Any]:
+    began = time.perf_counter()
+    result = function(item)
+    return time.perf_counter() - began, result
 
 
 def scaling(args: argparse.Namespace) -> list[dict[str, str]]:
