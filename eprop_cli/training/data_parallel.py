@@ -41,6 +41,7 @@ class DataParallel:
 
     def __init__(self, config: Config, checkpoint: Checkpoint | None = None) -> None:
         self._config = config
+        self._config_text = json.dumps(to_dict(config))  # of each checkpoint; takes milliseconds
         self._task = make_task(config.task)
         self._streams = {phase: _stream(config.seed, number) for phase, number in STREAMS.items()}
         self._streams[TRAINING] = np.random.RandomState(config.seed)
@@ -146,7 +147,7 @@ class DataParallel:
             streams[TRAINING] = self._before_upcoming
         optimizer = self._optimizer
         checkpoint: Checkpoint = {
-            "config": json.dumps(to_dict(self._config)),
+            "config": self._config_text,
             "rows": self._rows,
             "iteration": self._progress.iteration,
             "stopped": self._progress.stopped,
