@@ -266,9 +266,10 @@ def _probes(
                 }
                 probes[population] = Probe(nest.Create("multimeter", multimeter), offsets["rec"])
     if dynamics and plastic and recording.n_record_w:
-        nrns_rec, n = nrns["reg"] + nrns["ad"], recording.n_record_w
-        sampled = _first(n, nrns_rec)
-        ends = {"senders": _first(n, nrns["in"]) + sampled, "targets": sampled + nrns["out"]}
+        ids, n = _ids(nrns), recording.n_record_w
+        senders, targets = [*ids["in"][:n], *ids["rec"][:n]], [*ids["rec"][:n], *ids["out"]]
+        # By ids: NEST does not add to a part of two populations.
+        ends = {"senders": nest.NodeCollection(senders), "targets": nest.NodeCollection(targets)}
         probes["weights"] = Probe(nest.Create("weight_recorder", ends), offsets["out"])
     return probes
 
