@@ -333,12 +333,9 @@ def _spike_table(network: Network, events: Mapping[str, Table], start: int) -> T
     parts = []
     for population, source in {"in": "spikes_in", "reg": "spikes", "ad": "spikes"}.items():
         own = network.belong(events[source]["senders"], population)
-        if own.any():
-            table = _table(network, {key: values[own] for key, values in events[source].items()}, population, start)
-            parts.append(table | {"population": np.full(own.sum(), population)})
+        table = _table(network, {key: values[own] for key, values in events[source].items()}, population, start)
+        parts.append(table | {"population": np.full(own.sum(), population)})
     columns = ("sequence", "time", "population", "neuron")
-    if not parts:
-        return {key: np.array([]) for key in columns}
     joined = {key: np.concatenate([part[key] for part in parts]) for key in columns}
     order = np.lexsort((joined["neuron"], joined["time"], joined["sequence"]))
     return {key: values[order] for key, values in joined.items()}

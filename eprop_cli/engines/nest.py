@@ -203,6 +203,5 @@ def _joined(recordings: Sequence[Recording]) -> Recording:
         for index, recording in enumerate(recordings):
             table = recording[name]
             tables.append(table | {"sequence": np.full(len(table["sequence"]), index, dtype=np.int32)})
-        tables = [table for table in tables if len(table["time"])] or tables[:1]
         joined[name] = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
     return joined
