@@ -2,9 +2,14 @@
 
 import contextlib
 import logging
+import os
 import signal
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from eprop_cli.config import DataParallel
@@ -17,6 +22,8 @@ Result = TypeVar("Result")
 
 RECYCLE_AFTER = 2000  # network builds per worker; each leaks about 30 kB in NEST
 IDLE_TIMEOUT = 600  # s, after which an unused worker ends
+PATIENCE = 10  # s, that a Dask scheduler is given to answer
+ORPHAN_POLL = 1.0  # s, between two looks of a worker at whether its driver is still there
 
 
 class Workers:
@@ -37,7 +44,8 @@ class Workers:
             if self._executor is None:
                 self._executor = self._start()
             try:
-                futures = [self._executor.submit(function, item) for item in items]
+                with _interrupts_left_to_the_driver():  # workers start when they are given something
+                    futures = [self._executor.submit(function, item) for item in items]
                 results = [future.result() for future in futures]
             except BaseException as error:
                 self.close(at_once=True)
@@ -70,8 +78,9 @@ class Workers:
             return _DaskExecutor(str(self._training.scheduler))
         from joblib.externals.loky import ProcessPoolExecutor
 
+        resource_tracker.ensure_running()  # started along with a worker, it would unblock SIGINT again
         executor: Executor = ProcessPoolExecutor(
-            max_workers=self._training.n_workers, timeout=IDLE_TIMEOUT, initializer=_leave_interrupts_to_the_driver
+            max_workers=self._training.n_workers, timeout=IDLE_TIMEOUT, initializer=_follow, initargs=(os.getpid(),)
         )
         return executor
 
@@ -85,7 +94,7 @@ class _DaskExecutor(Executor):
         except ImportError as error:
             raise UserError("training.backend=dask: needs Dask; pip install 'eprop-cli[dask]'") from error
         try:
-            self._client: Any = distributed.Client(scheduler, timeout=10)  # type: ignore[no-untyped-call,unused-ignore]
+            self._client: Any = distributed.Client(scheduler, timeout=PATIENCE)  # type: ignore[no-untyped-call,unused-ignore]
         except (OSError, ValueError) as error:
             raise UserError(f"training.scheduler={scheduler}: no Dask scheduler answers there") from error
         # Every call is simulated, even one with the same arguments as an earlier one.
@@ -100,9 +109,25 @@ class _DaskExecutor(Executor):
             self._client.close()
 
 
-def _leave_interrupts_to_the_driver() -> None:
-    """Ctrl-C reaches every process of a terminal; the driver stops its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_left_to_the_driver() -> Iterator[None]:
+    """Ctrl-C reaches every process of a terminal; workers that start here never see it, as the driver stops them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _follow(driver: int) -> None:
+    """Have this worker end when its driver is gone, also one that was killed and could not stop it."""
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(ORPHAN_POLL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _is_death(error: BaseException) -> bool:

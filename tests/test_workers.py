@@ -1,0 +1,123 @@
+import os
+import signal
+import sys
+
+import pytest
+from small import SMALL, config
+
+from eprop_cli.engines import workers
+from eprop_cli.engines.workers import Workers
+from eprop_cli.errors import TrainingError, UserError
+
+
+def make(*overrides):
+    given = ["task.n_batch=3", "training=data_parallel", *(f"training.{override}" for override in overrides)]
+    return Workers(config(*SMALL, *given).training)
+
+
+def double(item):
+    return 2 * item
+
+
+def pid(_):
+    return os.getpid()
+
+
+def fail(item):
+    raise ValueError(f"cannot do {item}")
+
+
+def die(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once(path):
+    """Die unless the file at path is there already."""
+    if not path.exists():
+        path.touch()
+        die(path)
+    return os.getpid()
+
+
+def test_results_are_in_the_items_order():
+    made = make("n_workers=2")
+    try:
+        assert made.map(double, [3, 1, 2], builds=2) == [6, 2, 4]
+    finally:
+        made.close()
+
+
+def test_work_is_done_in_the_same_processes_until_they_are_replaced(monkeypatch):
+    monkeypatch.setattr(workers, "RECYCLE_AFTER", 4)
+    made = make("n_workers=1")
+    try:
+        pids = [made.map(pid, [0], builds=2)[0] for _ in range(3)]
+    finally:
+        made.close()
+    assert pids[0] == pids[1] != pids[2]
+    assert os.getpid() not in pids
+
+
+def test_work_of_a_worker_that_died_is_done_again(tmp_path, caplog):
+    made = make("n_workers=1")
+    try:
+        first = made.map(pid, [0], builds=1)
+        (second,) = made.map(die_once, [tmp_path / "died"], builds=1)
+    finally:
+        made.close()
+    assert second not in [*first, os.getpid()]
+    assert caplog.messages == ["A worker died; the iteration is run again on fresh ones (retry 1)"]
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_workers_that_keep_dying_end_training(retries):
+    made = make("n_workers=1", f"max_retries={retries}")
+    with pytest.raises(TrainingError) as error:
+        made.map(die, [0], builds=1)
+    assert str(error.value) == f"a worker died {retries + 1} times in one iteration; out of memory?"
+    assert made._executor is None
+
+
+def test_work_that_fails_is_not_done_again():
+    made = make("n_workers=1")
+    with pytest.raises(ValueError, match="cannot do 5"):
+        made.map(fail, [5], builds=1)
+    assert made._executor is None
+
+
+def test_a_worker_leaves_interrupts_to_the_driver(tmp_path):
+    made = make("n_workers=1")
+    try:
+        assert made.map(interrupted, [0], builds=1) == ["goes on"]
+    finally:
+        made.close()
+
+
+def interrupted(_):
+    os.kill(os.getpid(), signal.SIGINT)
+    return "goes on"
+
+
+def test_closing_twice_is_closing_once():
+    made = make("n_workers=1")
+    made.close()
+    made.map(double, [1], builds=1)
+    made.close()
+    made.close(at_once=True)
+
+
+def test_dask_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    made = make("backend=dask", "scheduler=tcp://127.0.0.1:1")
+    with pytest.raises(UserError) as error:
+        made.map(double, [1], builds=1)
+    assert str(error.value) == "training.backend=dask: needs Dask; pip install 'eprop-cli[dask]'"
+
+
+@pytest.mark.parametrize("scheduler", ["tcp://127.0.0.1:1", "nowhere://there"])
+def test_a_scheduler_that_does_not_answer_is_named(scheduler, monkeypatch):
+    monkeypatch.setattr(workers, "PATIENCE", 0.2)
+    made = make("backend=dask", f"scheduler={scheduler}")
+    with pytest.raises(UserError) as error:
+        made.map(double, [1], builds=1)
+    assert str(error.value) == f"training.scheduler={scheduler}: no Dask scheduler answers there"
