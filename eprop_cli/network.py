@@ -197,8 +197,8 @@ def count_spikes(network: Network, events: Table) -> dict[str, int]:
 def recording_of(network: Network, events: Mapping[str, Table], start: int, interval: float) -> Recording:
     """The recording of a batch that began at time step start, from the events of its probes."""
     tables = {}
-    for population in ("reg", "ad", "out"):
-        if population in events:
+    for population, signals in RECORDABLES.items():
+        if set(signals) <= events.get(population, {}).keys():  # of readouts, metrics need one signal in any case
             table = _table(network, events[population], population, start)
             steps = np.rint(np.asarray(table["time"], dtype=np.float64) / network.timing.resolution)
             on_grid = steps % network.timing.steps(interval) == 0
