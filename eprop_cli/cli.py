@@ -207,12 +207,16 @@ def _end_multirun(state: Path, problem: BaseException | None) -> int:
 
 def _refuse(error: Exception) -> NoReturn:
     """Tell a bad input in one line and exit."""
+    print(f"eprop-run: {one_line(error)}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def one_line(error: Exception) -> str:
+    """What is wrong with an input, with the nearest key to one that does not exist."""
     message = explain(error) if isinstance(error, OmegaConfBaseException) else str(error)
     for noise in ("\nTo append to your config", "\nConfig search path"):  # the schema takes no further keys
         message = message.split(noise)[0]
-    message = " ".join(message.split()).rstrip(".")
-    print(f"eprop-run: {message}{_suggestion(error)}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+    return " ".join(message.split()).rstrip(".") + _suggestion(error)
 
 
 def _suggestion(error: Exception) -> str:

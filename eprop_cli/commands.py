@@ -48,21 +48,21 @@ read has then been compared nevertheless.
 
 def plot() -> NoReturn:
     """Entry point of eprop-plot."""
-    parser = _Parser("eprop-plot", "Redraw the figures of runs from their directories.", PLOT_HELP)
+    parser = Parser("eprop-plot", "Redraw the figures of runs from their directories.", PLOT_HELP)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="run directory")
     parser.add_argument("--list", action="store_true", help="say what is in the run directories and draw nothing")
     parser.add_argument(
         "--figures", type=_names, metavar="NAME,...", help="figures to draw (default: those of the run)"
     )
     parser.add_argument("--formats", type=_names, metavar="NAME,...", help="png, pdf, svg (default: those of the run)")
-    parser.add_argument("--dpi", type=_positive, metavar="N", help="resolution of png (default: that of the run)")
+    parser.add_argument("--dpi", type=positive, metavar="N", help="resolution of png (default: that of the run)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to (default: figures/ in the run directory)")
-    _leave(parser.prog, lambda: _plot(parser.parse_args()))
+    leave(parser.prog, lambda: _plot(parser.parse_args()))
 
 
 def compare() -> NoReturn:
     """Entry point of eprop-compare."""
-    parser = _Parser("eprop-compare", "Compare runs in a table and a figure.", COMPARE_HELP)
+    parser = Parser("eprop-compare", "Compare runs in a table and a figure.", COMPARE_HELP)
     parser.add_argument(
         "runs", nargs="+", metavar="RUN_DIR", help="run directory, folder of runs, or pattern in quotes"
     )
@@ -70,9 +70,9 @@ def compare() -> NoReturn:
     parser.add_argument(
         "--formats", type=_names, metavar="NAME,...", default=["png"], help="png, pdf, svg (default: png)"
     )
-    parser.add_argument("--dpi", type=_positive, metavar="N", default=150, help="resolution of png (default: 150)")
+    parser.add_argument("--dpi", type=positive, metavar="N", default=150, help="resolution of png (default: 150)")
     parser.add_argument("--force", action="store_true", help="replace files that no comparison wrote")
-    _leave(parser.prog, lambda: _compare(parser.parse_args()))
+    leave(parser.prog, lambda: _compare(parser.parse_args()))
 
 
 def _plot(options: argparse.Namespace) -> int:
@@ -262,7 +262,7 @@ def _is_comparison(path: Path) -> bool:
     return ORIGIN.encode() in content
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Tells what is wrong in one line."""
 
     def __init__(self, prog: str, description: str, epilog: str) -> None:
@@ -270,10 +270,11 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(prog, description=description, epilog=epilog, formatter_class=raw, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        """Exit."""
         self.exit(BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _leave(prog: str, act: Callable[[], int]) -> NoReturn:
+def leave(prog: str, act: Callable[[], int]) -> NoReturn:
     """Exit with the status of an action, or with one line if it cannot be done."""
     try:
         status = act()
@@ -299,7 +300,8 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number from 1, as the type of an option."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError("must be a whole number from 1")
     return int(text)
