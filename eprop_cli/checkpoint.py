@@ -11,7 +11,7 @@ import numpy as np
 
 from eprop_cli.config import Config, flatten, to_dict
 from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.results import RUN, RUNNING
+from eprop_cli.results import METRICS, RUN, RUNNING
 from eprop_cli.training.base import Checkpoint
 from eprop_cli.writer import write_whole
 
@@ -41,12 +41,15 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     """Read a checkpoint; raises UserError if there is none or it is damaged."""
     path = directory / CHECKPOINT
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        file = np.load(path, allow_pickle=False)
+        checkpoint = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else {}
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file, so there is nothing to resume from") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({error}), so there is nothing to resume from") from error
+    if not {"config", "rows", "iteration", "stopped"} <= checkpoint.keys():
+        raise UserError(f"{path}: not written by eprop-run, so there is nothing to resume from")
+    return checkpoint
 
 
 def read_record(directory: Path) -> dict[str, Any]:
@@ -69,9 +72,10 @@ def check_resume(config: Config, directory: Path) -> None:
             "start again with training=data_parallel, which can"
         )
         raise ConfigError("resume", directory, reason)
-    if record.get("status") == RUNNING and record.get("host") == platform.node() and is_alive(record.get("pid")):
+    if record["status"] == RUNNING and record.get("host") == platform.node() and _is_another(record.get("pid")):
         raise ConfigError("resume", directory, f"is still running (process {record['pid']}); stop it first")
     checkpoint = load_checkpoint(directory)
+    _check_rows(directory, int(checkpoint["rows"]))
     wanted, had = flatten(to_dict(config)), flatten(json.loads(str(checkpoint["config"])))
     free = FREE_KEYS if config.optimizer.schedule.name == "cosine" else (*FREE_KEYS, "optimizer.schedule.cosine_iter")
     for key in sorted(wanted.keys() | had.keys()):
@@ -82,6 +86,22 @@ def check_resume(config: Config, directory: Path) -> None:
     if config.task.n_iter < done:
         constraint = f"is less than the {done} iterations that the run in {directory} has done"
         raise ConfigError("task.n_iter", config.task.n_iter, constraint)
+
+
+def _check_rows(directory: Path, rows: int) -> None:
+    """Raise UserError unless the table holds the rows that the checkpoint counts on."""
+    path = directory / METRICS
+    try:
+        there = path.read_bytes().count(b"\n") - 1
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}), so the run cannot go on") from error
+    if there < rows:
+        raise UserError(f"{path}: damaged (it has {max(there, 0)} of {rows} rows), so the run cannot go on")
+
+
+def _is_another(pid: Any) -> bool:
+    """Whether a process exists that is not this one: in a container that is started again, numbers are too."""
+    return pid != os.getpid() and is_alive(pid)
 
 
 def is_alive(pid: Any) -> bool:

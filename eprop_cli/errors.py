@@ -25,6 +25,14 @@ class TrainingError(Exception):
     """A run that started well cannot go on; it ends FAILED with this message."""
 
 
+def reason(error: Exception) -> str:
+    """Why something failed, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    expected = isinstance(error, UserError | TrainingError)
+    return " ".join((str(error) if expected else f"{type(error).__name__}: {error}").split())
+
+
 def require(condition: bool, key: str, value: Any, constraint: str) -> None:
     """Raise a ConfigError unless the condition holds."""
     if not condition:

@@ -4,10 +4,10 @@ import importlib.metadata
 import logging
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from eprop_cli import __version__
 from eprop_cli.checkpoint import load_checkpoint, read_record, save_checkpoint
 from eprop_cli.config import Config, to_dict
 from eprop_cli.derived import Timing
-from eprop_cli.errors import TrainingError, UserError
+from eprop_cli.errors import reason
 from eprop_cli.progress import reporter
 from eprop_cli.results import COMPLETED, FAILED, INTERRUPTED
 from eprop_cli.training import make_trainer
@@ -58,29 +58,36 @@ class Ending:
 def run(config: Config, directory: Path) -> Ending:
     """Train as config says and leave everything in directory; whatever happens is told by the ending, not raised."""
     logging.raiseExceptions = False  # a full disk must not have the log add tracebacks to the terminal
-    checkpoint, record = None, origin(to_dict(config))
+    checkpoint, rows, record = None, None, origin(to_dict(config))
     if config.resume:
         checkpoint, earlier = load_checkpoint(directory), read_record(directory)
-        if earlier["status"] == COMPLETED and (checkpoint["stopped"] or checkpoint["iteration"] == config.task.n_iter):
-            log.info("Nothing to do: %s is COMPLETED; to train longer, raise task.n_iter", directory)
+        if earlier["status"] == COMPLETED and (why := _why_done(checkpoint, config.task.n_iter)):
+            log.info("Nothing to do: %s is COMPLETED; %s", directory, why)
             return Ending(COMPLETED, 0)
+        rows = int(checkpoint["rows"])
         record |= {"start": earlier["start"], "resumed": [*earlier.get("resumed", []), record["start"]]}
-    writer = RunWriter(directory, record, 0 if checkpoint is None else int(checkpoint["rows"]))
-    clock = _Clock()
-    try:
-        with _interruptible():
-            _train(config, writer, clock, checkpoint)
-            _draw(config, directory)
-        ending = Ending(COMPLETED, 0)
-    except Interruption as interruption:
-        ending = Ending(INTERRUPTED, 128 + interruption.number, f"interrupted by {interruption}")
-    except Exception as error:
-        log_to_file.exception("the run failed")
-        ending = Ending(FAILED, 1, _reason(error))
-    seconds = clock.split()
-    writer.finish(ending.status, stop=_now(), error=ending.error, seconds=seconds)
-    _tell(ending, directory, writer.last_row, sum(seconds.values()))
+    with _interruptible() as interrupts:
+        try:
+            writer = RunWriter(directory, record, rows)
+        except OSError as error:
+            log.error("%s: nothing trained (%s)", FAILED, reason(error))
+            return Ending(FAILED, 1, reason(error))
+        clock = _Clock()
+        ending = _work(config, writer, clock, checkpoint, interrupts)
+        seconds = clock.split()
+        try:
+            writer.finish(ending.status, stop=_now(), error=ending.error, seconds=seconds)
+        except OSError as error:
+            ending = Ending(FAILED, 1, reason(error))
+        _tell(ending, directory, writer.last_row, sum(seconds.values()))
     return ending
+
+
+def _why_done(checkpoint: Checkpoint, n_iter: int) -> str:
+    """Why there is no more to train; empty if there is."""
+    if checkpoint["stopped"]:
+        return f"it stopped early, in iteration {checkpoint['iteration']}"
+    return "to train longer, raise task.n_iter" if checkpoint["iteration"] == n_iter else ""
 
 
 class _Clock:
@@ -96,9 +103,66 @@ class _Clock:
         return {"build": round(self.build, 3), "simulate": round(self.simulate, 3), "other": round(other, 3)}
 
 
-def _train(config: Config, writer: RunWriter, clock: _Clock, checkpoint: Checkpoint | None) -> None:
+class _Interrupts:
+    """Raises the first SIGINT or SIGTERM as an Interruption, if held back then on release; later ones are ignored."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._held = True
+
+    def receive(self, number: int, _frame: Any) -> None:
+        """Handle a signal."""
+        if self._number is None:  # SLURM, for one, sends several; the end that follows is to be whole
+            self._number = number
+            if not self._held:
+                raise Interruption(number)
+
+    def hold(self) -> None:
+        """Do not raise for the time being: files are written."""
+        self._held = True
+
+    def release(self) -> None:
+        """Raise from here on, and at once if a signal came meanwhile."""
+        self._held = False
+        if self._number is not None:
+            raise Interruption(self._number)
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Interrupts]:
+    """Heed SIGINT and SIGTERM, which are held back at first."""
+    interrupts = _Interrupts()
+    before = {number: signal.signal(number, interrupts.receive) for number in STOPPING}
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _work(
+    config: Config, writer: RunWriter, clock: _Clock, checkpoint: Checkpoint | None, interrupts: _Interrupts
+) -> Ending:
+    """Train and draw; interrupts are held back afterwards."""
+    try:
+        interrupts.release()
+        _train(config, writer, clock, checkpoint, interrupts)
+        _draw(config, writer.directory)
+        interrupts.hold()
+    except Interruption as interruption:
+        return Ending(INTERRUPTED, 128 + interruption.number, f"interrupted by {interruption}")
+    except Exception as error:
+        interrupts.hold()
+        log_to_file.exception("the run failed")
+        return Ending(FAILED, 1, reason(error))
+    return Ending(COMPLETED, 0)
+
+
+def _train(
+    config: Config, writer: RunWriter, clock: _Clock, checkpoint: Checkpoint | None, interrupts: _Interrupts
+) -> None:
     done = 0 if checkpoint is None else int(checkpoint["iteration"])
-    if done:
+    if checkpoint is not None:
         log.info("Resuming after iteration %d", done)
         timing = Timing.of(config.task, config.kernel)
         writer.earlier_weight_changes(timing.ms(done * timing.iteration))
@@ -108,12 +172,16 @@ def _train(config: Config, writer: RunWriter, clock: _Clock, checkpoint: Checkpo
         keeper = _Keeper(config, writer, trainer)
         try:
             for record in trainer.records():
+                interrupts.hold()
                 clock.simulate = trainer.simulating
                 keeper.take(record)
                 report(record.row)
+                interrupts.release()
         finally:
+            interrupts.hold()
             trainer.close()
             keeper.finish()
+        interrupts.release()
 
 
 class _Keeper:
@@ -146,8 +214,8 @@ class _Keeper:
 
     def _save(self) -> None:
         if self._checkpoint is not None:
+            self._writer.settle()
             save_checkpoint(self._writer.directory, self._checkpoint)
-            self._writer.save_weight_changes()
 
 
 def _draw(config: Config, directory: Path) -> None:
@@ -156,34 +224,6 @@ def _draw(config: Config, directory: Path) -> None:
         from eprop_cli.results import Run
 
         draw_run(Run(directory), config.plots.figures, config.plots.formats, config.plots.dpi, directory / "figures")
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into an Interruption; only in the main thread, as Python has it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, _frame: Any) -> None:
-        for each in STOPPING:  # the end that follows is to be whole; SLURM, for one, sends several
-            signal.signal(each, signal.SIG_IGN)
-        raise Interruption(number)
-
-    before = {number: signal.signal(number, interrupt) for number in STOPPING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _reason(error: Exception) -> str:
-    """Why a run failed, in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror + (f": {error.filename}" if error.filename else "")
-    expected = isinstance(error, UserError | TrainingError)
-    return " ".join((str(error) if expected else f"{type(error).__name__}: {error}").split())
 
 
 def _tell(ending: Ending, directory: Path, last_row: Row | None, seconds: float) -> None:
@@ -199,7 +239,9 @@ def _tell(ending: Ending, directory: Path, last_row: Row | None, seconds: float)
             result += f", recall error {last_row.recall_error:.3f}"
     log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")
     log.info("Files: %s", shown)
-    log.info("Look further: eprop-plot %s; eprop-compare %s", shown, shown.parent)
+    log.info(
+        "Look further: eprop-plot %s; eprop-compare %s", *(shlex.quote(str(path)) for path in (shown, shown.parent))
+    )
 
 
 def origin(config: dict[str, Any]) -> dict[str, Any]:

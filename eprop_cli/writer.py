@@ -14,11 +14,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from eprop_cli.engines.base import Recording, Table, Weights
-from eprop_cli.results import METRICS, RUN, RUNNING, WEIGHT_CHANGES, WEIGHTS, iteration_directory
+from eprop_cli.results import METRICS, RUN, RUNNING, WEIGHT_CHANGES, WEIGHTS, Run, iteration_directory
 from eprop_cli.tasks import Batch
 from eprop_cli.training.base import Row
 
 MAX_WEIGHT_BATCHES = 1000  # beyond, only every second, fourth ... batch's weight changes are kept
+BESIDE = ".part"  # ends the name of a file that is not whole yet
 RESERVE, RESERVE_BYTES = ".reserve", 65536  # given up at the end, so that a full disk still takes the final status
 
 HEADER = ",".join(field.name for field in fields(Row)) + "\n"  # of metrics.csv
@@ -27,7 +28,7 @@ HEADER = ",".join(field.name for field in fields(Row)) + "\n"  # of metrics.csv
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write a file so that it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}{BESIDE}")
     try:
         with beside.open("wb") as file:
             write(file)
@@ -58,7 +59,7 @@ def write_table(path: Path, table: Table) -> None:
 class RunWriter:
     """Writes a run directory while the run goes on."""
 
-    def __init__(self, directory: Path, record: Mapping[str, Any], keep_rows: int = 0) -> None:
+    def __init__(self, directory: Path, record: Mapping[str, Any], keep_rows: int | None = None) -> None:
         """Begin a run in an existing directory, or go on after the first keep_rows rows of the one in it.
 
         record: what run.json says of the run besides its progress.
@@ -67,10 +68,12 @@ class RunWriter:
         self.last_row: Row | None = None
         self._record = dict(record)
         self._changes = WeightChanges()
-        if keep_rows:
+        for unfinished in directory.rglob(f".*{BESIDE}"):  # of a run that was killed
+            unfinished.unlink()
+        write_whole(directory / RESERVE, lambda file: _discard(file.write(os.urandom(RESERVE_BYTES))))
+        if keep_rows is not None:
             _keep_lines(directory / METRICS, keep_rows + 1)
         self._metrics = (directory / METRICS).open("ab", buffering=0)
-        write_whole(directory / RESERVE, lambda file: _discard(file.write(os.urandom(RESERVE_BYTES))))
         if self._metrics.tell() == 0:
             self._append(HEADER.strip())
         self.update(status=RUNNING)
@@ -106,12 +109,9 @@ class RunWriter:
 
     def earlier_weight_changes(self, until: float) -> None:
         """Keep the weight changes of a run that is resumed, those until the given time (ms)."""
-        from pyarrow import parquet
-
-        path = self.directory / WEIGHT_CHANGES
-        if path.exists():
-            frame = parquet.read_table(path).to_pandas()
-            table = {key: column.to_numpy() for key, column in frame[frame["time"] <= until].items()}
+        if (self.directory / WEIGHT_CHANGES).exists():
+            frame = Run(self.directory).weight_changes
+            table: Table = {str(key): column.to_numpy() for key, column in frame[frame["time"] <= until].items()}
             table["projection"] = table["projection"].astype(str)
             self._changes.add(table)
 
@@ -119,6 +119,11 @@ class RunWriter:
         """Write all weight changes kept so far."""
         if table := self._changes.table():
             write_table(self.directory / WEIGHT_CHANGES, table)
+
+    def settle(self) -> None:
+        """Have on the disk what a checkpoint that follows counts on: rows and weight changes."""
+        os.fsync(self._metrics.fileno())
+        self.save_weight_changes()
 
     def finish(self, status: str, **record: Any) -> None:
         """End the run; no other file changes afterwards."""

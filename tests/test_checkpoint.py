@@ -1,0 +1,197 @@
+import io
+import json
+import os
+import platform
+import zipfile
+
+import numpy as np
+import pytest
+from small import BARE, SMALL, config
+
+from eprop_cli.checkpoint import check_resume, load_checkpoint, save_checkpoint
+from eprop_cli.config import to_dict
+from eprop_cli.errors import UserError
+from eprop_cli.run import run
+
+PARALLEL = (*SMALL, *BARE, "training=data_parallel", "engine=compiled", "task.n_iter=2", "training.n_iter_test=0")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Files of a run of two iterations."""
+    directory = tmp_path_factory.mktemp("trained")
+    assert run(config(*PARALLEL), directory).exit_status == 0
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.fixture
+def directory(trained, tmp_path):
+    for name, content in trained.items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def refusal(directory, *overrides):
+    with pytest.raises(UserError) as caught:
+        check_resume(config(*PARALLEL, *overrides), directory)
+    return str(caught.value)
+
+
+def note(directory, **entries):
+    record = json.loads((directory / "run.json").read_text()) | entries
+    (directory / "run.json").write_text(json.dumps(record))
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    saved = {
+        "config": '{"a": 1}',
+        "rows": 3,
+        "stopped": False,
+        "iteration": 2,
+        "w": np.array([[0.1, np.nextafter(1, 2)]]),
+    }
+    save_checkpoint(tmp_path, saved)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.keys() == saved.keys()
+    assert json.loads(str(loaded["config"])) == {"a": 1}
+    assert (int(loaded["rows"]), int(loaded["iteration"]), bool(loaded["stopped"])) == (3, 2, False)
+    assert loaded["w"].tobytes() == saved["w"].tobytes()
+
+
+def test_it_holds_no_pickle(directory):
+    with np.load(directory / "checkpoint.npz", allow_pickle=False) as file:
+        kinds = {name: file[name].dtype.kind for name in file.files}
+    assert set(kinds.values()) <= set("biufU")
+    with zipfile.ZipFile(directory / "checkpoint.npz") as archive:
+        assert {name.removesuffix(".npy") for name in archive.namelist()} == kinds.keys()
+
+
+def test_the_same_config_can_go_on(directory):
+    check_resume(config(*PARALLEL), directory)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["task.n_iter=9", "training.max_retries=0", "training.checkpoint_every=1", "plots=default", "recording=default"],
+)
+def test_keys_that_change_no_result_may_differ(directory, change):
+    check_resume(config(*PARALLEL, change), directory)
+
+
+@pytest.mark.parametrize(
+    ("change", "had"),
+    [
+        ("seed=2", "1"),
+        ("optimizer.eta=0.25", "0.005"),
+        ("task.n_batch=2", "1"),
+        ("neuron.ad.adapt_tau=100.0", "2000.0"),
+        ("training.as_continuous=true", "False"),
+        ("engine.name=nest", "compiled"),
+        ("optimizer.clip_norm=1.0", "None"),
+    ],
+)
+def test_a_contradicting_config_is_refused_by_its_key(directory, change, had):
+    expected = f"{change}: contradicts the checkpoint in {directory}, which has {had}; leave it out"
+    assert refusal(directory, change) == expected
+
+
+def test_a_longer_cosine_would_be_another_learning_rate(directory):
+    cosine = "optimizer.schedule.name=cosine"
+    save_checkpoint(
+        directory,
+        load_checkpoint(directory) | {"config": json.dumps(to_dict(config(*PARALLEL, cosine)))},
+    )
+    expected = f"optimizer.schedule.cosine_iter=3: contradicts the checkpoint in {directory}, which has 2; leave it out"
+    assert refusal(directory, cosine, "task.n_iter=3") == expected
+
+
+def test_fewer_iterations_than_were_trained(directory):
+    expected = f"task.n_iter=1: is less than the 2 iterations that the run in {directory} has done"
+    assert refusal(directory, "task.n_iter=1") == expected
+
+
+def test_a_continuous_run(directory):
+    with pytest.raises(UserError) as caught:
+        check_resume(config(*SMALL), directory)
+    assert str(caught.value) == (
+        f"resume={directory}: a continuous run cannot be continued exactly, as NEST does not give out the state of its "
+        "synapses; start again with training=data_parallel, which can"
+    )
+
+
+def test_a_run_that_is_still_going_on(directory):
+    note(directory, status="RUNNING", pid=os.getppid())
+    assert refusal(directory) == f"resume={directory}: is still running (process {os.getppid()}); stop it first"
+
+
+@pytest.mark.parametrize("entries", [{"host": "elsewhere"}, {"pid": os.getpid()}, {"pid": 2**22 + 1}, {"pid": None}])
+def test_a_run_that_says_it_is_but_cannot_be(directory, entries):
+    """Its machine is another, or its number has gone to this process, or there is no process of that number."""
+    note(directory, **({"status": "RUNNING", "pid": os.getppid(), "host": platform.node()} | entries))
+    check_resume(config(*PARALLEL), directory)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b'{"a": 1}', b"\xff\xfe"])
+def test_no_record_of_a_run(directory, content):
+    (directory / "run.json").unlink()
+    if content is not None:
+        (directory / "run.json").write_bytes(content)
+    reason = "its run.json is not a run's" if content in (b"[1]", b'{"a": 1}') else "it has no readable run.json"
+    assert refusal(directory) == f"resume={directory}: is not a run directory: {reason}"
+
+
+def test_no_checkpoint(directory):
+    path = directory / "checkpoint.npz"
+    path.unlink()
+    assert refusal(directory) == f"{path}: no such file, so there is nothing to resume from"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (npz(weights=np.zeros(3)), "not written by eprop-run"),
+        (npy(np.zeros(3)), "not written by eprop-run"),
+        (b"", "damaged (No data left in file)"),
+        (b"rubbish", None),
+        (npz(config=np.array([{}], dtype=object)), None),
+    ],
+)
+def test_a_foreign_checkpoint(directory, content, reason):
+    path = directory / "checkpoint.npz"
+    path.write_bytes(content)
+    message = refusal(directory)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: {reason or 'damaged ('}")
+    assert message.endswith(", so there is nothing to resume from")
+
+
+@pytest.mark.parametrize("change", ["cut", "flip"])
+def test_a_damaged_checkpoint(directory, change):
+    path = directory / "checkpoint.npz"
+    content = bytearray(path.read_bytes())
+    if change == "cut":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    assert refusal(directory).startswith(f"{path}: damaged (")
+
+
+def test_rows_that_the_checkpoint_counts_on_are_missing(directory):
+    path = directory / "metrics.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    assert refusal(directory) == f"{path}: damaged (it has 1 of 2 rows), so the run cannot go on"
+    path.unlink()
+    assert refusal(directory) == f"{path}: cannot be read (No such file or directory), so the run cannot go on"
