@@ -15,6 +15,17 @@ LOG_EVERY = 10.0  # s, between two lines of a log ...
 LOG_FRACTION = 0.02  # ... or this part of the time that the run has taken, if that is longer
 
 
+class Terminal(logging.Handler):
+    """Prints each line to what standard output is at that moment: a live display lets it pass above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line."""
+        try:
+            print(self.format(record), flush=True)
+        except Exception:
+            self.handleError(record)
+
+
 @contextmanager
 def reporter(config: Config, done: int = 0) -> Iterator[Callable[[Row], None]]:
     """Give a function that takes each row; done: training iterations that an earlier run finished."""
@@ -63,7 +74,7 @@ def _live(config: Config, done: int) -> Iterator[Callable[[Row], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns) as display:
-        bar = display.add_task("", total=config.task.n_iter, completed=done, phase="building the network", state="")
+        bar = display.add_task("", total=config.task.n_iter, completed=done, phase="starting", state="")
 
         def report(row: Row) -> None:
             rate = config.task.n_batch / row.seconds if row.seconds else 0.0
