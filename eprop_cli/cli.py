@@ -21,9 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from eprop_cli.config import Config, conf_dir, explain, flatten, load
-from eprop_cli.errors import ConfigError, UserError
+from eprop_cli.errors import ConfigError, UserError, reason
 
-BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
 BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException)
 MULTIRUN_OPTIONS = ("-m", "--multirun")
 MULTIRUN = "multirun"  # in Hydra's JobRuntime: where the multirun that has begun keeps its state
@@ -63,6 +63,9 @@ def main() -> None:
         _refuse(problem)
     if isinstance(problem, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
+    if isinstance(problem, OSError):  # on Hydra's files, before the run began
+        print(f"eprop-run: {reason(problem)}", file=sys.stderr)
+        sys.exit(FAILED)
     if problem is not None:
         raise problem
 
@@ -128,31 +131,49 @@ def with_earlier_arguments(arguments: list[str]) -> list[str]:
     """Arguments of eprop-run with those that the run or multirun in resume=DIRECTORY was given, before the new ones."""
     from eprop_cli.multirun import SWEEP
 
-    directories = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
-    if not directories or directories[-1] in ("", "null"):
+    given = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
+    if not given or given[-1] in ("", "null"):
         return arguments
-    directory = Path(directories[-1])
+    directory = Path(_unquoted(given[-1]))
+    quoted = "'" + str(directory).replace("'", "\\'") + "'"  # Hydra takes a "=" in a value only so
     # Hydra takes overrides from one place among the arguments only.
     first = next(index for index, argument in enumerate(arguments) if "=" in argument and not argument.startswith("-"))
     options, overrides = arguments[:first], arguments[first:]
     if not (directory / SWEEP).exists():
-        return [*options, *earlier_overrides(directory), *overrides]
-    earlier = earlier_multirun(directory)
-    options = [*earlier["options"], "--multirun", *(option for option in options if option not in MULTIRUN_OPTIONS)]
-    new = (
-        override for override in overrides if not override.startswith("resume=") and override not in MULTIRUN_OPTIONS
-    )
-    return [*options, *earlier["overrides"], f"hydra.sweep.dir={directory}", *new]
+        new = [f"resume={quoted}" if text.startswith("resume=") else text for text in overrides]
+        earlier = earlier_overrides(directory)
+        return [*earlier_options(directory), *options, *earlier, *new]
+    multirun = earlier_multirun(directory)
+    options = [*multirun["options"], "--multirun", *(option for option in options if option not in MULTIRUN_OPTIONS)]
+    new = [text for text in overrides if not text.startswith("resume=") and text not in MULTIRUN_OPTIONS]
+    return [*options, *multirun["overrides"], f"hydra.sweep.dir={quoted}", *new]
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
 def earlier_overrides(directory: Path) -> list[str]:
     """The overrides of the run in a directory."""
-    path = directory / ".hydra" / "overrides.yaml"
+    overrides: list[str] = _earlier(directory, "overrides.yaml", lambda config: [str(override) for override in config])
+    return [override for override in overrides if not override.startswith("resume=")]
+
+
+def earlier_options(directory: Path) -> list[str]:
+    """Options by which the config of the run in a directory is found."""
+    from eprop_cli.multirun import config_options
+
+    options: list[str] = _earlier(directory, "hydra.yaml", config_options)
+    return options
+
+
+def _earlier(directory: Path, name: str, read: Callable[[Any], Any]) -> Any:
+    """What a function makes of a file that Hydra wrote for the run in a directory."""
+    path = directory / ".hydra" / name
     try:
-        overrides = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError) as error:
+        return read(OmegaConf.load(path))
+    except (OSError, ValueError, AttributeError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError("resume", directory, f"is not a run directory: cannot read {path}") from error
-    return [str(override) for override in overrides or [] if not str(override).startswith("resume=")]
 
 
 def earlier_multirun(directory: Path) -> dict[str, list[str]]:
@@ -179,14 +200,25 @@ def take(config: Config, directory: Path) -> None:
 
 def claim(directory: Path) -> None:
     """Make a run directory; raises ConfigError if it cannot be made or holds something already."""
+    from eprop_cli.writer import RESERVE
+
     key = "hydra.run.dir"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        free = not any(directory.iterdir())
+        free = not any(directory.iterdir()) and _make(directory / RESERVE)
     except OSError as error:
         raise ConfigError(key, directory, f"cannot be made or read ({error.strerror}); choose another") from error
     if not free:
         raise ConfigError(key, directory, "holds files already; choose another directory or remove it")
+
+
+def _make(path: Path) -> bool:
+    """Make an empty file; of several processes one succeeds."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _end_multirun(state: Path, problem: BaseException | None) -> int:

@@ -159,7 +159,7 @@ def begin(config: DictConfig, stamp: str, check: Callable[[DictConfig], Config])
     multirun = Multirun(directory / STATE / stamp)
     tied = str(hydra.launcher["_target_"]).endswith(TIED)
     n_jobs = None if sweep.is_search else len(sweep.jobs)
-    plan = Plan(list(sweep.values), _options(config), n_jobs, os.getpid(), platform.node(), tied, fresh)
+    plan = Plan(list(sweep.values), config_options(config), n_jobs, os.getpid(), platform.node(), tied, fresh)
     write_text(multirun.state / PLAN, json.dumps(asdict(plan)))
     kept = [text for text in given if not text.startswith(("hydra.mode=", "hydra.sweep.dir="))]
     arguments = {"options": plan.options, "overrides": [*kept, *map(str, hydra.overrides.task)]}
@@ -213,8 +213,8 @@ def _claim(directory: Path) -> bool:
     return not there
 
 
-def _options(config: DictConfig) -> list[str]:
-    """Options of eprop-run by which a job's config is found."""
+def config_options(config: DictConfig) -> list[str]:
+    """Options of eprop-run by which a config that Hydra composed is found again."""
     options = []
     for source in config.hydra.runtime.config_sources:
         if source.provider == "command-line":

@@ -1,0 +1,281 @@
+"""eprop-run as a user starts it."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import EPROP_RUN
+from omegaconf import OmegaConf
+from small import BARE, SMALL, compose
+
+from eprop_cli.cli import claim, with_earlier_arguments
+from eprop_cli.errors import ConfigError, UserError
+from eprop_cli.results import Run
+
+ROOT = Path(__file__).parent.parent
+COMPILED = ("training=data_parallel", "engine=compiled", "training.n_iter_test=0")
+LOUD = {key: value for key, value in os.environ.items() if key != "PYNEST_QUIET"}  # as a user's is
+CLOSING = [
+    r"COMPLETED: 2 iterations in \d+\.\d s, training loss 0\.\d{4}, recall error [01]\.\d{3}",
+    r"Files: run",
+    r"Look further: eprop-plot run; eprop-compare \.",
+]
+
+
+def wait_until(condition, timeout=60.0):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def processes(session):
+    """Processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, its_session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:  # it ended meanwhile
+            continue
+        if int(its_session) == session and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def assert_lines(output, patterns):
+    lines = output.splitlines()
+    assert len(lines) == len(patterns), output
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(pattern, line)
+
+
+class TestWithoutARun:
+    @pytest.fixture(autouse=True)
+    def _leaves_nothing(self, tmp_path):
+        yield
+        assert list(tmp_path.iterdir()) == []
+
+    def test_help(self, eprop_run):
+        done = eprop_run("--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        for text in (
+            "eprop-run experiment=smoke",
+            "data_parallel: workers share each batch",
+            "experiment: bellec2020, ",
+        ):
+            assert text in done.stdout
+
+    def test_cfg_job(self, eprop_run):
+        done = eprop_run("--cfg", "job", "task.n_iter=7")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert OmegaConf.create(done.stdout) == compose("task.n_iter=7")
+
+    @pytest.mark.parametrize(
+        ("wrong", "nearest"),
+        [
+            ("task.n_itr=50", "task.n_iter"),
+            ("neuron.ad.adapt_taus=1", "neuron.ad.adapt_tau"),
+            ("optimiser.eta=1", "optimizer"),
+        ],
+    )
+    def test_a_misspelt_key(self, eprop_run, wrong, nearest):
+        done = eprop_run(wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+        key = wrong.split("=")[0]
+        assert done.stderr == f"eprop-run: Could not override '{key}'. Did you mean {nearest}?\n"
+
+    def test_a_value_out_of_range(self, eprop_run):
+        done = eprop_run("task.n_in=41")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "eprop-run: task.n_in=41: must be a multiple of n_input_symbols (4)\n"
+
+
+@pytest.mark.nest
+def test_plain_lines_where_output_is_no_terminal(eprop_run):
+    done = eprop_run(*SMALL, *BARE, "task.n_iter=2", "hydra.run.dir=run", env=LOUD)
+    assert (done.returncode, done.stderr) == (0, "")
+    iteration = r"iteration {}/2: loss 0\.\d{{4}}, recall error [01]\.\d{{3}}, rates \d+\.\d and \d+\.\d spikes/s"
+    assert_lines(done.stdout, [iteration.format(1), iteration.format(2), *CLOSING])
+
+
+@pytest.mark.nest
+def test_nest_is_heard_where_asked(eprop_run):
+    done = eprop_run(*SMALL, *BARE, "task.n_iter=1", "hydra.verbose=true", env=LOUD)
+    assert done.returncode == 0
+    assert "The NEST Initiative" in done.stdout + done.stderr
+
+
+def run_on_terminal(directory, *overrides):
+    """Run eprop-run on a terminal of 100 columns and give its exit status and what it wrote there."""
+    ours, its = os.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    command = [EPROP_RUN, *overrides]
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, cwd=directory, env=environment) as process:
+        os.close(its)
+        written = b""
+        while True:
+            try:
+                written += os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+    os.close(ours)
+    return process.returncode, written.decode()
+
+
+def test_a_progress_bar_on_a_terminal(tmp_path):
+    status, written = run_on_terminal(tmp_path, *SMALL, *BARE, *COMPILED, "task.n_iter=2", "hydra.run.dir=run")
+    assert status == 0
+    bar, *closing = [line.strip() for line in re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", written).split("\n") if line.strip()]
+    assert_lines("\n".join(closing), CLOSING)
+    assert re.search(r"training ━+ 2/2 loss 0\.\d{4}  error [01]\.\d{3}  \d+\.\d sequences/s 0:00:00$", bar)
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")  # the cursor is shown again
+
+
+def start(directory, *overrides):
+    """Start a long run in a session of its own."""
+    command = [EPROP_RUN, *SMALL, *BARE, "task.n_iter=100000", "hydra.run.dir=run", *overrides]
+    with (directory / "output").open("wb") as output:
+        return subprocess.Popen(command, cwd=directory, stdout=output, stderr=output, start_new_session=True)
+
+
+def n_rows(run):
+    path = run / "metrics.csv"
+    return len(path.read_text().splitlines()) - 1 if path.exists() else 0
+
+
+@pytest.mark.nest
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "way",
+    [(), ("training=data_parallel", "task.n_batch=2", "training.n_workers=2"), COMPILED],
+    ids=["continuous", "data_parallel", "compiled"],
+)
+def test_a_signal_ends_a_run_in_order(tmp_path, way, number):
+    process, run = start(tmp_path, *way), tmp_path / "run"
+    wait_until(lambda: n_rows(run) >= 2)
+    os.killpg(process.pid, number)  # as a terminal or a cluster does, to all processes
+    assert process.wait(60) == 128 + number
+    wait_until(lambda: not processes(process.pid), timeout=10)
+    n = n_rows(run)
+    record = Run(run).record
+    assert (record["status"], record["error"]) == ("INTERRUPTED", f"interrupted by {number.name}")
+    assert record["last_row"]["iteration"] == n == len(Run(run).metrics)
+    assert Run(run).weights["in_rec"].after.shape == (8, 8)
+    assert (run / "checkpoint.npz").exists() == ("training=data_parallel" in way)
+    assert not list(run.rglob(".*.part"))
+    result, *closing = (tmp_path / "output").read_text().splitlines()[-3:]
+    assert re.fullmatch(rf"INTERRUPTED: {n} iterations in .* \(interrupted by {number.name}\)", result)
+    assert closing == ["Files: run", "Look further: eprop-plot run; eprop-compare ."]
+
+
+def both(directory, *overrides):
+    """Start the same run twice at once; exit statuses and what was printed as errors."""
+    command = [EPROP_RUN, *SMALL, *BARE, *COMPILED, "task.n_iter=1", *overrides]
+    options = {"cwd": directory, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(command, **options) for _ in range(2)]
+    errors = [process.communicate(timeout=60)[1] for process in started]
+    return [process.returncode for process in started], errors
+
+
+def test_runs_that_start_together_have_directories_of_their_own(tmp_path):
+    assert both(tmp_path) == ([0, 0], ["", ""])
+    runs = [path.parent for path in tmp_path.glob("outputs/*/*/run.json")]
+    assert [n_rows(run) for run in runs] == [1, 1]
+
+
+def test_of_runs_that_start_together_in_one_directory_one_is_refused(tmp_path):
+    statuses, errors = both(tmp_path, "hydra.run.dir=run")
+    assert sorted(statuses) == [0, 2]
+    message = "eprop-run: hydra.run.dir=run: holds files already; choose another directory or remove it\n"
+    assert sorted(errors) == ["", message]
+    assert n_rows(tmp_path / "run") == 1
+
+
+def test_of_many_that_claim_a_directory_one_gets_it(tmp_path):
+    def attempt(directory):
+        try:
+            claim(directory)
+        except ConfigError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        for name in map(str, range(50)):
+            assert sum(pool.map(attempt, [tmp_path / name] * 8)) == 1
+
+
+class TestEarlierArguments:
+    @pytest.fixture
+    def directory(self, tmp_path):
+        """A run that was started with --config-dir /mine and two overrides, and resumed once."""
+        hydra = {"runtime": {"config_sources": [{"provider": "command-line", "path": "/mine"}]}}
+        hydra["job"] = {"config_name": "config"}
+        (tmp_path / "it's=1" / ".hydra").mkdir(parents=True)
+        OmegaConf.save({"hydra": hydra}, tmp_path / "it's=1" / ".hydra" / "hydra.yaml")
+        overrides = ["task.n_iter=3", "training=data_parallel", "resume=elsewhere"]
+        OmegaConf.save(overrides, tmp_path / "it's=1" / ".hydra" / "overrides.yaml")
+        return tmp_path / "it's=1"
+
+    @pytest.mark.parametrize("quote", ["", "'", '"'])
+    def test_come_before_the_new_ones(self, directory, quote):
+        given = ["--cfg", "job", f"resume={quote}{directory}{quote}", "task.n_iter=5", "--resolve"]
+        quoted = str(directory).replace("'", "\\'")
+        assert with_earlier_arguments(given) == [
+            *("--config-dir", "/mine", "--cfg", "job", "task.n_iter=3", "training=data_parallel"),
+            *(f"resume='{quoted}'", "task.n_iter=5", "--resolve"),
+        ]
+
+    @pytest.mark.parametrize("arguments", [[], ["seed=1"], ["resume=null"], ["resume="]])
+    def test_are_none_without_a_directory(self, arguments):
+        assert with_earlier_arguments(arguments) == arguments
+
+    @pytest.mark.parametrize("name", ["overrides.yaml", "hydra.yaml"])
+    @pytest.mark.parametrize("content", [None, b"5", b"\xff\xfe\x00", b"a: ["])
+    def test_that_cannot_be_read(self, directory, name, content):
+        path = directory / ".hydra" / name
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            with_earlier_arguments([f"resume={directory}"])
+        assert str(caught.value) == f"resume={directory}: is not a run directory: cannot read {path}"
+
+
+def test_a_run_of_ones_own_task_is_resumed(eprop_run, tmp_path):
+    shutil.copytree(ROOT / "docs" / "own_task", tmp_path, dirs_exist_ok=True)
+    regression = ["task=sine_wave", "neuron.out.loss=mean_squared_error", "synapse.average_gradient=false"]
+    options = ["--config-dir", "conf", *regression, *COMPILED, *BARE, "task.n_iter=1", "hydra.run.dir=run"]
+    assert eprop_run(*options).returncode == 0
+    done = eprop_run("resume=run", "task.n_iter=2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "Resuming after iteration 1"
+    assert n_rows(tmp_path / "run") == 2
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_its_config_files(tmp_path):
+    def call(*command):
+        return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+
+    call(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    environment = tmp_path / "environment"
+    call(sys.executable, "-m", "venv", "--without-pip", environment)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    call(sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install", "--no-deps", wheel)
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # these need not be installed again
+    find = "from eprop_cli.config import conf_dir; print(conf_dir())"
+    assert call(environment / "bin" / "python", "-c", find).strip() == str(packages / "eprop_cli" / "conf")
+    assert OmegaConf.create(call(environment / "bin" / "eprop-run", "--cfg", "job")) == compose()
+    installed = {
+        path.relative_to(packages / "eprop_cli" / "conf") for path in packages.glob("eprop_cli/conf/**/*.yaml")
+    }
+    assert installed == {path.relative_to(ROOT / "conf") for path in ROOT.glob("conf/**/*.yaml")}
