@@ -101,20 +101,18 @@ def _surrogate_gradient(
     """
     if function == PIECEWISE_LINEAR:
         for j in range(start, stop):
-            x = abs(state[DISTANCE, j]) * neurons[SLOPE, j]
-            psi[t, j] = 0.0 if state[REFRACTORY, j] > 0.0 else neurons[HEIGHT, j] * max(0.0, 1.0 - x)
+            psi[t, j] = max(0.0, 1.0 - abs(state[DISTANCE, j]) * neurons[SLOPE, j])
     elif function == EXPONENTIAL:
         for j in range(start, stop):
-            x = abs(state[DISTANCE, j]) * neurons[SLOPE, j]
-            psi[t, j] = 0.0 if state[REFRACTORY, j] > 0.0 else neurons[HEIGHT, j] * np.exp(-x)
+            psi[t, j] = np.exp(-abs(state[DISTANCE, j]) * neurons[SLOPE, j])
     elif function == FAST_SIGMOID_DERIVATIVE:
         for j in range(start, stop):
-            x = abs(state[DISTANCE, j]) * neurons[SLOPE, j]
-            psi[t, j] = 0.0 if state[REFRACTORY, j] > 0.0 else neurons[HEIGHT, j] / (1.0 + x) ** 2
+            psi[t, j] = 1.0 / (1.0 + abs(state[DISTANCE, j]) * neurons[SLOPE, j]) ** 2
     else:
         for j in range(start, stop):
-            x = state[DISTANCE, j] * neurons[SLOPE, j]
-            psi[t, j] = 0.0 if state[REFRACTORY, j] > 0.0 else neurons[HEIGHT, j] / (1.0 + x**2)
+            psi[t, j] = 1.0 / (1.0 + (state[DISTANCE, j] * neurons[SLOPE, j]) ** 2)
+    for j in range(start, stop):
+        psi[t, j] = 0.0 if state[REFRACTORY, j] > 0.0 else neurons[HEIGHT, j] * psi[t, j]
 
 
 @_compiled
@@ -161,19 +159,10 @@ def _signal(softmax: bool, e_l: float, potential: Floats, signal: Floats) -> Non
 
 @_compiled
 def _forward(
-    neurons: Floats,
-    surrogates: Ints,
-    readouts: Floats,
-    weights: Floats,
-    weights_out: Floats,
-    spikes: Bools,
-    recorded: Ints,
-    first: Ints,
-    pre: Ints,
-    psi: Floats,
-    potential: Floats,
-    dynamics: Floats,
-) -> None:
+    neurons: Floats, surrogates: Ints, readouts: Floats, weights: Floats, weights_out: Floats,
+    spikes: Bools, recorded: Ints,
+    first: Ints, pre: Ints, psi: Floats, potential: Floats, dynamics: Floats,
+) -> None:  # fmt: skip
     """Simulate a sequence from rest; fills first, pre, psi, potential and dynamics.
 
     Recurrent spikes reach the readouts in the step in which they are emitted, and recurrent neurons one step later;
@@ -221,17 +210,10 @@ def _count(n_in: int, first: Ints, pre: Ints, n_spikes: Ints, fired: Bools) -> N
 
 @_compiled
 def _backward(
-    neurons: Floats,
-    kappa: float,
-    feedback: Floats,
-    error: Floats,
-    rate_term: Floats,
-    first: Ints,
-    pre: Ints,
-    psi: Floats,
-    gradient: Floats,
-    gradient_out: Floats,
-) -> None:
+    neurons: Floats, kappa: float, feedback: Floats, error: Floats, rate_term: Floats,
+    first: Ints, pre: Ints, psi: Floats,
+    gradient: Floats, gradient_out: Floats,
+) -> None:  # fmt: skip
     """Fill a sequence's gradient (n_in + n_rec, n_rec) and gradient_out (n_rec, n_out), both without the factor zeta.
 
     Bellec et al.'s gradient sum_t L_j(t) F_kappa(e_ji)(t) is linear in the presynaptic spikes. So it can be summed the
@@ -280,25 +262,12 @@ def _backward(
 @_compiled
 def run(
     sequences: Ints,
-    neurons: Floats,
-    surrogates: Ints,
-    readouts: Floats,
-    softmax: bool,
-    weights: Floats,
-    weights_out: Floats,
-    feedback: Floats,
-    spikes: Bools,
-    targets: Floats,
-    lost: Bools,
-    recorded: Ints,
-    potential: Floats,
-    signal: Floats,
-    n_spikes: Ints,
-    fired: Bools,
-    dynamics: Floats,
-    gradients: Floats,
-    gradients_out: Floats,
-) -> None:
+    neurons: Floats, surrogates: Ints, readouts: Floats, softmax: bool,
+    weights: Floats, weights_out: Floats, feedback: Floats,
+    spikes: Bools, targets: Floats, lost: Bools, recorded: Ints,
+    potential: Floats, signal: Floats, n_spikes: Ints, fired: Bools,
+    dynamics: Floats, gradients: Floats, gradients_out: Floats,
+) -> None:  # fmt: skip
     """Simulate some sequences of a batch, given by index.
 
     neurons: (N_PARAMETERS, n_rec). readouts: (N_PARAMETERS,); alpha is the kappa of the eligibility traces too.
