@@ -1,0 +1,178 @@
+import errno
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from eprop_cli import writer
+from eprop_cli.results import Run
+from eprop_cli.training.base import Row
+from eprop_cli.writer import RunWriter, WeightChanges, write_table, write_text, write_whole
+
+HEADER = "iteration,phase,loss,accuracy,recall_error,rate_reg,rate_ad,seconds"
+
+
+def row(iteration, loss=0.5):
+    return Row(iteration, "training", loss, 0.75, 0.25, 10.0, 12.5, 0.125)
+
+
+def lines(directory):
+    return (directory / "metrics.csv").read_text().splitlines()
+
+
+def changes(batch):
+    return {"time": np.array([float(batch)]), "weight": np.array([batch / 4])}
+
+
+class TestWriteWhole:
+    def test_content_and_directories(self, tmp_path):
+        write_text(tmp_path / "a" / "b" / "text", "µ\n")
+        assert (tmp_path / "a" / "b" / "text").read_bytes() == b"\xc2\xb5\n"
+        assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["text"]
+
+    def test_an_earlier_file_stays_until_the_new_one_is_whole(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_text("old")
+        seen = []
+
+        def write(file):
+            file.write(b"ne")
+            file.flush()
+            seen.append(path.read_text())
+            file.write(b"w")
+
+        write_whole(path, write)
+        assert seen == ["old"]
+        assert path.read_text() == "new"
+
+    def test_nothing_changes_if_it_fails(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_text("old")
+
+        def write(file):
+            file.write(b"new")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with pytest.raises(OSError, match="No space left"):
+            write_whole(path, write)
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_tables_keep_their_values(tmp_path):
+    table = {"name": np.array(["b", "a", "b"]), "n": np.array([1, 2, 3], np.int32), "x": np.array([0.1, np.nan, -0.0])}
+    write_table(tmp_path / "table.parquet", table)
+    read = parquet.read_table(tmp_path / "table.parquet").to_pandas()
+    assert read["name"].tolist() == ["b", "a", "b"]
+    assert read["n"].dtype == np.int32
+    assert read["x"].to_numpy().tobytes() == table["x"].tobytes()
+
+
+class TestRunWriter:
+    def test_a_run_says_that_it_is_running_from_the_start(self, tmp_path):
+        RunWriter(tmp_path, {"status": None, "seed": 3})
+        assert Run(tmp_path).record == {"status": "RUNNING", "seed": 3, "last_row": None}
+        assert lines(tmp_path) == [HEADER]
+
+    def test_rows_are_there_at_once_and_read_back_to_the_last_digit(self, tmp_path):
+        written = RunWriter(tmp_path, {})
+        for iteration, loss in enumerate((0.1, np.nextafter(0.1, 1), 1 / 3), start=1):
+            written.row(row(iteration, float(loss)))
+            assert len(lines(tmp_path)) == iteration + 1
+            assert float(lines(tmp_path)[-1].split(",")[2]) == loss
+        assert lines(tmp_path)[1] == "1,training,0.1,0.75,0.25,10.0,12.5,0.125"
+
+    def test_the_end(self, tmp_path):
+        written = RunWriter(tmp_path, {})
+        written.row(row(1))
+        written.finish("COMPLETED", error=None, seconds={"build": 1.0})
+        assert {path.name for path in tmp_path.iterdir()} == {"run.json", "metrics.csv"}
+        record = Run(tmp_path).record
+        assert (record["status"], record["error"], record["seconds"]) == ("COMPLETED", None, {"build": 1.0})
+        assert (record["last_row"]["iteration"], record["last_row"]["loss"]) == (1, 0.5)
+
+    def test_a_line_that_does_not_fit_is_taken_back(self, tmp_path):
+        written = RunWriter(tmp_path, {})
+        written.row(row(1))
+
+        class Full:
+            """metrics.csv on a disk that has room for five more bytes."""
+
+            def __init__(self, file):
+                self.tell, self.truncate, self._file = file.tell, file.truncate, file
+
+            def write(self, data):
+                return self._file.write(data[:5])
+
+        written._metrics = Full(written._metrics)
+        with pytest.raises(OSError, match=r"metrics\.csv: only part of a line could be written; is the disk full\?$"):
+            written.row(row(2))
+        assert lines(tmp_path) == [HEADER, "1,training,0.5,0.75,0.25,10.0,12.5,0.125"]
+        assert written.last_row == row(1)
+
+    def test_going_on_keeps_the_given_rows_and_clears_what_a_kill_left(self, tmp_path):
+        written = RunWriter(tmp_path, {})
+        for iteration in range(1, 5):
+            written.row(row(iteration))
+        (tmp_path / "metrics.csv").open("a").write("5,tra")
+        (tmp_path / "recordings").mkdir()
+        for unfinished in (".checkpoint.npz.77.part", "recordings/.weights.parquet.77.part"):
+            (tmp_path / unfinished).write_text("half")
+        again = RunWriter(tmp_path, {}, keep_rows=2)
+        assert lines(tmp_path) == [HEADER, *(f"{i},training,0.5,0.75,0.25,10.0,12.5,0.125" for i in (1, 2))]
+        again.row(row(3))
+        assert lines(tmp_path)[-1].startswith("3,")
+        assert not list(tmp_path.rglob("*.part"))
+
+    def test_going_on_with_no_rows(self, tmp_path):
+        RunWriter(tmp_path, {}).row(row(1))
+        RunWriter(tmp_path, {}, keep_rows=0)
+        assert lines(tmp_path) == [HEADER]
+
+    def test_room_for_the_end_is_kept_until_then(self, tmp_path):
+        written = RunWriter(tmp_path, {})
+        assert (tmp_path / ".reserve").stat().st_blocks * 512 >= writer.RESERVE_BYTES
+        written.finish("FAILED")
+        assert not (tmp_path / ".reserve").exists()
+
+    def test_weights(self, tmp_path):
+        before = {
+            name: np.full((2, 3), value) for value, name in enumerate(("in_rec", "rec_rec", "rec_out", "out_rec"))
+        }
+        after = {name: values + 0.5 for name, values in before.items()}
+        RunWriter(tmp_path, {}).weights(before, after)
+        with np.load(tmp_path / "weights.npz", allow_pickle=False) as file:
+            expected = {f"{name}_{when}" for name in ("in_rec", "rec_rec", "rec_out") for when in ("before", "after")}
+            assert set(file.files) == {*expected, "out_rec"}
+            assert np.all(file["rec_out_after"] == 2.5)
+            assert np.all(file["out_rec"] == 3)
+
+
+class TestWeightChanges:
+    @pytest.mark.parametrize(("n", "stride"), [(8, 1), (9, 2), (14, 2), (16, 4), (100, 32)])
+    def test_evenly_spaced_batches_and_the_last_are_kept(self, monkeypatch, n, stride):
+        monkeypatch.setattr(writer, "MAX_WEIGHT_BATCHES", 8)
+        kept = WeightChanges()
+        for batch in range(n):
+            kept.add(changes(batch))
+        assert kept.table()["time"].tolist() == sorted({*range(0, n, stride), n - 1})
+
+    def test_without_any(self):
+        assert WeightChanges().table() == {}
+
+    def test_those_of_an_earlier_run_are_kept_up_to_a_time(self, tmp_path):
+        def batch(time):
+            return {"projection": np.array(["in_rec", "rec_out"]), "time": np.array([time] * 2), "weight": np.ones(2)}
+
+        first = RunWriter(tmp_path, {})
+        for time in (100.0, 200.0, 300.0):
+            first.weight_changes(batch(time))
+        first.settle()
+        again = RunWriter(tmp_path, {}, keep_rows=0)
+        again.earlier_weight_changes(until=200.0)
+        again.weight_changes(batch(250.0))
+        again.save_weight_changes()
+        table = Run(tmp_path).weight_changes
+        assert Counter(table["time"]) == {100.0: 2, 200.0: 2, 250.0: 2}
+        assert table["projection"].tolist() == ["in_rec", "rec_out"] * 3
