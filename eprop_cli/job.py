@@ -16,6 +16,8 @@ import platform
 import re
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +31,7 @@ from eprop_cli.apart import Errand, run_apart
 from eprop_cli.checkpoint import CHECKPOINT, HOW_KEYS, check_resume
 from eprop_cli.config import Config, flatten, load, to_dict
 from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.multirun import SKIPPED, Multirun, Outcome
+from eprop_cli.multirun import SKIPPED, Multirun, Outcome, Plan
 from eprop_cli.objectives import OBJECTIVES
 from eprop_cli.results import COMPLETED, FAILED, INTERRUPTED, METRICS, RUN, RUNNING, WEIGHTS, Run
 from eprop_cli.run import origin
@@ -38,6 +40,7 @@ from eprop_cli.writer import HEADER, RESERVE, write_text
 log = logging.getLogger(__name__)
 log_to_file = logging.getLogger("eprop_cli.file")
 
+POLL = 1.0  # s, between two looks at whether the process that started the jobs is gone
 MAX_NAME = 120  # characters of a job directory, without what is added to tell it from others
 OLD, REFUSED = ".old-", ".refused"  # what follows the name of a directory beside that of a job
 LOG = "eprop-run.log"
@@ -57,6 +60,8 @@ def job(composed: DictConfig) -> float | None:
     outcome = Outcome(int(hydra.job.num), job_name(overrides, plan.swept))
     if not plan.is_mine:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the stop file is enough here
+        if plan.tied:
+            _end_with_starter(plan)
     objective = None
     if multirun.stopped is None:
         multirun.note(replace(outcome, status=RUNNING))
@@ -243,6 +248,22 @@ def _errand(config: Config, place: Place) -> Errand:
         write_text(place.directory / hydra.hydra.output_subdir / "hydra.yaml", OmegaConf.to_yaml(hydra))
     logs: Any = OmegaConf.to_container(hydra.hydra.job_logging, resolve=True)
     return Errand(to_dict(config), str(place.directory), logs, hydra.hydra.verbose, place.command)
+
+
+def _end_with_starter(plan: Plan) -> None:
+    """Have this process end, and with it what it started, once the one that started the jobs is gone.
+
+    A process of joblib's would stay: waiting for another job, or for someone to take what the last one returned.
+    """
+
+    def wait() -> None:
+        while not plan.is_abandoned:
+            time.sleep(POLL)
+        os._exit(1)
+
+    name = f"end with {plan.pid}"
+    if name not in {thread.name for thread in threading.enumerate()}:  # one job after another is run here
+        threading.Thread(target=wait, name=name, daemon=True).start()
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
