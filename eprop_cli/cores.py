@@ -27,25 +27,35 @@ def jobs_at_once(threads: int, workers: int) -> int:
     return max(1, n_cores() // (threads * workers))
 
 
+def at_once(launcher: Mapping[str, Any], n_jobs: int) -> int:
+    """How many of the jobs a launcher runs at once on cores that they share; 1 where that is not known."""
+    kind = _kind(launcher)
+    return LAUNCHERS[kind](launcher, n_jobs)[0] if kind in LAUNCHERS else 1
+
+
 def shortage(config: Config, swept: Mapping[str, Sequence[Any]], launcher: Mapping[str, Any], n_jobs: int) -> str:
     """One line with the numbers if jobs that run at once want more cores than there are, else nothing.
 
     config: of one of the jobs. swept: values of the keys that have several. n_jobs: how many jobs might run at once.
     """
-    kind = str(launcher["_target_"]).rsplit(".", 1)[-1]
+    kind = _kind(launcher)
     if kind not in LAUNCHERS:
         return ""
-    at_once, cores = LAUNCHERS[kind](launcher, n_jobs)
+    n_at_once, cores = LAUNCHERS[kind](launcher, n_jobs)
     threads = _most(config.kernel.local_num_threads, swept.get("kernel.local_num_threads", ()))
     workers = _most(getattr(config.training, "n_workers", 1), swept.get("training.n_workers", ()))
     if config.engine.name == "compiled":  # its workers are threads
         threads = 1
-    wanted = at_once * workers * threads
+    wanted = n_at_once * workers * threads
     if wanted <= cores:
         return ""
-    parts = f"{at_once} at once x {workers} workers (training.n_workers) x {threads} threads (kernel.local_num_threads)"
+    parts = f"{n_at_once} at once x {workers} workers (training.n_workers) x {threads} threads (kernel.local_num_threads)"
     remedy = "give hydra.launcher.cpus_per_task" if kind == "SlurmLauncher" else "hydra/launcher=parallel counts them"
     return f"the jobs want {wanted} cores ({parts}), but have {cores}; {remedy}"
+
+
+def _kind(launcher: Mapping[str, Any]) -> str:
+    return str(launcher["_target_"]).rsplit(".", 1)[-1]
 
 
 def _most(value: int, others: Sequence[Any]) -> int:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from eprop_cli.checkpoint import is_alive
 from eprop_cli.config import Config
-from eprop_cli.cores import shortage
+from eprop_cli.cores import at_once, shortage
 from eprop_cli.errors import ConfigError, UserError, require
 from eprop_cli.results import RUN
 from eprop_cli.writer import write_text
@@ -153,6 +153,8 @@ def begin(config: DictConfig, stamp: str, check: Callable[[DictConfig], Config])
     first = _first_possible(config, sweep.jobs, check)
     if short := shortage(first, sweep.values, hydra.launcher, sweep.at_once):
         print(f"eprop-run: warning: {short}", file=sys.stderr)
+    if first.engine.name == "compiled" and at_once(hydra.launcher, sweep.at_once) > 1:
+        _compile(first)
 
     directory = Path(hydra.sweep.dir).absolute()
     fresh = _claim(directory)
@@ -195,6 +197,14 @@ def _first_possible(config: DictConfig, jobs: Sequence[Sequence[str]], check: Ca
             problem = problem or error
     assert problem is not None  # there is at least one job
     raise problem
+
+
+def _compile(config: Config) -> None:
+    """Have the compiled engine on disk before the jobs start, or each would compile it."""
+    from eprop_cli.engines.compiled import compile_kernels
+
+    with contextlib.suppress(UserError):  # the job will tell
+        compile_kernels(config)
 
 
 def _claim(directory: Path) -> bool:

@@ -11,6 +11,7 @@ flush_event_send_interval frees a history that the kernels do not keep.
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ from eprop_cli.config import SURROGATE_GRADIENTS, Config, DataParallel
 from eprop_cli.derived import Timing, n_rec, population_parameters
 from eprop_cli.engines.base import RECORDABLES, Outcome, Recording, Table, Weights
 from eprop_cli.errors import ConfigError, require
-from eprop_cli.tasks import Batch
+from eprop_cli.tasks import Batch, make_task
+from eprop_cli.weights import initial_weights
 
 try:
     from eprop_cli.engines import kernels
@@ -130,6 +132,16 @@ class CompiledEngine:
         np.fill_diagonal(rec[n_in:], 0.0)  # no autapses
         gradients = {"in_rec": rec[:n_in], "rec_rec": rec[n_in:], "rec_out": out}
         return {projection: np.ascontiguousarray(gradient.T) for projection, gradient in gradients.items()}
+
+
+def compile_kernels(config: Config) -> None:
+    """Compile the kernels, unless Numba has them on disk, before several processes would do so at the same time."""
+    one = replace(config.training, n_workers=1)
+    config = replace(config, training=one, task=replace(config.task, n_batch=1))
+    engine, rng = CompiledEngine(config), np.random.RandomState(config.seed)
+    weights = initial_weights(config, rng)
+    engine.gradient(weights, make_task(config.task).batch(rng), None, record=False)
+    engine.close()
 
 
 def _neuron_parameters(config: Config) -> Floats:
