@@ -26,6 +26,7 @@ from eprop_cli.errors import ConfigError, UserError, reason
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
 BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException)
 MULTIRUN_OPTIONS = ("-m", "--multirun")
+NO_OBJECTIVE = "No trials are completed yet."  # Optuna's error
 MULTIRUN = "multirun"  # in Hydra's JobRuntime: where the multirun that has begun keeps its state
 
 
@@ -40,6 +41,7 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "run_dir": lambda resume, fresh: resume or fresh,
     "jobs_at_once": _jobs_at_once,
     "cores_of_a_job": lambda threads, workers: threads * workers,
+    "search_seed": lambda storage: 1 if storage is None else None,
     "requeues": lambda training: 20 if training == "data_parallel" else 0,
 }
 
@@ -78,7 +80,10 @@ def _main(composed: DictConfig) -> float | None:
         return job(composed)
     from eprop_cli.run import run
 
-    ending = run(load(composed), Path(HydraConfig.get().runtime.output_dir))
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    if composed.resume:
+        save_composed(composed, directory)
+    ending = run(load(composed), directory)
     if ending.exit_status:
         sys.exit(ending.exit_status)
     return None
@@ -141,12 +146,23 @@ def with_earlier_arguments(arguments: list[str]) -> list[str]:
     options, overrides = arguments[:first], arguments[first:]
     if not (directory / SWEEP).exists():
         new = [f"resume={quoted}" if text.startswith("resume=") else text for text in overrides]
-        earlier = earlier_overrides(directory)
+        earlier = [*earlier_overrides(directory), "hydra.output_subdir=null"]  # save_composed() does what it would do
         return [*earlier_options(directory), *options, *earlier, *new]
     multirun = earlier_multirun(directory)
     options = [*multirun["options"], "--multirun", *(option for option in options if option not in MULTIRUN_OPTIONS)]
     new = [text for text in overrides if not text.startswith("resume=") and text not in MULTIRUN_OPTIONS]
     return [*options, *multirun["overrides"], f"hydra.sweep.dir={quoted}", *new]
+
+
+def save_composed(composed: DictConfig, directory: Path) -> None:
+    """Write what Hydra would about a run that is resumed, each file whole: a kill must leave it to be resumed again."""
+    from eprop_cli.writer import write_text
+
+    hydra_config = HydraConfig.instance().cfg
+    assert hydra_config is not None
+    contents = {"config": composed, "hydra": hydra_config, "overrides": hydra_config.hydra.overrides.task}
+    for name, content in contents.items():
+        write_text(directory / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
 
 
 def _unquoted(value: str) -> str:
@@ -231,8 +247,12 @@ def _end_multirun(state: Path, problem: BaseException | None) -> int:
         multirun.undo()
         _refuse(problem)
     if isinstance(problem, Exception) and multirun.stopped is None:
-        print(f"eprop-run: the multirun broke off: {type(problem).__name__}: {problem}", file=sys.stderr)
-        if not isinstance(problem, BAD_INPUTS):
+        if str(problem) == NO_OBJECTIVE:
+            what = "the search has no result: none of its jobs returned an objective"
+        else:
+            what = f"the multirun broke off: {type(problem).__name__}: {problem}"
+        print(f"eprop-run: {what}", file=sys.stderr)
+        if str(problem) != NO_OBJECTIVE and not isinstance(problem, BAD_INPUTS):
             traceback.print_exception(problem)
     return end(multirun, problem)
 

@@ -49,7 +49,8 @@ def shortage(config: Config, swept: Mapping[str, Sequence[Any]], launcher: Mappi
     wanted = n_at_once * workers * threads
     if wanted <= cores:
         return ""
-    parts = f"{n_at_once} at once x {workers} workers (training.n_workers) x {threads} threads (kernel.local_num_threads)"
+    each = f"{workers} workers (training.n_workers) x {threads} threads (kernel.local_num_threads)"
+    parts = f"{n_at_once} at once x {each}"
     remedy = "give hydra.launcher.cpus_per_task" if kind == "SlurmLauncher" else "hydra/launcher=parallel counts them"
     return f"the jobs want {wanted} cores ({parts}), but have {cores}; {remedy}"
 

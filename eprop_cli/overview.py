@@ -1,5 +1,7 @@
 """What is left when a multirun ends, however it ends: a table, a figure, and lines that say what to do next."""
 
+import math
+import shlex
 import signal
 import time
 from collections import Counter
@@ -10,6 +12,7 @@ from pathlib import Path
 from eprop_cli.errors import UserError
 from eprop_cli.job import job_runs
 from eprop_cli.multirun import NOT_STARTED, SKIPPED, Multirun, Outcome
+from eprop_cli.objectives import OBJECTIVES
 from eprop_cli.results import COMPLETED, FAILED, RUNNING, Run
 
 TABLE, FIGURE = "sweep.csv", "sweep.png"
@@ -25,11 +28,11 @@ def end(multirun: Multirun, problem: BaseException | None) -> int:
     """
     number = multirun.stopped or (signal.SIGINT if isinstance(problem, KeyboardInterrupt) else None)
     outcomes = multirun.outcomes if problem is None else _settled(multirun)
+    n_jobs = multirun.plan.n_jobs
     runs = job_runs(multirun.directory)
     if runs:
-        _overview(runs, multirun.directory)
+        _overview(runs, multirun.directory, is_search=n_jobs is None)
     counts = Counter(outcome.status for outcome in outcomes)
-    n_jobs = multirun.plan.n_jobs
     counts[NOT_STARTED] += 0 if n_jobs is None else n_jobs - len(outcomes)
     told = [f"{counts[status]} {status}" for status in sorted(counts) if counts[status]]
     print(f"Jobs: {', '.join(told)}{' (COMPLETED before)' if counts[SKIPPED] else ''}")
@@ -37,7 +40,8 @@ def end(multirun: Multirun, problem: BaseException | None) -> int:
     if bad:
         print(f"Not COMPLETED: {', '.join(bad)}")
     if bad or counts[NOT_STARTED]:
-        print(f"Run what is not COMPLETED, and nothing else: eprop-run resume={_from_here(multirun.directory)}")
+        purpose = "Go on with the search" if n_jobs is None else "Run what is not COMPLETED, and nothing else"
+        print(f"{purpose}: eprop-run {shlex.quote(f'resume={_from_here(multirun.directory)}')}")
     if not counts[RUNNING]:
         multirun.remove()
     if number is not None:
@@ -67,7 +71,7 @@ def _seen(directory: Path, outcome: Outcome) -> Outcome:
     return replace(outcome, status=status)
 
 
-def _overview(runs: Sequence[Run], directory: Path) -> None:
+def _overview(runs: Sequence[Run], directory: Path, is_search: bool) -> None:
     """Write and show the table and, if there is anything to draw, the figure."""
     from eprop_cli.commands import show, write_csv
     from eprop_cli.plots import save
@@ -77,6 +81,8 @@ def _overview(runs: Sequence[Run], directory: Path) -> None:
     for place, (group, values) in enumerate(_choices(runs).items(), start=1):
         if group not in table:
             table.insert(place, group, values)
+    if is_search:
+        table.insert(list(table.columns).index("status"), "objective", list(map(_objective, runs)))
     print()
     show(table, runs)
     write_csv(table.assign(run=[run.directory.name for run in runs]), directory / TABLE)
@@ -85,6 +91,14 @@ def _overview(runs: Sequence[Run], directory: Path) -> None:
         files.append(directory / FIGURE)
         save(sweep_figure(runs), files[-1], DPI)
     print(f"Files: {', '.join(map(str, map(_from_here, files)))}")
+
+
+def _objective(run: Run) -> float:
+    """What a job returned to the search that started it; nan if it did not get there."""
+    try:
+        return OBJECTIVES[run.config["objective"]].value(run.metrics) if run.status == COMPLETED else math.nan
+    except (UserError, KeyError):
+        return math.nan
 
 
 def _choices(runs: Sequence[Run]) -> dict[str, list[str | None]]:
