@@ -158,8 +158,7 @@ def save_composed(composed: DictConfig, directory: Path) -> None:
     """Write what Hydra would about a run that is resumed, each file whole: a kill must leave it to be resumed again."""
     from eprop_cli.writer import write_text
 
-    hydra_config = HydraConfig.instance().cfg
-    assert hydra_config is not None
+    hydra_config: Any = HydraConfig.instance().cfg
     contents = {"config": composed, "hydra": hydra_config, "overrides": hydra_config.hydra.overrides.task}
     for name, content in contents.items():
         write_text(directory / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))

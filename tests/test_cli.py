@@ -230,7 +230,7 @@ class TestEarlierArguments:
         quoted = str(directory).replace("'", "\\'")
         assert with_earlier_arguments(given) == [
             *("--config-dir", "/mine", "--cfg", "job", "task.n_iter=3", "training=data_parallel"),
-            *(f"resume='{quoted}'", "task.n_iter=5", "--resolve"),
+            *("hydra.output_subdir=null", f"resume='{quoted}'", "task.n_iter=5", "--resolve"),
         ]
 
     @pytest.mark.parametrize("arguments", [[], ["seed=1"], ["resume=null"], ["resume="]])
