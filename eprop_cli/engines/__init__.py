@@ -4,17 +4,22 @@ from importlib.util import find_spec
 
 from eprop_cli.config import Config
 from eprop_cli.engines.base import Engine
+from eprop_cli.engines.limits import check_limits
 from eprop_cli.errors import ConfigError
 
 
 def check_engine(config: Config) -> None:
-    """Raise UserError if what the config's engine computes with is not installed."""
+    """Raise UserError if the config's engine cannot compute it, or what it computes with is not installed."""
+    check_limits(config)
     package, remedy = {
         "nest": ("nest", "install nest-simulator 3.10, or use training=data_parallel engine=compiled"),
         "compiled": ("numba", "pip install 'eprop-cli[compiled]'"),
     }[config.engine.name]
     if find_spec(package) is None:
         raise ConfigError("engine", config.engine.name, f"needs {package}, which is not installed; {remedy}")
+    if getattr(config.training, "backend", None) == "dask" and find_spec("distributed") is None:
+        constraint = "needs distributed, which is not installed; pip install 'eprop-cli[dask]'"
+        raise ConfigError("training.backend", "dask", constraint)
 
 
 def make_engine(config: Config) -> Engine:

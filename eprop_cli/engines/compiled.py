@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from eprop_cli.config import SURROGATE_GRADIENTS, Config, DataParallel
 from eprop_cli.derived import Timing, n_rec, population_parameters
 from eprop_cli.engines.base import RECORDABLES, Outcome, Recording, Table, Weights
-from eprop_cli.errors import ConfigError, require
+from eprop_cli.errors import ConfigError
 from eprop_cli.tasks import Batch, make_task
 from eprop_cli.weights import initial_weights
 
@@ -51,12 +51,9 @@ class CompiledEngine:
 
     def __init__(self, config: Config) -> None:
         assert isinstance(config.training, DataParallel)
-        backend, constraint = config.training.backend, "must be loky with engine=compiled, whose workers are threads"
-        require(backend == "loky", "training.backend", backend, constraint)
         self._config = config
         self._neurons = _neuron_parameters(config)
         self._readouts = _readout_parameters(config)
-        _check_silent_start(config, self._neurons)
         self._n_threads = config.training.n_workers
         self._threads = ThreadPoolExecutor(self._n_threads)
 
@@ -203,23 +200,6 @@ def _packed(weights: Weights) -> tuple[Floats, Floats, Floats]:
 def _window_targets(batch: Batch, window: int) -> Floats:
     """Targets in the learning window, float64 (n_batch, learning_window, n_out)."""
     return batch.targets[:, :, -window:].transpose(1, 2, 0).copy()
-
-
-def _check_silent_start(config: Config, neurons: Floats) -> None:
-    """Refuse neurons that fire without input in the first step of NEST's simulation or of a sequence.
-
-    In NEST the former is an error; the latter makes a sequence's gradient depend on its neighbours.
-    """
-    n_reg = config.neuron.n_reg
-    for name, columns in {"reg": slice(n_reg), "ad": slice(n_reg, None)}.items():
-        group, p = getattr(config.neuron, name), neurons[:, columns]
-        quiet = bool((p[kernels.DRIVE] < p[kernels.V_TH]).all())
-        constraint = "must not make neurons fire in the first step of a sequence; lower it, or raise V_th"
-        require(quiet, f"neuron.{name}.I_e", group.I_e, constraint)
-        v = p[kernels.DRIVE] + p[kernels.ALPHA] * (group.V_m - group.E_L)
-        a = p[kernels.RHO] * getattr(group, "adaptation", 0.0)
-        quiet = bool((v < p[kernels.V_TH] + p[kernels.BETA] * a).all())
-        require(quiet, f"neuron.{name}.V_m", group.V_m, "must not make neurons fire in the first step; lower it")
 
 
 def _recorded_neurons(config: Config) -> NDArray[np.int64]:

@@ -1,0 +1,44 @@
+"""What the engines cannot compute, though each value by itself is in range."""
+
+import numpy as np
+
+from eprop_cli.config import Config
+from eprop_cli.derived import Timing, population_parameters
+from eprop_cli.errors import require
+
+
+def check_limits(config: Config) -> None:
+    """Raise ConfigError if the config's engine cannot compute it."""
+    if config.engine.name == "compiled":
+        backend, constraint = config.training.backend, "must be loky with engine=compiled, whose workers are threads"
+        require(backend == "loky", "training.backend", backend, constraint)
+    # Signals of a shorter sequence are still on their way through the network when the next but one begins.
+    sequence, least = config.task.sequence_steps, Timing.of(config.task, config.kernel).lead
+    require(sequence >= least, "task.sequence_steps", sequence, f"must be at least {least}; make the sequence longer")
+    for population in ("reg", "ad"):
+        if getattr(config.neuron, f"n_{population}"):
+            _check_start(config, population)
+
+
+def _check_start(config: Config, population: str) -> None:
+    """Refuse neurons that fire without input in the first step of the simulation or of a sequence.
+
+    The former NEST takes for an error; the latter makes a sequence's gradient depend on its neighbours.
+    """
+    values, dt = population_parameters(config, population), config.kernel.resolution
+    key, e_l = f"neuron.{population}", values["E_L"]
+    threshold = np.asarray(values["V_th"] - e_l)  # potentials are relative to E_L
+    tau_m = np.asarray(values["tau_m"])
+    alpha = np.exp(-dt / tau_m)
+    drive = tau_m / values["C_m"] * (1.0 - alpha) * values["I_e"]
+    if config.training.name == "data_parallel":
+        constraint = f"must be below V_th ({values['V_th']}), or neurons fire in the first step of each sequence"
+        require(bool(threshold > 0), f"{key}.E_L", e_l, constraint)
+        constraint = "must not make neurons fire in the first step of a sequence; lower it, or raise V_th"
+        require(bool(np.all(drive < threshold)), f"{key}.I_e", values["I_e"], constraint)
+    v = drive + alpha * (values["V_m"] - e_l)
+    if population == "ad":
+        adaptation = np.exp(-dt / np.asarray(values["adapt_tau"])) * values["adaptation"]
+        threshold = threshold + np.asarray(values["adapt_beta"]) * adaptation
+    constraint = "must not make neurons fire in the first step; lower it, or raise V_th"
+    require(bool(np.all(v < threshold)), f"{key}.V_m", values["V_m"], constraint)
