@@ -32,7 +32,7 @@ def steps(n):
         (["neuron.rec.V_m=0.7"], f"neuron.reg.V_m=0.7: {FIRST_STEP}"),
         (["neuron.ad.V_m=0.7", *PARALLEL], f"neuron.ad.V_m=0.7: {FIRST_STEP}"),
         (["neuron.ad.adaptation=-200", *COMPILED], f"neuron.ad.V_m=0.0: {FIRST_STEP}"),
-        (["neuron.ad.I_e=0.65"], f"neuron.ad.V_m=0.0: {FIRST_STEP}"),
+        (["neuron.ad.I_e=0.65"], f"neuron.ad.I_e=0.65: {FIRST_STEP}"),
         (["neuron.rec.I_e=0.65", *PARALLEL], f"neuron.reg.I_e=0.65: {EACH_FIRST_STEP}"),
         (["neuron.ad.I_e=0.65", *COMPILED], f"neuron.ad.I_e=0.65: {EACH_FIRST_STEP}"),
         (

@@ -31,14 +31,16 @@ def _check_start(config: Config, population: str) -> None:
     tau_m = np.asarray(values["tau_m"])
     alpha = np.exp(-dt / tau_m)
     drive = tau_m / values["C_m"] * (1.0 - alpha) * values["I_e"]
+    quiet = bool(np.all(drive < threshold))
     if config.training.name == "data_parallel":
         constraint = f"must be below V_th ({values['V_th']}), or neurons fire in the first step of each sequence"
         require(bool(threshold > 0), f"{key}.E_L", e_l, constraint)
         constraint = "must not make neurons fire in the first step of a sequence; lower it, or raise V_th"
-        require(bool(np.all(drive < threshold)), f"{key}.I_e", values["I_e"], constraint)
+        require(quiet, f"{key}.I_e", values["I_e"], constraint)
     v = drive + alpha * (values["V_m"] - e_l)
     if population == "ad":
         adaptation = np.exp(-dt / np.asarray(values["adapt_tau"])) * values["adaptation"]
         threshold = threshold + np.asarray(values["adapt_beta"]) * adaptation
+    cause = "V_m" if quiet else "I_e"
     constraint = "must not make neurons fire in the first step; lower it, or raise V_th"
-    require(bool(np.all(v < threshold)), f"{key}.V_m", values["V_m"], constraint)
+    require(bool(np.all(v < threshold)), f"{key}.{cause}", values[cause], constraint)
