@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from eprop_cli.config import flatten
+from eprop_cli.config import conf_dir, flatten
 from eprop_cli.errors import UserError
 from eprop_cli.results import Run
 from eprop_cli.training.base import TEST, TRAINING
@@ -27,6 +28,8 @@ SEED = "seed"
 NO_PARAMETERS = ("resume", "objective", "plots")  # keys and groups that do not change what a run computes
 MAX_LABELS, MAX_LABEL = 24, 80  # in a legend: entries, and characters of one
 MAX_VALUE = 40  # characters
+MAX_TICKS = 36  # characters that fit below a heat map side by side
+UNIT = re.compile(r"^ *(?P<key>\w+):[^#\n]*# (?P<unit>ms|mV|pA|pF|spikes/s)\b", re.MULTILINE)  # in conf/
 
 
 @dataclass(frozen=True)
@@ -215,11 +218,22 @@ def _order(value: Any) -> tuple[bool, float, str]:
     return not number, value if number else 0.0, spelling(value)
 
 
+def _units(keys: Sequence[str]) -> dict[str, str]:
+    """Units of the keys that have one, as the comments in conf/ say."""
+    texts = [path.read_text() for path in sorted(conf_dir().rglob("*.yaml"))]
+    known = {match["key"]: match["unit"] for text in texts for match in UNIT.finditer(text)}
+    return {key: known[key.rsplit(".", 1)[-1]] for key in keys if key.rsplit(".", 1)[-1] in known}
+
+
 def _labels(groups: Sequence[Group], keys: Sequence[str]) -> list[str]:
     """What tells the groups from each other: their values, or where those would fill the figure, their directories."""
-    names = short_names(keys)
+    names, units = short_names(keys), _units(keys)
+    ends = [f" {units[key]}" if key in units else "" for key in keys]
     labels = [
-        ", ".join(f"{names[key]}={spelling(value)[:MAX_VALUE]}" for key, value in zip(keys, group.values, strict=True))
+        ", ".join(
+            f"{names[key]}={spelling(value)[:MAX_VALUE]}{end}"
+            for key, value, end in zip(keys, group.values, ends, strict=True)
+        )
         for group in groups
     ]
     if max(map(len, labels), default=0) > MAX_LABEL:
@@ -269,9 +283,13 @@ def _draw_grid(ax: "Axes", groups: Sequence[Group], keys: Sequence[str]) -> None
         if not np.isnan(loss):
             colour = "white" if loss < middle else "black"
             ax.text(column, row, f"{loss:.3g}", ha="center", va="center", color=colour, fontsize="small")
-    names = short_names(keys)
+    names, units = short_names(keys), _units(keys)
+    labels = [f"{names[key]} ({units[key]})" if key in units else names[key] for key in keys]
+    below = [text[:MAX_VALUE] for *_, text in columns]
+    upright = sum(map(len, below)) > MAX_TICKS
     ax.set_yticks(range(len(rows)), [text[:MAX_VALUE] for *_, text in rows])
-    ax.set_xticks(range(len(columns)), [text[:MAX_VALUE] for *_, text in columns])
-    ax.set_ylabel(names[keys[0]])
-    ax.set_xlabel(names[keys[1]])
-    ax.figure.colorbar(image, ax=ax, label="final training loss (mean over seeds)")
+    ax.set_xticks(range(len(columns)), below, rotation="vertical" if upright else "horizontal")
+    ax.set_ylabel(labels[0])
+    ax.set_xlabel(labels[1])
+    seeds = " (mean over seeds)" if any(len(group.members) > 1 for group in groups) else ""
+    ax.figure.colorbar(image, ax=ax, label=f"final training loss{seeds}")

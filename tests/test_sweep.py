@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import shutil
@@ -150,6 +151,31 @@ class TestFigure:
         assert [text.get_text() for text in heat_map.get_yticklabels()] == ["2", "4"]
         assert [text.get_text() for text in heat_map.get_xticklabels()] == ["0.005", "0.02"]
         assert [text.get_text() for text in heat_map.texts] == ["0.52", "0.67", "0.72", "0.87"]
+
+    def test_units_are_those_of_conf(self, tmp_path):
+        keys = ("neuron.ad.adapt_tau", "neuron.rec.f_target")
+        values = [(tau, rate) for tau in (500.0, 1000.0) for rate in (5.0, 10.0)]
+        runs = [
+            one(tmp_path, *(f"{key}={value}" for key, value in zip(keys, pair, strict=True)), name=str(pair))
+            for pair in values
+        ]
+        figure = sweep_figure(runs)
+        heat_map = all_axes(figure)[-2]
+        assert [heat_map.get_ylabel(), heat_map.get_xlabel()] == ["f_target (spikes/s)", "adapt_tau (ms)"]
+        assert legend(figure)[0] == "f_target=5.0 spikes/s, adapt_tau=500.0 ms"
+
+    def test_values_below_a_heat_map_do_not_overlap(self, tmp_path):
+        etas = [round(0.001 * (1 + number), 3) for number in range(8)]
+        runs = [
+            one(tmp_path, f"optimizer.eta={eta}", f"task.n_batch={n}", name=f"{eta}-{n}")
+            for eta in etas
+            for n in (1, 2)
+        ]
+        figure = sweep_figure(runs)
+        labels = all_axes(figure)[-2].get_xticklabels()
+        boxes = [label.get_window_extent() for label in labels]
+        assert [label.get_text() for label in labels] == [str(eta) for eta in etas]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
     def test_an_incomplete_grid_has_a_gap(self, sweep):
         heat_map = all_axes(sweep_figure(sweep[:6]))[-2]
