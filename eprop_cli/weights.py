@@ -1,6 +1,7 @@
 """Draw initial weights, or take trained ones from a run directory."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ from eprop_cli.derived import n_rec
 from eprop_cli.engines.base import Weights
 from eprop_cli.errors import ConfigError, require
 
+NOT_AN_ARCHIVE = (AttributeError, TypeError, zipfile.BadZipFile, zlib.error)  # the first two from a single array
+
 
 def initial_weights(config: Config, rng: np.random.RandomState) -> Weights:
     """Weights that training starts from; always draws from rng, so that later draws do not depend on weights_from.
 
     Raises ConfigError if they do not fit the network, or lie outside the optimizer's bounds.
     """
-    weights = draw_weights(config.synapse, config.task.n_in, n_rec(config.neuron), config.task.n_out, rng)
-    source = config.synapse.weights_from
+    weights, source = _drawn(config, rng), config.synapse.weights_from
     if source is not None:
         trained = _load(source)
         for projection, drawn in weights.items():
@@ -26,6 +28,7 @@ def initial_weights(config: Config, rng: np.random.RandomState) -> Weights:
             constraint = f"has {projection} weights of shape {shape}, but the network needs {drawn.shape}"
             require(shape == drawn.shape, "synapse.weights_from", source, constraint)
         weights = trained
+    _check_finite(config.synapse, weights)
     optimizer = config.optimizer
     for projection in PROJECTIONS:
         least, most = float(weights[projection].min()), float(weights[projection].max())
@@ -57,6 +60,25 @@ def draw_weights(synapse: Synapse, n_in: int, n_rec: int, n_out: int, rng: np.ra
     return weights
 
 
+def _drawn(config: Config, rng: np.random.RandomState) -> Weights:
+    n_neurons = n_rec(config.neuron)
+    try:
+        with np.errstate(over="ignore"):  # _check_finite tells
+            return draw_weights(config.synapse, config.task.n_in, n_neurons, config.task.n_out, rng)
+    except MemoryError as error:
+        key = max(("n_reg", "n_ad"), key=lambda key: getattr(config.neuron, key))
+        constraint = f"makes {n_neurons} recurrent neurons, whose synapses do not fit into memory; lower it"
+        raise ConfigError(f"neuron.{key}", getattr(config.neuron, key), constraint) from error
+
+
+def _check_finite(synapse: Synapse, weights: Weights) -> None:
+    for projection, values in weights.items():
+        key, value = "synapse.weights_from", synapse.weights_from
+        if value is None:
+            key, value = f"synapse.weight_scale.{projection}", getattr(synapse.weight_scale, projection)
+        require(bool(np.isfinite(values).all()), key, value, f"makes weights of {projection} infinite or NaN")
+
+
 def _rounded(values: NDArray[np.float64], dtype: str) -> NDArray[np.float64]:
     return np.ascontiguousarray(values.astype(dtype).astype(np.float64))
 
@@ -66,8 +88,8 @@ def _load(source: str) -> Weights:
     path = path / "weights.npz" if path.is_dir() else path
     try:
         with np.load(path, allow_pickle=False) as file:
-            after = {key: file[f"{key}_after"] for key in ("in_rec", "rec_rec", "rec_out")}
-            return {**after, "out_rec": file["out_rec"]}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            names = {key: f"{key}_after" for key in PROJECTIONS} | {"out_rec": "out_rec"}
+            return {key: np.asarray(file[name], dtype=np.float64) for key, name in names.items()}
+    except (OSError, ValueError, LookupError, NotImplementedError, EOFError, *NOT_AN_ARCHIVE) as error:
         constraint = "must be a run directory or its weights.npz, whole and readable"
         raise ConfigError("synapse.weights_from", source, constraint) from error
