@@ -8,10 +8,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from eprop_cli.errors import ConfigError, UserError, require
 from eprop_cli.metrics import LOSSES
@@ -22,6 +23,10 @@ SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivati
 FIGURES = ("learning", "dynamics", "weight_time_courses", "weight_matrices")
 FORMATS = ("png", "pdf", "svg")
 TIC = 0.001  # ms, NEST's finest time step
+MOST = 1e9  # largest parameter of a neuron; far beyond, NEST and the compiled kernels overflow differently
+MOST_COUNT = 2**31 - 1
+MOST_DPI = 1200  # a figure of more takes gigabytes of memory
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list, as in [a, b]"}
 
 
 def conf_dir() -> Path:
@@ -99,8 +104,8 @@ class Neuron:
         for name in ("tau_m", "adapt_tau"):
             if hasattr(group, name):
                 setattr(group, name, _number_or_list(f"{key}.{name}", getattr(group, name), size))
-        positive = dict.fromkeys(("C_m", "t_ref", "V_th", "flush_event_send_interval"), "positive")
-        _check(group, key, positive | dict.fromkeys(("c_reg", "f_target", "gamma", "adapt_beta_scale"), "non-negative"))
+        positive = dict.fromkeys(("C_m", "gamma", "t_ref", "V_th", "flush_event_send_interval"), "positive")
+        _check(group, key, positive | dict.fromkeys(("c_reg", "f_target", "adapt_beta_scale"), "non-negative"))
         _check_choice(f"{key}.surrogate_gradient_function", group.surrogate_gradient_function, SURROGATE_GRADIENTS)
         if group.V_min is not None:
             require(group.V_min < group.V_th, f"{key}.V_min", group.V_min, f"must be below V_th ({group.V_th})")
@@ -291,7 +296,7 @@ class Plots:
             _check_choice("plots.figures", name, FIGURES)
         for name in self.formats:
             _check_choice("plots.formats", name, FORMATS)
-        _check(self, "plots", {"dpi": "positive"})
+        require(1 <= self.dpi <= MOST_DPI, "plots.dpi", self.dpi, f"must be from 1 to {MOST_DPI}")
 
 
 @dataclass
@@ -307,14 +312,12 @@ class Config:
     optimizer: Any
     training: Any
     engine: Engine
-    recording: Recording
     kernel: Kernel
+    recording: Recording
     plots: Plots
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", self.seed, "must be from 0 to 4294967295")
-        for key, value in _numbers(self):
-            require(math.isfinite(value), key, value, "must be a finite number")
         self._check_resolution()
         self._check_initial_moments()
         from eprop_cli.objectives import check_objective  # phases have their names in a module that needs this one
@@ -328,15 +331,19 @@ class Config:
     def _check_resolution(self) -> None:
         dt = self.kernel.resolution
         grid = f"kernel.resolution ({dt} ms)"
+        sequence = self.task.sequence_steps
         for group in ("reg", "ad"):
             neuron = getattr(self.neuron, group)
             _check_multiple(f"neuron.{group}.t_ref", neuron.t_ref, dt, grid)
-            if neuron.flush_event_send_interval is not None:
-                _check_multiple(f"neuron.{group}.flush_event_send_interval", neuron.flush_event_send_interval, dt, grid)
+            flush, key = neuron.flush_event_send_interval, f"neuron.{group}.flush_event_send_interval"
+            if flush is not None:
+                _check_multiple(key, flush, dt, grid)
+                constraint = f"must be at least one sequence ({sequence * dt:g} ms)"
+                require(round(flush / dt) >= sequence, key, flush, constraint)
         _check_multiple("recording.interval", self.recording.interval, dt, grid)
-        sequence, interval = self.task.sequence_steps, round(self.recording.interval / dt)
         constraint = f"must divide the sequence ({sequence * dt:g} ms)"
-        require(sequence % interval == 0, "recording.interval", self.recording.interval, constraint)
+        divides = sequence % round(self.recording.interval / dt) == 0
+        require(divides, "recording.interval", self.recording.interval, constraint)
 
     def _check_initial_moments(self) -> None:
         entries = self.synapse.init_optimizer
@@ -351,6 +358,8 @@ class Config:
             require(0 <= entry.pre < pre, f"{key}.pre", entry.pre, f"must be from 0 to {pre - 1}")
             in_range = all(0 <= index < post for index in entry.post)
             require(in_range, f"{key}.post", entry.post, f"must be from 0 to {post - 1}")
+            once = len(set(entry.post)) == len(entry.post)
+            require(once, f"{key}.post", entry.post, "must not name a neuron twice")
             autapse = entry.projection == "rec_rec" and entry.pre in entry.post
             require(not autapse, f"{key}.post", entry.post, "must not hold pre: there are no autapses")
             require(entry.v >= 0, f"{key}.v", entry.v, "must be at least 0")
@@ -399,10 +408,11 @@ def load(composed: DictConfig) -> Config:
         schema = OmegaConf.structured(Config)
         schema.task = OmegaConf.structured(task_class(str(composed.task.name)).Config)
         for group, choices in SCHEMAS.items():
-            name = composed[group].name
-            _check_choice(f"{group}.name", name, choices)
-            schema[group] = OmegaConf.structured(choices[name])
-        config = OmegaConf.to_object(OmegaConf.merge(schema, composed))
+            schema[group] = OmegaConf.structured(_schema(group, composed[group], choices))
+        merged = OmegaConf.merge(schema, composed)
+        for key, value in _numbers(OmegaConf.to_container(merged, resolve=True)):
+            _check_magnitude(key, value)
+        config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     assert isinstance(config, Config)
@@ -412,6 +422,13 @@ def load(composed: DictConfig) -> Config:
 def explain(error: OmegaConfBaseException) -> str:
     """OmegaConf's error as one line that begins with the key."""
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, ValidationError) and (kind := _wanted(error)):
+        value = OmegaConf.to_container(error.value) if OmegaConf.is_config(error.value) else error.value
+        return str(ConfigError(str(error.full_key), value, f"must be {kind}"))
+    if isinstance(error, MissingMandatoryValue):
+        message = "is missing"
+    if isinstance(error, ConfigKeyError):
+        message = "there is no such key"
     return f"{error.full_key}: {message}" if error.full_key else message
 
 
@@ -439,12 +456,49 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _numbers(config: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every float of a typed config, with its key."""
-    for key, value in flatten(_plain(config), prefix).items():
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, float):
-                yield key, item
+def _schema(group: str, composed: Any, choices: dict[str, type]) -> type:
+    """The schema that a group's name means."""
+    key, name = f"{group}.name", composed.name
+    _check_choice(key, name, choices)
+    keys = {other: {field.name for field in fields(schema)} for other, schema in choices.items()}
+    mixed = ", ".join(other for other in choices if set(composed) == keys[other] != keys[name])
+    require(not mixed, key, name, f"stands among the keys of {mixed}; choose {group}={name}, which brings its own")
+    return choices[name]
+
+
+def _wanted(error: OmegaConfBaseException) -> str | None:
+    """What the value that an error is about should be; None if there is no telling."""
+    wanted: Any = error.ref_type
+    if is_dataclass(error.object_type):
+        wanted = get_type_hints(error.object_type).get(str(error.key))
+    elif error.object_type is list:
+        (wanted,) = get_args(error.ref_type)
+    if optional := isinstance(wanted, UnionType):
+        wanted = next(kind for kind in get_args(wanted) if kind is not NoneType)
+    if is_dataclass(wanted):
+        return f"a group with the keys {', '.join(field.name for field in fields(wanted))}"
+    kind = KINDS.get(get_origin(wanted) or wanted)
+    return f"{kind}, or null" if kind and optional else kind
+
+
+def _numbers(tree: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in nested dictionaries and lists, with its key."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from _numbers(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from _numbers(item, key)
+    elif isinstance(tree, int | float) and not isinstance(tree, bool):
+        yield key, tree
+
+
+def _check_magnitude(key: str, value: float) -> None:
+    require(math.isfinite(value), key, value, "must be a finite number")
+    if isinstance(value, int) and key != "seed":
+        require(value <= MOST_COUNT, key, value, f"must be at most {MOST_COUNT}")
+    if key.startswith("neuron."):
+        require(abs(value) <= MOST, key, value, f"must be from {-MOST:g} to {MOST:g}")
 
 
 def _check(group: Any, key: str, kinds: dict[str, str]) -> None:

@@ -43,6 +43,10 @@ def _spelling(value: Any) -> str:
     """A value as the user would write it on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{', '.join(map(_spelling, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_spelling(item)}' for key, item in value.items())}}}"
     return str(value)
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pickle
+import re
 import typing
 
 import hydra
@@ -183,9 +184,7 @@ def test_flatten():
 def test_an_error_of_omegaconf_begins_with_the_key_and_is_one_line():
     composed = compose()
     composed.task.n_iter = "many"
-    with pytest.raises(
-        UserError, match=r"^task\.n_iter: Value 'many' of type 'str' could not be converted to Integer$"
-    ):
+    with pytest.raises(UserError, match=r"^task\.n_iter=many: must be a whole number$"):
         load(composed)
     error = OmegaConfError("first\nsecond")
     assert explain(error) == "first"
@@ -194,10 +193,18 @@ def test_an_error_of_omegaconf_begins_with_the_key_and_is_one_line():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "null"), (True, "true"), (False, "false"), (1.5, "1.5"), ("x", "x")]
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (False, "false"),
+        (1.5, "1.5"),
+        ("x", "x"),
+        ([None, {"a": [1]}], "[null, {a: [1]}]"),
+    ],
 )
 def test_a_config_error_spells_values_as_the_command_line(value, text):
-    with pytest.raises(ConfigError, match=f"^group.key={text}: must be other$") as raised:
+    with pytest.raises(ConfigError, match=f"^group.key={re.escape(text)}: must be other$") as raised:
         require(False, "group.key", value, "must be other")
     assert raised.value.key == "group.key"
     copy = pickle.loads(pickle.dumps(raised.value))
@@ -218,7 +225,7 @@ def test_a_condition_that_holds_raises_nothing():
         ["neuron.n_reg=0", "recording.n_record_w=0"],
         ["neuron.n_ad=0", "recording.n_record_w=0"],
         ["neuron.rec.V_min=-1", "neuron.out.V_min=-1"],
-        ["neuron.rec.c_reg=0", "neuron.rec.gamma=0", "neuron.rec.f_target=0", "optimizer.eta=0"],
+        ["neuron.rec.c_reg=0", "neuron.rec.f_target=0", "optimizer.eta=0"],
         ["optimizer.beta_1=0", "optimizer.beta_2=0"],
         ["training.stop_crit=0"],
         ["training.stop_crit=1"],
