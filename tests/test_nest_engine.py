@@ -1,3 +1,6 @@
+import os
+import signal
+
 import numpy as np
 import pytest
 from small import BARE, SMALL, Here, config
@@ -145,6 +148,24 @@ def test_what_nest_refuses_is_told_in_one_line(nest_here):
     settings.neuron.reg.t_ref = -1.0
     with pytest.raises(TrainingError, match=r"^NEST: .* t_ref ≥ 0 required\.$"):
         NestEngine(settings).evaluate(weights, batch)
+
+
+def test_a_worker_that_dies_changes_nothing(monkeypatch, caplog):
+    given = ["task.n_batch=2", "task.n_iter=3", "training.n_workers=2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(nest_engine, "Workers", Here)
+        expected = train(*given)
+    trainer = make_trainer(config(*PARALLEL, *given))
+    rows = []
+    try:
+        for record in trainer.records():
+            rows.append({**vars(record.row), "seconds": None})
+            if record.row.iteration == 1:
+                os.kill(next(iter(trainer._engine._workers._executor._processes)), signal.SIGKILL)
+    finally:
+        trainer.close()
+    assert_same((rows, trainer.weights()), expected)
+    assert caplog.messages == ["A worker died; the iteration is run again on fresh ones (retry 1)"]
 
 
 @pytest.mark.slow
