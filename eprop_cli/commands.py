@@ -78,6 +78,7 @@ def compare() -> NoReturn:
 def _plot(options: argparse.Namespace) -> int:
     _check_names("--figures", options.figures)
     _check_names("--formats", options.formats)
+    _check_dpi(options.dpi)
     runs = [Run(path) for path in options.runs]
     status = 0
     for run, into in zip(runs, _destinations(runs, options.output), strict=True):
@@ -162,6 +163,7 @@ def _compare(options: argparse.Namespace) -> int:
     from eprop_cli.sweep import UNREADABLE, summarise, sweep_figure
 
     _check_names("--formats", options.formats)
+    _check_dpi(options.dpi)
     runs = _collect(options.runs)
     _make(options.output)
     figures = [options.output / f"{FIGURE}.{kind}" for kind in options.formats]
@@ -297,7 +299,10 @@ def _complain(prog: str, problem: object) -> int:
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("must name at least one")
+    return names
 
 
 def positive(text: str) -> int:
@@ -314,6 +319,13 @@ def _check_names(option: str, names: Sequence[str] | None) -> None:
     for name in names or ():
         if name not in choices:
             raise UserError(f"{option} {name}: must be one of {', '.join(choices)}")
+
+
+def _check_dpi(dpi: int | None) -> None:
+    from eprop_cli.config import MOST_DPI
+
+    if dpi is not None and dpi > MOST_DPI:
+        raise UserError(f"--dpi {dpi}: must be at most {MOST_DPI}")
 
 
 def _make(directory: Path) -> None:
