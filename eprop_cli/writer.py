@@ -26,7 +26,7 @@ HEADER = ",".join(field.name for field in fields(Row)) + "\n"  # of metrics.csv
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file so that it appears whole or not at all."""
+    """Write a file so that it appears whole or not at all; raises OSError naming it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}{BESIDE}")
     try:
@@ -35,6 +35,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
 
@@ -132,15 +134,14 @@ class RunWriter:
         self.update(status=status, **record)
 
     def _append(self, line: str) -> None:
-        size = self._metrics.tell()
-        data = line.encode() + b"\n"
+        size, data = self._metrics.tell(), line.encode() + b"\n"
         try:
-            if self._metrics.write(data) != len(data):
-                raise OSError(f"{self.directory / METRICS}: only part of a line could be written; is the disk full?")
-        except OSError:
+            while data:  # a full disk takes a part first
+                data = data[self._metrics.write(data) :]
+        except OSError as error:
             with contextlib.suppress(OSError):
                 self._metrics.truncate(size)
-            raise
+            raise OSError(error.errno, error.strerror, str(self.directory / METRICS)) from error
 
 
 class WeightChanges:

@@ -87,7 +87,8 @@ class DataParallel:
         outcome = self._timed(lambda: self._engine.gradient(self._weights, batch, following, record))
         row = book.row(iteration, TRAINING, outcome.readout, batch, outcome.n_spikes)
         assert outcome.gradients is not None
-        weights, optimizer = optimize(self._config.optimizer, self._optimizer, self._weights, outcome.gradients)
+        with np.errstate(all="ignore"):  # what is not finite is told below
+            weights, optimizer = optimize(self._config.optimizer, self._optimizer, self._weights, outcome.gradients)
         for projection in PROJECTIONS:
             if not np.isfinite(weights[projection]).all():
                 raise TrainingError(f"a weight of {projection} became infinite or NaN in iteration {iteration}")
