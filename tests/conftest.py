@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,16 @@ def eprop_run(tmp_path):
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, **options)
 
     return run
+
+
+@pytest.fixture
+def watchers(monkeypatch):
+    """Functions that run() calls with each row once it has been written; in place of what it would print."""
+    functions = []
+
+    @contextmanager
+    def reporter(_config, _done):
+        yield lambda row: [function(row) for function in functions]
+
+    monkeypatch.setattr("eprop_cli.run.reporter", reporter)
+    return functions

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-from contextlib import contextmanager
 
 import pandas as pd
 import pytest
@@ -39,15 +38,11 @@ def _without_workers():
 
 
 @pytest.fixture
-def during(monkeypatch):
+def during(watchers):
     """Has something done when the row of training iteration ITERATION has been written."""
 
     def when_trained(act):
-        @contextmanager
-        def reporter(_config, _done):
-            yield lambda row: act() if (row.iteration, row.phase) == (ITERATION, "training") else None
-
-        monkeypatch.setattr("eprop_cli.run.reporter", reporter)
+        watchers[:] = [lambda row: act() if (row.iteration, row.phase) == (ITERATION, "training") else None]
 
     return when_trained
 

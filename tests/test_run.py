@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -27,19 +26,6 @@ FIGURES |= {f"figures/dynamics_iteration_{n}.png" for n in (1, 3)}
 
 def files(directory):
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def watched(monkeypatch):
-    """What is called with each row, when it has been written."""
-    watchers = []
-
-    @contextmanager
-    def reporter(_config, _done):
-        yield lambda row: [watch(row) for watch in watchers]
-
-    monkeypatch.setattr("eprop_cli.run.reporter", reporter)
-    return watchers
 
 
 class TestFiles:
@@ -98,14 +84,14 @@ class TestRecord:
 @pytest.mark.parametrize(
     "way", [pytest.param((), marks=pytest.mark.nest), PARALLEL], ids=["continuous", "data_parallel"]
 )
-def test_rows_are_there_as_they_come(way, tmp_path, watched):
+def test_rows_are_there_as_they_come(way, tmp_path, watchers):
     seen = []
 
     def look(row):
         seen.append((Run(tmp_path).status, len(Run(tmp_path).metrics)))
         assert Run(tmp_path).metrics.iloc[-1]["loss"] == row.loss
 
-    watched.append(look)
+    watchers.append(look)
     run(config(*SMALL, *BARE, *way, "task.n_iter=3", "training.n_iter_test=1"), tmp_path)
     assert seen == [("RUNNING", n) for n in (1, 2, 3, 4)]
     assert Run(tmp_path).metrics["iteration"].tolist() == [1, 2, 3, 3]
@@ -124,7 +110,7 @@ def test_weights_that_are_recorded_end_at_those_that_are_kept(tmp_path):
 
 class TestSignals:
     @pytest.fixture
-    def signalled(self, watched):
+    def signalled(self, watchers):
         """Has signals sent when the second row has been written."""
 
         def send(*numbers):
@@ -133,7 +119,7 @@ class TestSignals:
                     for number in numbers:
                         os.kill(os.getpid(), number)
 
-            watched.append(watch)
+            watchers.append(watch)
 
         return send
 
