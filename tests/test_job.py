@@ -111,7 +111,7 @@ class TestTake:
     def test_other_files_are_left_alone(self, place):
         place.directory.mkdir()
         (place.directory / "thesis.tex").write_text("all of it")
-        with pytest.raises(UserError, match="is not a run directory: it holds no run.json"):
+        with pytest.raises(UserError, match=r"is not a run directory: it holds no run\.json"):
             place.take(config())
         assert contents(place.directory) == {"thesis.tex": b"all of it"}
 
