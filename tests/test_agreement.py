@@ -60,6 +60,7 @@ def case(*overrides, **options):
 
 TAU_M = ("neuron.reg.tau_m=[10, 20, 30, 40]", "neuron.ad.tau_m=[5, 15, 25, 100]")
 ADAPT = ("neuron.ad.adapt_tau=[20, 100, 500, 2000]", "neuron.ad.adapt_beta_scale=5")
+FLUSH = "neuron.rec.flush_event_send_interval=100"
 EDGES = {"first": (1,), "second": (2,), "last": (-1,), "dropped": (0,), "both ends": (0, 1, 2, -2, -1)}
 CASES = {
     "initial": case(),
@@ -229,6 +230,7 @@ RUNS = {
     ),
     "gradient descent": ("optimizer=gradient_descent",),
     "time constants of each neuron": (*TAU_M, *ADAPT),
+    "rarely active": ("seed=2", "task.n_batch=3", "neuron.rec.V_th=0.9", "synapse.weight_scale.in_rec=0.5", FLUSH),
 }
 
 
