@@ -1,6 +1,5 @@
 """eprop-run: Hydra composes the config, the run does the rest."""
 
-import difflib
 import json
 import os
 import sys
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
@@ -20,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from eprop_cli.config import Config, conf_dir, explain, flatten, load
+from eprop_cli.arguments import check_arguments, one_line
+from eprop_cli.config import Config, conf_dir, load
 from eprop_cli.errors import ConfigError, UserError, reason
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
@@ -55,6 +54,7 @@ def main() -> None:
     problem: BaseException | None = None
     try:
         sys.argv[1:] = with_earlier_arguments(sys.argv[1:])
+        check_arguments(sys.argv[1:])
         _main()
     except (Exception, KeyboardInterrupt) as error:
         problem = error
@@ -260,25 +260,3 @@ def _refuse(error: Exception) -> NoReturn:
     """Tell a bad input in one line and exit."""
     print(f"eprop-run: {one_line(error)}", file=sys.stderr)
     sys.exit(BAD_INPUT)
-
-
-def one_line(error: Exception) -> str:
-    """What is wrong with an input, with the nearest key to one that does not exist."""
-    message = explain(error) if isinstance(error, OmegaConfBaseException) else str(error)
-    for noise in ("\nTo append to your config", "\nConfig search path"):  # the schema takes no further keys
-        message = message.split(noise)[0]
-    return " ".join(message.split()).rstrip(".") + _suggestion(error)
-
-
-def _suggestion(error: Exception) -> str:
-    """The nearest key to one that does not exist."""
-    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
-    key = getattr(cause, "full_key", None)
-    if not key:
-        return ""
-    GlobalHydra.instance().clear()  # the program ends here; what Hydra was about to do does not matter
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = OmegaConf.to_container(hydra.compose("config"))
-    assert isinstance(config, dict)
-    nearest = difflib.get_close_matches(key, [*flatten(config), *map(str, config)], n=1)
-    return f". Did you mean {nearest[0]}?" if nearest and nearest[0] != key else ""

@@ -318,6 +318,7 @@ class Config:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", self.seed, "must be from 0 to 4294967295")
+        require(self.resume != "", "resume", self.resume, "must be a run directory, or null for a run of its own")
         self._check_resolution()
         self._check_initial_moments()
         from eprop_cli.objectives import check_objective  # phases have their names in a module that needs this one
@@ -425,9 +426,9 @@ def explain(error: OmegaConfBaseException) -> str:
     if isinstance(error, ValidationError) and (kind := _wanted(error)):
         value = OmegaConf.to_container(error.value) if OmegaConf.is_config(error.value) else error.value
         return str(ConfigError(str(error.full_key), value, f"must be {kind}"))
-    if isinstance(error, MissingMandatoryValue):
+    if isinstance(error, MissingMandatoryValue) or message.startswith("Missing key"):
         message = "is missing"
-    if isinstance(error, ConfigKeyError):
+    elif isinstance(error, ConfigKeyError):
         message = "there is no such key"
     return f"{error.full_key}: {message}" if error.full_key else message
 

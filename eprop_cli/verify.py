@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 
-from eprop_cli.cli import BAD_INPUTS, check, one_line
+from eprop_cli.arguments import check_overrides, one_line
+from eprop_cli.cli import BAD_INPUTS, check
 from eprop_cli.commands import Parser, leave, positive
 from eprop_cli.config import PROJECTIONS, Config, conf_dir, load
 from eprop_cli.errors import ConfigError, TrainingError, UserError, require
@@ -103,6 +104,7 @@ def compose(overrides: list[str], config_dir: Path | None) -> Config:
             raise UserError(f"--config-dir {config_dir}: is not a directory")
         overrides.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
     try:
+        check_overrides(overrides)
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = load(hydra.compose("config", overrides))
     except BAD_INPUTS as error:

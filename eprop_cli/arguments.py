@@ -1,0 +1,89 @@
+"""Tell what is wrong with the arguments of eprop-run in one line each, in the config's terms rather than Hydra's."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from eprop_cli.config import conf_dir, explain, flatten
+from eprop_cli.errors import ConfigError, UserError
+
+FORM = "is not KEY=VALUE, or its quotes or brackets do not match"
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UserError for what Hydra would tell in many lines; leaves to Hydra what it tells in one."""
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; see eprop-run --help and --hydra-help")
+
+    parser: Any = get_args_parser()
+    parser.error = refuse
+    check_overrides(parser.parse_args(arguments).overrides)
+
+
+def check_overrides(overrides: Iterable[str]) -> None:
+    """Raise UserError for an override without a key, or of a group by something other than a name."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        group = override.key_or_group
+        if not group:
+            raise UserError(f"{override.input_line}: {FORM}")
+        if (conf_dir() / group).is_dir() and not _is_choice(override):
+            options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+            constraint = f"must be one of {', '.join(options)}" if options else "cannot be set as a whole"
+            raise ConfigError(group, override.value(), constraint)
+
+
+def _is_choice(override: Override) -> bool:
+    optional = override.key_or_group == "experiment" and override.value() is None
+    named = isinstance(override.value(), str | list | dict)  # a dictionary sets the group's keys
+    return override.is_delete() or override.is_sweep_override() or optional or named
+
+
+def one_line(error: Exception) -> str:
+    """What is wrong with an input, with the nearest name to one that does not exist."""
+    if isinstance(error, OverrideParseException):
+        return f"{error.override.strip() or repr(error.override)}: {_how_wrong(error)}"
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name}: must be one of {', '.join(error.options)}{_nearest(name, error.options)}"
+    message = explain(error) if isinstance(error, OmegaConfBaseException) else str(error)
+    if message.startswith("Ambiguous value for argument '"):
+        given = message.split("'")[1]
+        return f"{given}: has several values; add -m for a run with each, or write a list as [a, b]"
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(error, ConfigCompositionException) and message.startswith("Error merging override"):
+        override = message.splitlines()[0].removeprefix("Error merging override").strip()
+        return f"{override}: {str(cause).splitlines()[0]}"
+    for noise in ("\nTo append to your config", "\nConfig search path"):  # the schema takes no further keys
+        message = message.split(noise)[0]
+    key = getattr(cause, "full_key", None)
+    return " ".join(message.split()).rstrip(".") + (_nearest(key, _known_keys()) if key else "")
+
+
+def _how_wrong(error: OverrideParseException) -> str:
+    """The reason where a function refused its arguments; else Hydra's are about its grammar."""
+    lines = str(error).splitlines()
+    return next((line for line in lines if "while evaluating" in line), FORM)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    return f". Did you mean {nearest[0]}?" if nearest and nearest[0] != name else ""
+
+
+def _known_keys() -> list[str]:
+    """All groups and keys in conf/, whichever file of a group is chosen."""
+    keys = list(flatten(OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))))
+    for path in sorted(conf_dir().glob("*/*.yaml")):
+        group = path.parent.name
+        keys.append(group)
+        if group != "experiment":  # its keys are those of other groups
+            keys += flatten(OmegaConf.to_container(OmegaConf.load(path)), group)
+    return keys
