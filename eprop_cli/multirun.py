@@ -180,6 +180,9 @@ def _read_sweep(config: DictConfig) -> Sweep:
     overrides = list({override.get_key_element(): override for override in parsed}.values())
     swept = {each.get_key_element().lstrip("+"): each for each in overrides if each.is_sweep_override()}
     values = {key: list(each.sweep_iterator()) if each.is_discrete_sweep() else [] for key, each in swept.items()}
+    for key, each in swept.items():
+        if each.is_discrete_sweep() and not values[key]:
+            raise UserError(f"{each.input_line}: has no values, so there would be no job")
     if str(sweeper["_target_"]).endswith(f".{BasicSweeper.__name__}"):
         jobs = BasicSweeper.split_arguments(overrides, None)[0]
         return Sweep(jobs, values, len(jobs), is_search=False)
