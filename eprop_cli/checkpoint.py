@@ -13,7 +13,7 @@ from eprop_cli.config import Config, flatten, to_dict
 from eprop_cli.errors import ConfigError, UserError
 from eprop_cli.results import METRICS, RUN, RUNNING
 from eprop_cli.training.base import Checkpoint
-from eprop_cli.writer import write_whole
+from eprop_cli.writer import lock, write_whole
 
 CHECKPOINT = "checkpoint.npz"
 
@@ -72,10 +72,10 @@ def check_resume(config: Config, directory: Path) -> None:
             "start again with training=data_parallel, which can"
         )
         raise ConfigError("resume", directory, reason)
-    if record["status"] == RUNNING and record.get("host") == platform.node() and _is_another(record.get("pid")):
-        raise ConfigError("resume", directory, f"is still running (process {record['pid']}); stop it first")
     checkpoint = load_checkpoint(directory)
-    _check_rows(directory, int(checkpoint["rows"]))
+    if not _is_free(directory / METRICS, int(checkpoint["rows"])) or _is_running(record):
+        where = f"process {record.get('pid')} on {record.get('host')}"
+        raise ConfigError("resume", directory, f"is still running ({where}); stop it first")
     wanted, had = flatten(to_dict(config)), flatten(json.loads(str(checkpoint["config"])))
     free = FREE_KEYS if config.optimizer.schedule.name == "cosine" else (*FREE_KEYS, "optimizer.schedule.cosine_iter")
     for key in sorted(wanted.keys() | had.keys()):
@@ -88,20 +88,23 @@ def check_resume(config: Config, directory: Path) -> None:
         raise ConfigError("task.n_iter", config.task.n_iter, constraint)
 
 
-def _check_rows(directory: Path, rows: int) -> None:
-    """Raise UserError unless the table holds the rows that the checkpoint counts on."""
-    path = directory / METRICS
+def _is_free(path: Path, rows: int) -> bool:
+    """Whether a table is free to be written; raises UserError unless it has the rows that a checkpoint counts on."""
     try:
-        there = path.read_bytes().count(b"\n") - 1
+        with path.open("r+b") as file:
+            free, there = lock(file), file.read().count(b"\n") - 1
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}), so the run cannot go on") from error
+        raise UserError(f"{path}: cannot be opened ({error.strerror}), so the run cannot go on") from error
     if there < rows:
         raise UserError(f"{path}: damaged (it has {max(there, 0)} of {rows} rows), so the run cannot go on")
+    return free
 
 
-def _is_another(pid: Any) -> bool:
-    """Whether a process exists that is not this one: in a container that is started again, numbers are too."""
-    return pid != os.getpid() and is_alive(pid)
+def _is_running(record: dict[str, Any]) -> bool:
+    """Whether a run says that it is running and its process is there."""
+    # In a container that is started again, process numbers are too: the one that the run had may be this one's.
+    another = record.get("pid") != os.getpid() and is_alive(record.get("pid"))
+    return record["status"] == RUNNING and record.get("host") == platform.node() and another
 
 
 def is_alive(pid: Any) -> bool:

@@ -20,7 +20,7 @@ from eprop_cli import __version__
 from eprop_cli.checkpoint import load_checkpoint, read_record, save_checkpoint
 from eprop_cli.config import Config, to_dict
 from eprop_cli.derived import Timing
-from eprop_cli.errors import reason
+from eprop_cli.errors import UserError, reason
 from eprop_cli.progress import reporter
 from eprop_cli.results import COMPLETED, FAILED, INTERRUPTED
 from eprop_cli.training import make_trainer
@@ -69,7 +69,7 @@ def run(config: Config, directory: Path) -> Ending:
     with _interruptible() as interrupts:
         try:
             writer = RunWriter(directory, record, rows)
-        except OSError as error:
+        except (OSError, UserError) as error:
             log.error("%s: nothing trained (%s)", FAILED, reason(error))
             return Ending(FAILED, 1, reason(error))
         clock = _Clock()

@@ -4,16 +4,18 @@ Files appear whole: written beside their place, then moved there; metrics.csv gr
 """
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from eprop_cli.engines.base import Recording, Table, Weights
+from eprop_cli.errors import UserError
 from eprop_cli.results import METRICS, RUN, RUNNING, WEIGHT_CHANGES, WEIGHTS, Run, iteration_directory
 from eprop_cli.tasks import Batch
 from eprop_cli.training.base import Row
@@ -58,25 +60,38 @@ def write_table(path: Path, table: Table) -> None:
     write_whole(path, lambda file: parquet.write_table(pyarrow.table(columns), file, compression="zstd"))
 
 
+def lock(file: IO[bytes]) -> bool:
+    """Lock a file until it is closed, at the latest when this process ends; False if another process has locked it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
 class RunWriter:
     """Writes a run directory while the run goes on."""
 
     def __init__(self, directory: Path, record: Mapping[str, Any], keep_rows: int | None = None) -> None:
         """Begin a run in an existing directory, or go on after the first keep_rows rows of the one in it.
 
-        record: what run.json says of the run besides its progress.
+        record: what run.json says of the run besides its progress. Raises UserError if another process is at it.
         """
         self.directory = directory
         self.last_row: Row | None = None
         self._record = dict(record)
         self._changes = WeightChanges()
+        self._metrics = (directory / METRICS).open("ab", buffering=0)
+        if not lock(self._metrics):
+            raise UserError(f"{directory}: another process is writing there")
         for unfinished in directory.rglob(f".*{BESIDE}"):  # of a run that was killed
             unfinished.unlink()
         write_whole(directory / RESERVE, lambda file: _discard(file.write(os.urandom(RESERVE_BYTES))))
         if keep_rows is not None:
-            _keep_lines(directory / METRICS, keep_rows + 1)
-        self._metrics = (directory / METRICS).open("ab", buffering=0)
-        if self._metrics.tell() == 0:
+            self._metrics.truncate(_size(directory / METRICS, keep_rows + 1))
+        if self._metrics.seek(0, os.SEEK_END) == 0:
             self._append(HEADER.strip())
         self.update(status=RUNNING)
 
@@ -168,10 +183,9 @@ class WeightChanges:
         return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]} if tables else {}
 
 
-def _keep_lines(path: Path, n: int) -> None:
-    """Cut a file after its first n lines."""
-    lines = path.read_bytes().splitlines(keepends=True)[:n]
-    write_whole(path, lambda file: file.writelines(lines))
+def _size(path: Path, n: int) -> int:
+    """Bytes in the first n lines of a file."""
+    return sum(map(len, path.read_bytes().splitlines(keepends=True)[:n]))
 
 
 def _discard(_: Any) -> None:

@@ -1,3 +1,4 @@
+import fcntl
 import io
 import json
 import os
@@ -133,7 +134,17 @@ def test_a_continuous_run(directory):
 
 def test_a_run_that_is_still_going_on(directory):
     note(directory, status="RUNNING", pid=os.getppid())
-    assert refusal(directory) == f"resume={directory}: is still running (process {os.getppid()}); stop it first"
+    where = f"process {os.getppid()} on {platform.node()}"
+    assert refusal(directory) == f"resume={directory}: is still running ({where}); stop it first"
+
+
+def test_a_run_that_is_still_going_on_elsewhere(directory):
+    note(directory, status="RUNNING", pid=5, host="elsewhere")
+    with (directory / "metrics.csv").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        expected = f"resume={directory}: is still running (process 5 on elsewhere); stop it first"
+        assert refusal(directory) == expected
+    check_resume(config(*PARALLEL), directory)
 
 
 @pytest.mark.parametrize("entries", [{"host": "elsewhere"}, {"pid": os.getpid()}, {"pid": 2**22 + 1}, {"pid": None}])
@@ -194,4 +205,6 @@ def test_rows_that_the_checkpoint_counts_on_are_missing(directory):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     assert refusal(directory) == f"{path}: damaged (it has 1 of 2 rows), so the run cannot go on"
     path.unlink()
-    assert refusal(directory) == f"{path}: cannot be read (No such file or directory), so the run cannot go on"
+    assert refusal(directory) == f"{path}: cannot be opened (No such file or directory), so the run cannot go on"
+    path.mkdir()
+    assert refusal(directory) == f"{path}: cannot be opened (Is a directory), so the run cannot go on"

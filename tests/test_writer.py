@@ -7,6 +7,7 @@ import pytest
 from pyarrow import parquet
 
 from eprop_cli import writer
+from eprop_cli.errors import UserError
 from eprop_cli.results import Run
 from eprop_cli.training.base import Row
 from eprop_cli.writer import RunWriter, WeightChanges, write_table, write_text, write_whole
@@ -116,10 +117,21 @@ class TestRunWriter:
         assert lines(tmp_path) == [HEADER, "1,training,0.5,0.75,0.25,10.0,12.5,0.125"]
         assert written.last_row == row(1)
 
+    def test_only_one_process_writes_at_a_time(self, tmp_path):
+        first = RunWriter(tmp_path, {})
+        first.row(row(1))
+        with pytest.raises(UserError) as caught:
+            RunWriter(tmp_path, {}, keep_rows=0)
+        assert str(caught.value) == f"{tmp_path}: another process is writing there"
+        assert len(lines(tmp_path)) == 2
+        first.finish("COMPLETED")
+        RunWriter(tmp_path, {}, keep_rows=0)
+
     def test_going_on_keeps_the_given_rows_and_clears_what_a_kill_left(self, tmp_path):
         written = RunWriter(tmp_path, {})
         for iteration in range(1, 5):
             written.row(row(iteration))
+        written._metrics.close()
         (tmp_path / "metrics.csv").open("a").write("5,tra")
         (tmp_path / "recordings").mkdir()
         for unfinished in (".checkpoint.npz.77.part", "recordings/.weights.parquet.77.part"):
@@ -174,6 +186,7 @@ class TestWeightChanges:
         for time in (100.0, 200.0, 300.0):
             first.weight_changes(batch(time))
         first.settle()
+        first.finish("INTERRUPTED")
         again = RunWriter(tmp_path, {}, keep_rows=0)
         again.earlier_weight_changes(until=200.0)
         again.weight_changes(batch(250.0))
