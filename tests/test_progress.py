@@ -1,0 +1,69 @@
+import itertools
+import logging
+import math
+
+import pytest
+from small import config
+
+from eprop_cli import progress
+from eprop_cli.progress import Terminal, describe, reporter
+from eprop_cli.training.base import Row
+
+
+def row(iteration, phase="training", error=0.25):
+    return Row(iteration, phase, 0.69314, 1 - error, error, 10.04, 12.5, 1.0)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds since the run began, to be set."""
+    time = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: time[0])
+    return time
+
+
+def logged(caplog, clock, n_iter, seconds):
+    """Iterations of which a line tells, if each takes some seconds."""
+    caplog.set_level("INFO")
+    with reporter(config(f"task.n_iter={n_iter}")) as report:
+        for iteration in range(1, n_iter + 1):
+            clock[0] += seconds
+            report(row(iteration))
+    return [int(message.split()[1].split("/")[0]) for message in caplog.messages]
+
+
+def test_a_line_every_ten_seconds_and_at_the_end(caplog, clock):
+    assert logged(caplog, clock, 35, 1.0) == [1, 11, 21, 31, 35]
+
+
+def test_every_iteration_where_they_take_long(caplog, clock):
+    assert logged(caplog, clock, 4, 60.0) == [1, 2, 3, 4]
+
+
+def test_a_long_run_does_not_fill_its_log(caplog, clock):
+    told = logged(caplog, clock, 20_000, 4.0)  # almost a day
+    assert len(told) < 350
+    assert max(b - a for a, b in itertools.pairwise(told)) * 4.0 <= 0.02 * 80_000 + 4.0
+
+
+def test_lines_say_what_they_are_about(caplog, clock):
+    caplog.set_level("INFO")
+    with reporter(config("task.n_iter=9")) as report:
+        for number, phase in enumerate(("validation", "training", "test")):
+            clock[0] = 100.0 * number
+            report(row(number, phase))
+    assert caplog.messages == [
+        "iteration 0/9 (validation): loss 0.6931, recall error 0.250, rates 10.0 and 12.5 spikes/s",
+        "iteration 1/9: loss 0.6931, recall error 0.250, rates 10.0 and 12.5 spikes/s",
+        "iteration 2/9 (test): loss 0.6931, recall error 0.250, rates 10.0 and 12.5 spikes/s",
+    ]
+
+
+def test_regression_has_no_recall_error():
+    assert describe(row(1, error=math.nan)) == "loss 0.6931, rates 10.0 and 12.5 spikes/s"
+
+
+def test_the_terminal_is_what_standard_output_is_at_that_moment(capsys):
+    handler = Terminal()
+    handler.emit(logging.makeLogRecord({"msg": "%d rows", "args": (3,)}))
+    assert capsys.readouterr().out == "3 rows\n"
