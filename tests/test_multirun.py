@@ -1,0 +1,311 @@
+import contextlib
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import EPROP_RUN
+from omegaconf import OmegaConf
+
+# Jobs of a second, and of a few: long enough to be stopped half-way.
+QUICK = ("experiment=smoke", "plots=none", "recording=none", "training=data_parallel", "engine=compiled")
+LONG = (*QUICK, "task.n_iter=800", "training.n_iter_test=0", "training.checkpoint_every=20")
+SEARCH = (*QUICK, "hydra/sweeper=eprop_optuna", "task.n_iter=1", "task.n_batch=2", "training.n_iter_test=1")
+LAUNCHERS = ("basic", "parallel", "slurm_local")
+
+
+def table(sweep):
+    with (sweep / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def results(sweep):
+    """The table without its seconds."""
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in table(sweep)]
+
+
+def record(directory):
+    return json.loads((directory / "run.json").read_text())
+
+
+def printed_command(output):
+    """Arguments of the command that a multirun printed last."""
+    return output.splitlines()[-1].split(": eprop-run ")[1].split()
+
+
+def waited(condition, timeout=60):
+    """What the condition gives as soon as it gives anything."""
+    until = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found
+
+
+def training(sweep, seed):
+    """The run directory of a seed in a sweep of LONG, once it has trained 50 iterations."""
+
+    def look():
+        found = list(sweep.glob(f"*seed-{seed}*/metrics.csv"))
+        return found[0].parent if found and found[0].read_bytes().count(b"\n") > 50 else None
+
+    return waited(look)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def children(pid):
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return [each for each in pids if alive(each) and parent(each) == pid]
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start eprop-run and go on; what it prints is in the file out."""
+    started = []
+
+    def start(*arguments):
+        with (tmp_path / "out").open("w") as out:
+            command = [EPROP_RUN, *arguments]
+            started.append(subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out, start_new_session=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The results of three seeds, one run after another."""
+    directory = tmp_path_factory.mktemp("undisturbed")
+    command = [EPROP_RUN, "-m", *LONG, "seed=1,2,3", "hydra.sweep.dir=sweep"]
+    subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=120)
+    return results(directory / "sweep")
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_jobs_that_fail_do_not_stop_the_others(eprop_run, tmp_path, launcher):
+    bounds = ("optimizer=gradient_descent", "optimizer.Wmin=-1e308", "optimizer.Wmax=1e308")
+    values = "optimizer.eta=-1,1e300,1e-3"
+    ended = eprop_run("-m", *QUICK, *bounds, values, f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
+    assert ended.returncode == 1
+    rows = {row["optimizer.eta"]: row for row in table(tmp_path / "sweep")}
+    assert {eta: (row["status"], row["error"]) for eta, row in rows.items()} == {
+        "-1": ("FAILED", "optimizer.eta=-1.0: must be non-negative"),
+        "1e+300": ("FAILED", "the loss became nan in training iteration 2"),
+        "0.001": ("COMPLETED", ""),
+    }
+    names = ", ".join(rows[eta]["run"] for eta in ("-1", "1e+300"))
+    assert ended.stdout.splitlines()[-3:] == [
+        "Jobs: 1 COMPLETED, 2 FAILED",
+        f"Not COMPLETED: {names}",
+        "Run what is not COMPLETED, and nothing else: eprop-run resume=sweep",
+    ]
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_job_that_is_killed_runs_again_and_nothing_else_does(start, eprop_run, tmp_path, undisturbed):
+    process = start("-m", *LONG, "seed=2,3", "hydra.sweep.dir=sweep")
+    killed = training(tmp_path / "sweep", 2)
+    os.kill(record(killed)["pid"], signal.SIGKILL)
+    assert process.wait(60) == 1
+    rows = table(tmp_path / "sweep")
+    assert [row["status"] for row in rows] == ["FAILED", "COMPLETED"]
+    assert rows[0]["error"] == "its process was killed by SIGKILL"
+    other = tmp_path / "sweep" / rows[1]["run"] / "run.json"
+    before = other.read_bytes()
+    again = eprop_run(*printed_command((tmp_path / "out").read_text()))
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.splitlines()[-1] == "Jobs: 1 COMPLETED, 1 SKIPPED (COMPLETED before)"
+    assert "Resuming after iteration" in (killed / "eprop-run.log").read_text()
+    assert other.read_bytes() == before
+    assert results(tmp_path / "sweep") == undisturbed[1:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "number", "status"),
+    [
+        ("basic", signal.SIGINT, 130),
+        ("parallel", signal.SIGKILL, -9),
+        ("slurm_local", signal.SIGTERM, 143),
+    ],
+)
+def test_a_sweep_that_was_stopped_goes_on(start, eprop_run, tmp_path, undisturbed, launcher, number, status):
+    sweep = tmp_path / "sweep"
+    process = start("-m", *LONG, "seed=1,2,3", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
+    stopped = training(sweep, 2)
+    started = children(process.pid)
+    process.send_signal(number)
+    assert process.wait(60) == status
+    waited(lambda: not any(map(alive, [*started, record(stopped)["pid"]])))
+    assert record(stopped)["status"] == "INTERRUPTED"
+    if number != signal.SIGKILL:
+        assert printed_command((tmp_path / "out").read_text()) == ["resume=sweep"]
+    again = eprop_run("resume=sweep")
+    assert again.returncode == 0
+    assert "Resuming after iteration" in (stopped / "eprop-run.log").read_text()
+    assert results(sweep) == undisturbed
+    assert not [path.name for path in sweep.iterdir() if ".old" in path.name or path.name == ".jobs"]
+
+
+def test_a_cluster_job_that_is_preempted_goes_on(start, tmp_path, undisturbed):
+    process = start("-m", *LONG, "seed=2,3", "hydra/launcher=slurm_local", "hydra.sweep.dir=sweep")
+    preempted = training(tmp_path / "sweep", 2)
+    os.kill(parent(record(preempted)["pid"]), signal.SIGUSR2)  # as SLURM does some time before the limit
+    assert process.wait(60) == 0
+    assert "Resuming after iteration" in (preempted / "eprop-run.log").read_text()
+    assert results(tmp_path / "sweep") == undisturbed[1:]
+
+
+@pytest.mark.nest
+def test_experiments_of_the_users_own_are_swept(eprop_run, tmp_path):
+    (tmp_path / "my conf" / "experiment").mkdir(parents=True)
+    own = "# @package _global_\ndefaults: [smoke]\ntask: {n_batch: 1}\n"
+    (tmp_path / "my conf" / "experiment" / "single.yaml").write_text(own)
+    options = ("--config-dir", "my conf")
+    ended = eprop_run(*options, "-m", "experiment=smoke,single", "plots=none", "hydra.sweep.dir=sweep")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    columns = ("run", "experiment", "task.n_batch", "status", "iterations")
+    assert [tuple(row[column] for column in columns) for row in table(tmp_path / "sweep")] == [
+        ("experiment-single", "single", "1", "COMPLETED", "2"),
+        ("experiment-smoke", "smoke", "2", "COMPLETED", "2"),
+    ]
+    again = eprop_run("resume=sweep")
+    assert again.stdout.splitlines()[-1] == "Jobs: 2 SKIPPED (COMPLETED before)"
+
+
+def test_the_table_has_what_was_swept_and_what_came_out(eprop_run, tmp_path):
+    swept = ("optimizer.eta=1e-3,5e-3", "seed=1,2")
+    ended = eprop_run("-m", *QUICK, "task.n_iter=1", "training.n_iter_test=1", *swept, "hydra.sweep.dir=sweep")
+    assert ended.returncode == 0
+    rows = table(tmp_path / "sweep")
+    assert list(rows[0]) == [
+        *("run", "seed", "optimizer.eta", "status", "iterations", "final_loss", "best_loss", "accuracy"),
+        *("test_error", "seconds", "error"),
+    ]
+    expected = {(eta, seed) for eta in ("0.001", "0.005") for seed in ("1", "2")}
+    assert {(row["optimizer.eta"], row["seed"]) for row in rows} == expected
+    for row in rows:
+        _, training, test = (tmp_path / "sweep" / row["run"] / "metrics.csv").read_text().splitlines()
+        assert [row["iterations"], row["final_loss"], row["accuracy"]] == ["1", *training.split(",")[2:4]]
+        assert row["test_error"] == test.split(",")[4]
+    shown = ended.stdout.split("4 runs in")[1]
+    assert shown.split("\n")[1].split()[:4] == ["run", "seed", "eta", "status"]
+    assert (tmp_path / "sweep" / "sweep.png").exists()
+
+
+class TestSearch:
+    def test_in_memory_a_resumed_search_repeats_itself(self, eprop_run, tmp_path):
+        arguments = ("hydra/launcher=parallel", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=sweep")
+        assert eprop_run("-m", *SEARCH, *arguments).returncode == 0
+        rows = table(tmp_path / "sweep")
+        tested = [(tmp_path / "sweep" / row["run"] / "metrics.csv").read_text().splitlines()[-1] for row in rows]
+        assert [row["objective"] for row in rows] == [line.split(",")[2] for line in tested]
+        best = min(rows, key=lambda row: float(row["objective"]))
+        found = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
+        assert found.best_value == float(best["objective"])
+        assert dict(found.best_params) == {
+            key: float(best[key]) for key in ("optimizer.eta", "neuron.rec.c_reg", "neuron.rec.gamma")
+        }
+        again = eprop_run("resume=sweep")
+        assert again.stdout.splitlines()[-1] == "Jobs: 2 SKIPPED (COMPLETED before)"
+        assert table(tmp_path / "sweep") == rows
+
+    def test_a_stored_study_goes_on(self, eprop_run, tmp_path):
+        study = ("hydra.sweeper.storage=sqlite:///search.db", "hydra.sweeper.study_name=first")
+        assert eprop_run("-m", *SEARCH, *study, "hydra.sweeper.n_trials=1", "hydra.sweep.dir=sweep").returncode == 0
+        assert eprop_run("resume=sweep", "hydra.sweeper.n_trials=1").returncode == 0
+        with contextlib.closing(sqlite3.connect(tmp_path / "search.db")) as study:
+            values = [value for (value,) in study.execute("select value from trial_values order by value")]
+            query = "select count(distinct param_value) from trial_params where param_name = 'optimizer.eta'"
+            ((n_suggested,),) = study.execute(query)
+        assert values == sorted(float(row["objective"]) for row in table(tmp_path / "sweep"))
+        assert n_suggested == len(values) == 2
+
+    def test_a_wrong_objective_is_refused_before_any_job(self, eprop_run, tmp_path):
+        ended = eprop_run("-m", *SEARCH, "objective=val_los", "hydra.sweep.dir=sweep")
+        assert (ended.returncode, ended.stdout) == (2, "")
+        choices = "loss, best_loss, recall_error, val_loss, val_error, test_loss, test_error"
+        assert ended.stderr == f"eprop-run: objective=val_los: must be one of {choices}\n"
+        assert not list(tmp_path.iterdir())
+
+    def test_a_search_in_which_no_job_returns_an_objective(self, eprop_run):
+        broken = ("optimizer=gradient_descent", "optimizer.eta=1e300", "optimizer.Wmin=-1e308", "optimizer.Wmax=1e308")
+        ended = eprop_run("-m", *SEARCH, *broken, "task.n_iter=2", "hydra.sweeper.n_trials=1", "hydra.sweep.dir=sweep")
+        assert ended.returncode == 1
+        told = [line for line in ended.stderr.splitlines() if line.startswith("eprop-run")]
+        assert told == ["eprop-run: the search has no result: none of its jobs returned an objective"]
+        assert "Traceback" not in ended.stderr
+        assert ended.stdout.splitlines()[-1] == "Go on with the search: eprop-run resume=sweep"
+
+
+class TestRefused:
+    """Before any job begins, with one line and nothing left behind."""
+
+    @pytest.mark.parametrize(
+        ("argument", "message"),
+        [
+            ("seed=-1,-2", "seed=-1: must be from 0 to 4294967295"),
+            ("task.n_itr=1,2", "Could not override 'task.n_itr'. Did you mean task.n_iter?"),
+            ("hydra.sweep.subdir=a", "hydra.sweep.subdir=a: cannot be set: jobs are named after their overrides"),
+        ],
+    )
+    def test_what_is_wrong_with_every_job(self, eprop_run, tmp_path, argument, message):
+        ended = eprop_run("-m", *QUICK, argument, "hydra.sweep.dir=sweep")
+        assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"eprop-run: {message}\n")
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("run.json", "is the directory of a run; choose another"),
+            ("thesis.tex", "holds files, but no multirun's; choose another"),
+        ],
+    )
+    def test_a_directory_of_something_else(self, eprop_run, tmp_path, name, message):
+        (tmp_path / "sweep").mkdir()
+        (tmp_path / "sweep" / name).write_text("{}")
+        ended = eprop_run("-m", *QUICK, "seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
+        assert ended.returncode == 2
+        assert ended.stderr == f"eprop-run: hydra.sweep.dir={tmp_path}/sweep: {message}\n"
+        assert [path.name for path in (tmp_path / "sweep").iterdir()] == [name]
+
+
+def test_more_jobs_than_cores_are_warned_of(eprop_run, tmp_path):
+    (tmp_path / "thesis.tex").write_text("all of it")  # ends it there
+    shape = ("task.n_batch=4", "training.n_workers=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3")
+    ended = eprop_run(
+        "-m", *QUICK, *shape, "seed=1,2,3,4", "hydra.sweep.dir=.", env=os.environ | {"LOKY_MAX_CPU_COUNT": "1"}
+    )
+    assert ended.stderr.splitlines()[0] == (
+        "eprop-run: warning: the jobs want 6 cores (3 at once x 2 workers (training.n_workers) x 1 threads "
+        "(kernel.local_num_threads)), but have 1; hydra/launcher=parallel counts them"
+    )
+
+
+@pytest.mark.slow
+def test_the_engine_is_compiled_once_before_the_jobs(eprop_run, tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "LOKY_MAX_CPU_COUNT": "2"}
+    ended = eprop_run("-m", *QUICK, "seed=1,2", "hydra/launcher=parallel", "hydra.sweep.dir=sweep", env=environment)
+    assert ended.returncode == 0
+    compiled = max(path.stat().st_mtime for path in (tmp_path / "cache").rglob("*.nbc"))
+    began = min((path / ".hydra" / "config.yaml").stat().st_mtime for path in (tmp_path / "sweep").glob("*seed*"))
+    assert compiled < began
