@@ -25,7 +25,6 @@ from eprop_cli.errors import ConfigError, UserError, reason
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
 BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException)
 MULTIRUN_OPTIONS = ("-m", "--multirun")
-NO_OBJECTIVE = "No trials are completed yet."  # Optuna's error
 MULTIRUN = "multirun"  # in Hydra's JobRuntime: where the multirun that has begun keeps its state
 
 
@@ -239,19 +238,16 @@ def _make(path: Path) -> bool:
 def _end_multirun(state: Path, problem: BaseException | None) -> int:
     """Tell what kept a multirun from coming to its end, and what became of its jobs; returns the exit status."""
     from eprop_cli.multirun import Multirun
-    from eprop_cli.overview import end
+    from eprop_cli.overview import end, why
 
     multirun = Multirun(state)
     if isinstance(problem, BAD_INPUTS) and not multirun.outcomes:
         multirun.undo()
         _refuse(problem)
     if isinstance(problem, Exception) and multirun.stopped is None:
-        if str(problem) == NO_OBJECTIVE:
-            what = "the search has no result: none of its jobs returned an objective"
-        else:
-            what = f"the multirun broke off: {type(problem).__name__}: {problem}"
-        print(f"eprop-run: {what}", file=sys.stderr)
-        if str(problem) != NO_OBJECTIVE and not isinstance(problem, BAD_INPUTS):
+        known = why(problem)
+        print(f"eprop-run: {known or f'the multirun broke off: {reason(problem)}'}", file=sys.stderr)
+        if known is None and not isinstance(problem, BAD_INPUTS):
             traceback.print_exception(problem)
     return end(multirun, problem)
 

@@ -149,6 +149,9 @@ def begin(config: DictConfig, stamp: str, check: Callable[[DictConfig], Config])
     given = [str(override) for override in hydra.overrides.hydra]
     subdir = dict(text.split("=", 1) for text in given if "=" in text).get("hydra.sweep.subdir")
     require(subdir is None, "hydra.sweep.subdir", subdir, "cannot be set: jobs are named after their overrides")
+    if str(hydra.launcher["_target_"]).endswith("SlurmLauncher"):
+        missing = "needs SLURM's srun, which is not on this machine; slurm_local tries the same without"
+        require(shutil.which("srun") is not None, "hydra/launcher", "slurm", missing)
     sweep = _read_sweep(config)
     first = _first_possible(config, sweep.jobs, check)
     if short := shortage(first, sweep.values, hydra.launcher, sweep.at_once):

@@ -49,12 +49,27 @@ def end(multirun: Multirun, problem: BaseException | None) -> int:
     return FAILURE if problem or bad or counts[NOT_STARTED] else 0
 
 
+def why(problem: Exception) -> str | None:
+    """What an error of a launcher or a search means, in one line; None for those that are not expected."""
+    if str(problem) == "No trials are completed yet.":  # Optuna's
+        return "the search has no result: none of its jobs returned an objective"
+    return {
+        "TerminatedWorkerError": "a process of the launcher was killed (out of memory?), and with it the others",
+        "UncompletedJobError": "a job of the cluster was killed (out of memory?); its log is in .submitit",
+    }.get(type(problem).__name__)
+
+
 def _settled(multirun: Multirun) -> list[Outcome]:
-    """What became of the jobs, also of those that could not say so; waits a while for those that are ending."""
-    until = time.monotonic() + GRACE
+    """What became of the jobs, also of those that could not say so.
+
+    Waits for those that run: a while where they are ending, else, as on a cluster, to their end.
+    """
+    until = math.inf
     while True:
         outcomes = [_seen(multirun.directory, outcome) for outcome in multirun.outcomes]
-        if time.monotonic() > until or not any(outcome.status == RUNNING for outcome in outcomes):
+        if multirun.plan.tied or multirun.stopped is not None:
+            until = min(until, time.monotonic() + GRACE)
+        if time.monotonic() >= until or not any(outcome.status == RUNNING for outcome in outcomes):
             return outcomes
         time.sleep(0.2)
 

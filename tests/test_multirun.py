@@ -265,11 +265,16 @@ class TestRefused:
         [
             ("seed=-1,-2", "seed=-1: must be from 0 to 4294967295"),
             ("task.n_itr=1,2", "Could not override 'task.n_itr'. Did you mean task.n_iter?"),
+            (
+                "hydra/launcher=slurm",
+                "hydra/launcher=slurm: needs SLURM's srun, which is not on this machine; slurm_local tries the same "
+                "without",
+            ),
             ("hydra.sweep.subdir=a", "hydra.sweep.subdir=a: cannot be set: jobs are named after their overrides"),
         ],
     )
     def test_what_is_wrong_with_every_job(self, eprop_run, tmp_path, argument, message):
-        ended = eprop_run("-m", *QUICK, argument, "hydra.sweep.dir=sweep")
+        ended = eprop_run("-m", *QUICK, argument, "hydra.sweep.dir=sweep", env=os.environ | {"PATH": ""})
         assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"eprop-run: {message}\n")
         assert not list(tmp_path.iterdir())
 
