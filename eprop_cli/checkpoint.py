@@ -41,8 +41,9 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     """Read a checkpoint; raises UserError if there is none or it is damaged."""
     path = directory / CHECKPOINT
     try:
-        file = np.load(path, allow_pickle=False)
-        checkpoint = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else {}
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            checkpoint = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else {}
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file, so there is nothing to resume from") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -58,7 +58,7 @@ class Ending:
 def run(config: Config, directory: Path) -> Ending:
     """Train as config says and leave everything in directory; whatever happens is told by the ending, not raised."""
     logging.raiseExceptions = False  # a full disk must not have the log add tracebacks to the terminal
-    checkpoint, rows, record = None, None, origin(to_dict(config))
+    checkpoint, rows, record, clock = None, None, origin(to_dict(config)), _Clock()
     if config.resume:
         checkpoint, earlier = load_checkpoint(directory), read_record(directory)
         if earlier["status"] == COMPLETED and (why := _why_done(checkpoint, config.task.n_iter)):
@@ -66,13 +66,13 @@ def run(config: Config, directory: Path) -> Ending:
             return Ending(COMPLETED, 0)
         rows = int(checkpoint["rows"])
         record |= {"start": earlier["start"], "resumed": [*earlier.get("resumed", []), record["start"]]}
+        record["seconds"] = clock.earlier = earlier.get("seconds") or {}
     with _interruptible() as interrupts:
         try:
             writer = RunWriter(directory, record, rows)
         except (OSError, UserError) as error:
             log.error("%s: nothing trained (%s)", FAILED, reason(error))
             return Ending(FAILED, 1, reason(error))
-        clock = _Clock()
         ending = _work(config, writer, clock, checkpoint, interrupts)
         seconds = clock.split()
         try:
@@ -91,16 +91,18 @@ def _why_done(checkpoint: Checkpoint, n_iter: int) -> str:
 
 
 class _Clock:
-    """Where the time goes, in seconds."""
+    """Where the time goes, in seconds; earlier: where it went before the run was resumed, unless it was killed then."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.build = self.simulate = 0.0
+        self.earlier: dict[str, float] = {}
 
     def split(self) -> dict[str, float]:
         """Seconds spent building the network, simulating, and on all else."""
         other = time.perf_counter() - self.began - self.build - self.simulate
-        return {"build": round(self.build, 3), "simulate": round(self.simulate, 3), "other": round(other, 3)}
+        seconds = {"build": self.build, "simulate": self.simulate, "other": other}
+        return {key: round(self.earlier.get(key, 0.0) + value, 3) for key, value in seconds.items()}
 
 
 class _Interrupts:

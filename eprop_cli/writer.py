@@ -90,7 +90,7 @@ class RunWriter:
             unfinished.unlink()
         write_whole(directory / RESERVE, lambda file: _discard(file.write(os.urandom(RESERVE_BYTES))))
         if keep_rows is not None:
-            self._metrics.truncate(_size(directory / METRICS, keep_rows + 1))
+            self._keep(keep_rows)
         if self._metrics.seek(0, os.SEEK_END) == 0:
             self._append(HEADER.strip())
         self.update(status=RUNNING)
@@ -148,6 +148,14 @@ class RunWriter:
         (self.directory / RESERVE).unlink(missing_ok=True)
         self.update(status=status, **record)
 
+    def _keep(self, n: int) -> None:
+        """Cut metrics.csv after its first n rows."""
+        _, *rows = lines = (self.directory / METRICS).read_bytes().splitlines(keepends=True)[: n + 1]
+        self._metrics.truncate(sum(map(len, lines)))
+        if rows:
+            iteration, phase, *numbers = rows[-1].decode().split(",")
+            self.last_row = Row(int(iteration), phase, *map(float, numbers))
+
     def _append(self, line: str) -> None:
         size, data = self._metrics.tell(), line.encode() + b"\n"
         try:
@@ -181,11 +189,6 @@ class WeightChanges:
         """All kept changes as one table; empty without any."""
         tables = list(self._tables.values())
         return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]} if tables else {}
-
-
-def _size(path: Path, n: int) -> int:
-    """Bytes in the first n lines of a file."""
-    return sum(map(len, path.read_bytes().splitlines(keepends=True)[:n]))
 
 
 def _discard(_: Any) -> None:

@@ -1,6 +1,7 @@
 """A run that was interrupted or killed and then resumed ends as one that was not."""
 
 import functools
+import json
 import os
 import shutil
 import signal
@@ -168,6 +169,32 @@ def test_the_record_keeps_the_first_start_and_lists_the_others(tmp_path, during)
     first, second = record["resumed"]
     assert start == record["start"] < first < second < record["stop"]
     assert record["error"] is None
+
+
+def test_seconds_add_up(tmp_path, during):
+    during(lambda: os.kill(os.getpid(), signal.SIGINT))
+    train(tmp_path, *COMPILED)
+    during(lambda: None)
+    (tmp_path / "run.json").write_text(
+        json.dumps(Run(tmp_path).record | {"seconds": {"build": 100.0, "simulate": 200.0}})
+    )
+    resume(tmp_path, *COMPILED)
+    seconds = Run(tmp_path).record["seconds"]
+    assert 100 <= seconds["build"] < 110
+    assert 200 < seconds["simulate"] < 210
+    assert seconds["other"] > 0
+
+
+def test_an_interruption_before_the_next_row_leaves_the_record_at_the_last(tmp_path, during, monkeypatch, caplog):
+    during(lambda: os.kill(os.getpid(), signal.SIGINT))
+    train(tmp_path, *COMPILED)
+    row = Run(tmp_path).record["last_row"]
+    assert row["iteration"] == ITERATION
+    monkeypatch.setattr("eprop_cli.run.make_trainer", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    caplog.set_level("INFO")
+    assert resume(tmp_path, *COMPILED).exit_status == 130
+    assert Run(tmp_path).record["last_row"] == row
+    assert caplog.messages[-3].startswith(f"INTERRUPTED: {ITERATION} iterations in ")
 
 
 def test_a_directory_named_like_a_partition_is_resumed(tmp_path, during):

@@ -137,6 +137,7 @@ class TestRunWriter:
         for unfinished in (".checkpoint.npz.77.part", "recordings/.weights.parquet.77.part"):
             (tmp_path / unfinished).write_text("half")
         again = RunWriter(tmp_path, {}, keep_rows=2)
+        assert again.last_row == row(2)
         assert lines(tmp_path) == [HEADER, *(f"{i},training,0.5,0.75,0.25,10.0,12.5,0.125" for i in (1, 2))]
         again.row(row(3))
         assert lines(tmp_path)[-1].startswith("3,")
