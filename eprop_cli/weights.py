@@ -20,7 +20,9 @@ def initial_weights(config: Config, rng: np.random.RandomState) -> Weights:
 
     Raises ConfigError if they do not fit the network, or lie outside the optimizer's bounds.
     """
-    weights, source = _drawn(config, rng), config.synapse.weights_from
+    source = config.synapse.weights_from
+    with np.errstate(over="ignore"):  # _check_finite tells
+        weights = draw_weights(config.synapse, config.task.n_in, n_rec(config.neuron), config.task.n_out, rng)
     if source is not None:
         trained = _load(source)
         for projection, drawn in weights.items():
@@ -58,17 +60,6 @@ def draw_weights(synapse: Synapse, n_in: int, n_rec: int, n_out: int, rng: np.ra
     }
     np.fill_diagonal(weights["rec_rec"], 0.0)  # no autapses
     return weights
-
-
-def _drawn(config: Config, rng: np.random.RandomState) -> Weights:
-    n_neurons = n_rec(config.neuron)
-    try:
-        with np.errstate(over="ignore"):  # _check_finite tells
-            return draw_weights(config.synapse, config.task.n_in, n_neurons, config.task.n_out, rng)
-    except MemoryError as error:
-        key = max(("n_reg", "n_ad"), key=lambda key: getattr(config.neuron, key))
-        constraint = f"makes {n_neurons} recurrent neurons, whose synapses do not fit into memory; lower it"
-        raise ConfigError(f"neuron.{key}", getattr(config.neuron, key), constraint) from error
 
 
 def _check_finite(synapse: Synapse, weights: Weights) -> None:

@@ -1,9 +1,11 @@
 """What the engines cannot compute, though each value by itself is in range."""
 
+import os
+
 import numpy as np
 
 from eprop_cli.config import Config
-from eprop_cli.derived import Timing, population_parameters
+from eprop_cli.derived import Timing, n_rec, population_parameters
 from eprop_cli.errors import require
 
 
@@ -12,12 +14,26 @@ def check_limits(config: Config) -> None:
     if config.engine.name == "compiled":
         backend, constraint = config.training.backend, "must be loky with engine=compiled, whose workers are threads"
         require(backend == "loky", "training.backend", backend, constraint)
+    _check_memory(config)
     # Signals of a shorter sequence are still on their way through the network when the next but one begins.
     sequence, least = config.task.sequence_steps, Timing.of(config.task, config.kernel).lead
     require(sequence >= least, "task.sequence_steps", sequence, f"must be at least {least}; make the sequence longer")
     for population in ("reg", "ad"):
         if getattr(config.neuron, f"n_{population}"):
             _check_start(config, population)
+
+
+def _check_memory(config: Config) -> None:
+    """Refuse what does not even fit into memory as plain arrays: the system would kill the run, or others."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    task, n = config.task, n_rec(config.neuron)
+    key = max(("n_reg", "n_ad"), key=lambda key: getattr(config.neuron, key))
+    constraint = f"must be lower: weights of {n} recurrent neurons with {task.n_in} inputs do not fit into memory"
+    require(8 * n * (n + task.n_in) < memory, f"neuron.{key}", getattr(config.neuron, key), constraint)
+    shape = f"{task.sequence_steps} steps of {task.n_in} inputs"
+    constraint = f"must be lower: that many sequences of {shape} do not fit into memory"
+    n_bytes = task.n_batch * task.sequence_steps * task.n_in
+    require(n_bytes < memory, "task.n_batch", task.n_batch, constraint)
 
 
 def _check_start(config: Config, population: str) -> None:
