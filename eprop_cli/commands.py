@@ -322,10 +322,10 @@ def _check_names(option: str, names: Sequence[str] | None) -> None:
 
 
 def _check_dpi(dpi: int | None) -> None:
-    from eprop_cli.config import MOST_DPI
+    from eprop_cli.config import LEAST_DPI, MOST_DPI
 
-    if dpi is not None and dpi > MOST_DPI:
-        raise UserError(f"--dpi {dpi}: must be at most {MOST_DPI}")
+    if dpi is not None and not LEAST_DPI <= dpi <= MOST_DPI:
+        raise UserError(f"--dpi {dpi}: must be from {LEAST_DPI} to {MOST_DPI}")
 
 
 def _make(directory: Path) -> None:

@@ -25,7 +25,7 @@ FORMATS = ("png", "pdf", "svg")
 TIC = 0.001  # ms, NEST's finest time step
 MOST = 1e9  # largest parameter of a neuron; far beyond, NEST and the compiled kernels overflow differently
 MOST_COUNT = 2**31 - 1
-MOST_DPI = 1200  # a figure of more takes gigabytes of memory
+LEAST_DPI, MOST_DPI = 10, 1200  # letters of less vanish, a figure of more takes gigabytes of memory
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list, as in [a, b]"}
 
 
@@ -296,7 +296,8 @@ class Plots:
             _check_choice("plots.figures", name, FIGURES)
         for name in self.formats:
             _check_choice("plots.formats", name, FORMATS)
-        require(1 <= self.dpi <= MOST_DPI, "plots.dpi", self.dpi, f"must be from 1 to {MOST_DPI}")
+        allowed = LEAST_DPI <= self.dpi <= MOST_DPI
+        require(allowed, "plots.dpi", self.dpi, f"must be from {LEAST_DPI} to {MOST_DPI}")
 
 
 @dataclass
