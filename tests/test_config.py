@@ -99,16 +99,14 @@ def test_there_are_files_of_every_group():
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_holds_only_what_differs(name):
     file = OmegaConf.load(conf_dir() / "experiment" / f"{name}.yaml")
-    defaults = [
-        f"{key.removeprefix('override /')}={value}"
-        for entry in file.pop("defaults", [])
-        for key, value in entry.items()
-    ]
+    entries = [{"experiment": entry} if isinstance(entry, str) else entry for entry in file.pop("defaults", [])]
+    defaults = [f"{key.removeprefix('override /')}={value}" for entry in entries for key, value in entry.items()]
     without, experiment = flatten(OmegaConf.to_container(compose(*defaults))), flatten(OmegaConf.to_container(file))
     same = [key for key, value in experiment.items() if without[key] == value]
     assert not same
     groups = OmegaConf.to_container(compose())
-    assert not [default for default in defaults if groups[default.split("=")[0]]["name"] == default.split("=")[1]]
+    changed = [default.split("=") for default in defaults if not default.startswith("experiment=")]
+    assert not [group for group, name in changed if groups[group]["name"] == name]
 
 
 def test_defaults_are_the_tutorials():
