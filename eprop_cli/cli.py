@@ -45,7 +45,7 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
 
 
 def main() -> None:
-    """Entry point of eprop-run."""
+    """What eprop-run does."""
     # Hydra would print its own errors and exit with 1; with this it raises them, for _refuse() to tell in one line.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     for name, resolver in RESOLVERS.items():

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from small import BARE, SMALL, compose
 
 from benchmarks.faults import processes, wait_until
+from eprop_cli import __main__
 from eprop_cli.cli import claim, with_earlier_arguments
 from eprop_cli.errors import ConfigError, UserError
 from eprop_cli.results import Run
@@ -154,6 +155,19 @@ def test_a_signal_ends_a_run_in_order(tmp_path, way, number):
     result, *closing = (tmp_path / "output").read_text().splitlines()[-3:]
     assert re.fullmatch(rf"INTERRUPTED: {n} iterations in .* \(interrupted by {number.name}\)", result)
     assert closing == ["Files: run", "Look further: eprop-plot run; eprop-compare ."]
+
+
+def test_ctrl_c_is_heeded_while_modules_are_imported(monkeypatch):
+    class Interrupted:
+        def find_spec(self, *_):
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "eprop_cli.cli")
+    monkeypatch.delattr("eprop_cli.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted()])
+    with pytest.raises(SystemExit) as ending:
+        __main__.main()
+    assert ending.value.code == 130
 
 
 def both(directory, *overrides):
