@@ -44,6 +44,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         with path.open("rb") as opened:
             file = np.load(opened, allow_pickle=False)
             checkpoint = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else {}
+        json.loads(str(checkpoint.get("config", "null")))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file, so there is nothing to resume from") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -102,6 +102,9 @@ class Doorkeeper(Callback):
             take(load(without_hydra(config)), Path(config.hydra.run.dir))
         except (UserError, OmegaConfBaseException) as error:
             _refuse(error)
+        except Exception:  # Hydra would warn of it and go on
+            traceback.print_exc()
+            sys.exit(FAILED)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Exit with one line unless at least one of the jobs can begin."""

@@ -176,6 +176,7 @@ def test_no_checkpoint(directory):
         (npy(np.zeros(3)), "not written by eprop-run"),
         (b"", "damaged (No data left in file)"),
         (b"rubbish", None),
+        (npz(config="{", rows=0, iteration=0, stopped=False), None),
         (npz(config=np.array([{}], dtype=object)), None),
     ],
 )

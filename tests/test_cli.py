@@ -17,7 +17,7 @@ from small import BARE, SMALL, compose
 
 from benchmarks.faults import processes, wait_until
 from eprop_cli import __main__
-from eprop_cli.cli import claim, with_earlier_arguments
+from eprop_cli.cli import Doorkeeper, claim, with_earlier_arguments
 from eprop_cli.errors import ConfigError, UserError
 from eprop_cli.results import Run
 
@@ -168,6 +168,15 @@ def test_ctrl_c_is_heeded_while_modules_are_imported(monkeypatch):
     with pytest.raises(SystemExit) as ending:
         __main__.main()
     assert ending.value.code == 130
+
+
+def test_an_error_before_the_run_ends_it(monkeypatch, capsys):
+    """Hydra would warn of it and begin the run."""
+    monkeypatch.setattr("eprop_cli.cli.check", lambda _: 1 / 0)
+    with pytest.raises(SystemExit) as ending:
+        Doorkeeper("stamp").on_run_start(compose())
+    assert ending.value.code == 1
+    assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
 
 
 def both(directory, *overrides):
