@@ -64,16 +64,16 @@ class TestAWorkerThatIsKilled:
         assert faults.differences(undisturbed, tmp_path / "run") == []
 
     def test_time_and_again_ends_the_run(self, undisturbed, tmp_path, monkeypatch, watchers):
-        few = "training.max_retries=1"
+        few = ("training.n_workers=1", "training.max_retries=1")
         watchers.append(lambda row: monkeypatch.setattr(nest, "simulate_share", die) if row.iteration == 2 else None)
-        ending = run(config(*NEST, few), tmp_path)
+        ending = run(config(*NEST, *few), tmp_path)
         assert ending == Ending("FAILED", 1, "a worker died 2 times in one iteration; out of memory?")
         assert Run(tmp_path).status == "FAILED"
         assert Run(tmp_path).metrics["iteration"].tolist() == [1, 2]
         watchers.clear()
         monkeypatch.setattr(nest, "simulate_share", simulate_share)
         monkeypatch.setattr(nest, "Workers", Here)
-        assert resume(tmp_path, *NEST, few) == Ending("COMPLETED", 0)
+        assert resume(tmp_path, *NEST, *few) == Ending("COMPLETED", 0)
         assert faults.differences(undisturbed, tmp_path) == []
 
 
