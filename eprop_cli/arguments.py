@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from eprop_cli.config import conf_dir, explain, flatten
 from eprop_cli.errors import ConfigError, UserError
@@ -63,8 +63,8 @@ def one_line(error: Exception) -> str:
         return f"{override}: {str(cause).splitlines()[0]}"
     for noise in ("\nTo append to your config", "\nConfig search path"):  # the schema takes no further keys
         message = message.split(noise)[0]
-    key = getattr(cause, "full_key", None)
-    return " ".join(message.split()).rstrip(".") + (_nearest(key, _known_keys()) if key else "")
+    unknown = cause.full_key if isinstance(cause, ConfigKeyError | ConfigAttributeError) else None
+    return " ".join(message.split()).rstrip(".") + (_nearest(unknown, _known_keys()) if unknown else "")
 
 
 def _how_wrong(error: OverrideParseException) -> str:

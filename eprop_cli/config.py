@@ -425,7 +425,7 @@ def explain(error: OmegaConfBaseException) -> str:
     """OmegaConf's error as one line that begins with the key."""
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, ValidationError) and (kind := _wanted(error)):
-        value = OmegaConf.to_container(error.value) if OmegaConf.is_config(error.value) else error.value
+        (value,) = OmegaConf.to_container(OmegaConf.create([error.value]))  # it may be a node of OmegaConf's
         return str(ConfigError(str(error.full_key), value, f"must be {kind}"))
     if isinstance(error, MissingMandatoryValue) or message.startswith("Missing key"):
         message = "is missing"
