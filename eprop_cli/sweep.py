@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,6 +212,11 @@ def _groups(opened: Sequence[Opened], keys: Sequence[str]) -> list[Group]:
     return sorted(groups.values(), key=lambda group: tuple(map(_order, group.values)))
 
 
+def _rounded(value: Any) -> str:
+    """A config value as on the command line, with few digits."""
+    return format(value, ".4g") if isinstance(value, float) else spelling(value)
+
+
 def _order(value: Any) -> tuple[bool, float, str]:
     """Sort key of config values: numbers by size, before everything else."""
     number = isinstance(value, int | float)
@@ -229,13 +234,14 @@ def _labels(groups: Sequence[Group], keys: Sequence[str]) -> list[str]:
     """What tells the groups from each other: their values, or where those would fill the figure, their directories."""
     names, units = short_names(keys), _units(keys)
     ends = [f" {units[key]}" if key in units else "" for key in keys]
-    labels = [
-        ", ".join(
-            f"{names[key]}={spelling(value)[:MAX_VALUE]}{end}"
-            for key, value, end in zip(keys, group.values, ends, strict=True)
-        )
-        for group in groups
-    ]
+
+    def label(group: Group, spell: Callable[[Any], str]) -> str:
+        values = [spell(value)[:MAX_VALUE] for value in group.values]
+        return ", ".join(f"{names[key]}={value}{end}" for key, value, end in zip(keys, values, ends, strict=True))
+
+    labels = [label(group, _rounded) for group in groups]
+    if len(set(labels)) < len(labels):
+        labels = [label(group, spelling) for group in groups]
     if max(map(len, labels), default=0) > MAX_LABEL:
         _, labels = places([group.members[0].run for group in groups])
     counts = [f" ({len(group.members)} runs)" if len(group.members) > 1 else "" for group in groups]
@@ -285,9 +291,12 @@ def _draw_grid(ax: "Axes", groups: Sequence[Group], keys: Sequence[str]) -> None
             ax.text(column, row, f"{loss:.3g}", ha="center", va="center", color=colour, fontsize="small")
     names, units = short_names(keys), _units(keys)
     labels = [f"{names[key]} ({units[key]})" if key in units else names[key] for key in keys]
-    below = [text[:MAX_VALUE] for *_, text in columns]
+    beside, below = (
+        [(text if no_number else _rounded(number))[:MAX_VALUE] for no_number, number, text in side]
+        for side in (rows, columns)
+    )
     upright = sum(map(len, below)) > MAX_TICKS
-    ax.set_yticks(range(len(rows)), [text[:MAX_VALUE] for *_, text in rows])
+    ax.set_yticks(range(len(rows)), beside)
     ax.set_xticks(range(len(columns)), below, rotation="vertical" if upright else "horizontal")
     ax.set_ylabel(labels[0])
     ax.set_xlabel(labels[1])

@@ -143,6 +143,13 @@ class TestFigure:
             "n_batch=4, eta=0.02 (2 runs)",
         ]
 
+    @pytest.mark.parametrize(
+        ("etas", "expected"),
+        [((0.123456789, 2.0), ["eta=0.1235", "eta=2"]), ((0.123451, 0.123452), ["eta=0.123451", "eta=0.123452"])],
+    )
+    def test_values_are_rounded_where_that_leaves_them_apart(self, tmp_path, etas, expected):
+        assert legend(sweep_figure([one(tmp_path, f"optimizer.eta={eta}", name=str(eta)) for eta in etas])) == expected
+
     def test_two_keys_give_a_heat_map(self, sweep):
         *_, heat_map, _ = all_axes(sweep_figure(sweep))
         expected = [[10 * eta + 0.1 * n_batch + 0.3 - 0.03 for eta in (0.005, 0.02)] for n_batch in (2, 4)]
@@ -162,7 +169,7 @@ class TestFigure:
         figure = sweep_figure(runs)
         heat_map = all_axes(figure)[-2]
         assert [heat_map.get_ylabel(), heat_map.get_xlabel()] == ["f_target (spikes/s)", "adapt_tau (ms)"]
-        assert legend(figure)[0] == "f_target=5.0 spikes/s, adapt_tau=500.0 ms"
+        assert legend(figure)[0] == "f_target=5 spikes/s, adapt_tau=500 ms"
 
     def test_values_below_a_heat_map_do_not_overlap(self, tmp_path):
         etas = [round(0.001 * (1 + number), 3) for number in range(8)]
