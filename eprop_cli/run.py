@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from eprop_cli import __version__
@@ -79,7 +80,7 @@ def run(config: Config, directory: Path) -> Ending:
             writer.finish(ending.status, stop=_now(), error=ending.error, seconds=seconds)
         except OSError as error:
             ending = Ending(FAILED, 1, reason(error))
-        _tell(ending, directory, writer.last_row, sum(seconds.values()))
+        _tell(ending, directory, writer.last_rows, sum(seconds.values()))
     return ending
 
 
@@ -228,17 +229,20 @@ def _draw(config: Config, directory: Path) -> None:
         draw_run(Run(directory), config.plots.figures, config.plots.formats, config.plots.dpi, directory / "figures")
 
 
-def _tell(ending: Ending, directory: Path, last_row: Row | None, seconds: float) -> None:
+def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], seconds: float) -> None:
     """The last lines on the terminal: result, files, what next."""
     shown = Path(directory)
     cwd = Path.cwd()
     if shown.is_relative_to(cwd):
         shown = shown.relative_to(cwd)
     result = "nothing trained"
-    if last_row is not None:
-        result = f"{last_row.iteration} iterations in {seconds:.1f} s, {last_row.phase} loss {last_row.loss:.4f}"
-        if last_row.recall_error == last_row.recall_error:
-            result += f", recall error {last_row.recall_error:.3f}"
+    if last_rows:
+        loss, error = (fmean(getattr(row, name) for row in last_rows) for name in ("loss", "recall_error"))
+        result = f"{last_rows[-1].iteration} iterations in {seconds:.1f} s, {last_rows[-1].phase} loss {loss:.4f}"
+        if error == error:
+            result += f", recall error {error:.3f}"
+        if len(last_rows) > 1:
+            result += f" (means of {len(last_rows)} batches)"
     log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")
     log.info("Files: %s", shown)
     log.info(

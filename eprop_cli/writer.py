@@ -80,7 +80,7 @@ class RunWriter:
         record: what run.json says of the run besides its progress. Raises UserError if another process is at it.
         """
         self.directory = directory
-        self.last_row: Row | None = None
+        self.last_rows: list[Row] = []  # the last batches that were of one phase and of the same weights
         self._record = dict(record)
         self._changes = WeightChanges()
         self._metrics = (directory / METRICS).open("ab", buffering=0)
@@ -95,6 +95,11 @@ class RunWriter:
             self._append(HEADER.strip())
         self.update(status=RUNNING)
 
+    @property
+    def last_row(self) -> Row | None:
+        """The row written last; None before the first."""
+        return self.last_rows[-1] if self.last_rows else None
+
     def update(self, **record: Any) -> None:
         """Change entries of run.json."""
         self._record |= record | {"last_row": asdict(self.last_row) if self.last_row else None}
@@ -103,7 +108,9 @@ class RunWriter:
     def row(self, row: Row) -> None:
         """Append a line to metrics.csv."""
         self._append(",".join(str(value) for value in asdict(row).values()))
-        self.last_row = row
+        last = self.last_row
+        same = last is not None and (last.iteration, last.phase) == (row.iteration, row.phase)
+        self.last_rows = [*self.last_rows, row] if same else [row]
 
     def recording(self, iteration: int, recording: Recording, batch: Batch, resolution: float) -> None:
         """Write the recording of an iteration, and the windows that its figures shade (start, stop in ms)."""
@@ -154,7 +161,7 @@ class RunWriter:
         self._metrics.truncate(sum(map(len, lines)))
         if rows:
             iteration, phase, *numbers = rows[-1].decode().split(",")
-            self.last_row = Row(int(iteration), phase, *map(float, numbers))
+            self.last_rows = [Row(int(iteration), phase, *map(float, numbers))]
 
     def _append(self, line: str) -> None:
         size, data = self._metrics.tell(), line.encode() + b"\n"

@@ -183,3 +183,11 @@ def test_what_is_printed_can_be_pasted_into_a_shell(tmp_path, caplog, monkeypatc
         "Files: my runs/first",
         "Look further: eprop-plot 'my runs/first'; eprop-compare 'my runs'",
     ]
+
+
+def test_the_result_is_the_mean_over_the_test(tmp_path, caplog):
+    caplog.set_level("INFO")
+    run(config(*SMALL, *BARE, *PARALLEL, "training.n_iter_test=3"), tmp_path)
+    test = Run(tmp_path).metrics.query("phase == 'test'")
+    loss, error = test["loss"].mean(), test["recall_error"].mean()
+    assert f"test loss {loss:.4f}, recall error {error:.3f} (means of 3 batches)" in caplog.messages[-3]

@@ -1,6 +1,7 @@
 import errno
 import os
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,16 @@ class TestRunWriter:
         record = Run(tmp_path).record
         assert (record["status"], record["error"], record["seconds"]) == ("COMPLETED", None, {"build": 1.0})
         assert (record["last_row"]["iteration"], record["last_row"]["loss"]) == (1, 0.5)
+
+    def test_batches_of_the_same_weights_are_remembered_together(self, tmp_path):
+        written = RunWriter(tmp_path, {})
+        rows = [row(1), row(2), *(replace(row(2), phase="test", loss=loss) for loss in (0.25, 0.75))]
+        remembered = []
+        for each in rows:
+            written.row(each)
+            remembered.append(written.last_rows)
+        assert remembered == [rows[:1], rows[1:2], rows[2:3], rows[2:]]
+        assert written.last_row == rows[-1]
 
     def test_a_line_that_does_not_fit_is_taken_back(self, tmp_path):
         written = RunWriter(tmp_path, {})
