@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from eprop_cli.errors import ConfigError, UserError, require
@@ -425,7 +425,7 @@ def explain(error: OmegaConfBaseException) -> str:
     """OmegaConf's error as one line that begins with the key."""
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, ValidationError) and (kind := _wanted(error)):
-        (value,) = OmegaConf.to_container(OmegaConf.create([error.value]))  # it may be a node of OmegaConf's
+        value = error.value._value() if isinstance(error.value, Node) else error.value
         return str(ConfigError(str(error.full_key), value, f"must be {kind}"))
     if isinstance(error, MissingMandatoryValue) or message.startswith("Missing key"):
         message = "is missing"
