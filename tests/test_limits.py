@@ -31,7 +31,11 @@ def steps(n):
         (steps(4), "task.sequence_steps=4: must be at least 5; make the sequence longer"),
         (["neuron.rec.V_m=0.7"], f"neuron.reg.V_m=0.7: {FIRST_STEP}"),
         (["neuron.ad.V_m=0.7", *PARALLEL], f"neuron.ad.V_m=0.7: {FIRST_STEP}"),
-        (["neuron.ad.adaptation=-200", *COMPILED], f"neuron.ad.V_m=0.0: {FIRST_STEP}"),
+        (
+            ["neuron.ad.adaptation=-200", *COMPILED],
+            "neuron.ad.adaptation=-200.0: must not make neurons fire in the first step; raise it",
+        ),
+        (["neuron.reg.E_L=1e9"], f"neuron.reg.E_L=1000000000.0: {FIRST_STEP}"),
         (["neuron.ad.I_e=0.65"], f"neuron.ad.I_e=0.65: {FIRST_STEP}"),
         (["neuron.rec.I_e=0.65", *PARALLEL], f"neuron.reg.I_e=0.65: {EACH_FIRST_STEP}"),
         (["neuron.ad.I_e=0.65", *COMPILED], f"neuron.ad.I_e=0.65: {EACH_FIRST_STEP}"),

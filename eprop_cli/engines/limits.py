@@ -54,9 +54,11 @@ def _check_start(config: Config, population: str) -> None:
         constraint = "must not make neurons fire in the first step of a sequence; lower it, or raise V_th"
         require(quiet, f"{key}.I_e", values["I_e"], constraint)
     v = drive + alpha * (values["V_m"] - e_l)
+    cause = "E_L" if threshold <= 0 else "V_m" if quiet else "I_e"
     if population == "ad":
         adaptation = np.exp(-dt / np.asarray(values["adapt_tau"])) * values["adaptation"]
+        cause = "adaptation" if bool(np.all(v < threshold)) else cause
         threshold = threshold + np.asarray(values["adapt_beta"]) * adaptation
-    cause = "V_m" if quiet else "I_e"
-    constraint = "must not make neurons fire in the first step; lower it, or raise V_th"
+    remedy = "raise it" if cause == "adaptation" else "lower it, or raise V_th"
+    constraint = f"must not make neurons fire in the first step; {remedy}"
     require(bool(np.all(v < threshold)), f"{key}.{cause}", values[cause], constraint)
