@@ -242,7 +242,8 @@ def test_a_value(refuse, override):
     [
         (["task.n_input_symbols=7"], "task.n_in=40: must be a multiple of n_input_symbols (7)"),
         (["task.n_batch=2000000000", "task.n_cues=1", "task.steps.cue=1000000000"],
-         "task.n_batch=2000000000: must be lower: that many sequences of 1000001250 steps of 40 inputs do not fit into memory"),
+         "task.n_batch=2000000000: must be lower: that many sequences of 1000001250 steps of 40 inputs do not fit into "
+         "memory"),
         (["neuron.n_reg=0", "neuron.n_ad=0"], "neuron.n_reg=0: n_reg and n_ad must not both be 0"),
         (["kernel.resolution=0.3"], "neuron.reg.t_ref=5.0: must be a multiple of kernel.resolution (0.3 ms)"),
         (
