@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, config
 
+from eprop_cli.errors import TrainingError
 from eprop_cli.training.continuous import Continuous
 
 pytestmark = pytest.mark.nest
@@ -67,3 +68,10 @@ def test_a_learning_rate_of_zero_changes_nothing():
     weights = trainer.weights()
     for projection, initial in trainer.initial.items():
         np.testing.assert_array_equal(weights[projection], initial, err_msg=projection)
+
+
+def test_a_weight_that_became_nan_fails_the_run_though_its_losses_are_finite():
+    records = Continuous(config(*SMALL, *BARE, "neuron.rec.gamma=1e9", "task.n_iter=1")).records()
+    assert np.isfinite(next(records).row.loss)
+    with pytest.raises(TrainingError, match=r"^a weight of in_rec became infinite or NaN$"):
+        next(records)

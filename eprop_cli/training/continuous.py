@@ -12,6 +12,7 @@ import numpy as np
 from eprop_cli.config import PROJECTIONS, Config, InitialMoments
 from eprop_cli.derived import optimizer_parameters
 from eprop_cli.engines.base import Table, Weights
+from eprop_cli.errors import TrainingError
 from eprop_cli.network import (
     EPROP_SYNAPSE,
     Network,
@@ -42,6 +43,7 @@ class Continuous:
         without_eta = {key: value for key, value in self._optimizer.items() if key != "eta"}
         self._network = build_network(self._nest, config, self.initial, without_eta)
         self._set_initial_moments(config.synapse.init_optimizer)
+        self._final: Weights | None = None
         self.simulating = 0.0
 
     def records(self) -> Iterator[Record]:
@@ -66,13 +68,17 @@ class Continuous:
         self._simulate(timing.lead)
         if pending is not None:  # there was at least one batch
             yield self._finish(book, *pending)
+        self._final = self.weights()
+        for projection in PROJECTIONS:  # once is enough: a weight that is NaN stays so, and makes its neuron silent
+            if not np.isfinite(self._final[projection]).all():
+                raise TrainingError(f"a weight of {projection} became infinite or NaN")
 
     def commit(self) -> None:
         """A simulation under way cannot be saved: NEST does not give its synapses' traces and optimizer state out."""
 
     def weights(self) -> Weights:
         """Weights as the synapses hold them; one that has not transmitted since its last batch lags behind."""
-        return read_weights(self._nest, self._network, self.initial)
+        return self._final or read_weights(self._nest, self._network, self.initial)
 
     def close(self) -> None:
         """Nothing to give back."""
