@@ -25,7 +25,10 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
     parser: Any = get_args_parser()
     parser.error = refuse
-    check_overrides(parser.parse_args(arguments).overrides)
+    parsed = parser.parse_args(arguments)
+    if parsed.experimental_rerun is not None:
+        raise UserError(f"--experimental-rerun {parsed.experimental_rerun}: is Hydra's; use resume=RUN_DIR")
+    check_overrides(parsed.overrides)
 
 
 def check_overrides(overrides: Iterable[str]) -> None:
@@ -41,9 +44,8 @@ def check_overrides(overrides: Iterable[str]) -> None:
 
 
 def _is_choice(override: Override) -> bool:
-    optional = override.key_or_group == "experiment" and override.value() is None
     named = isinstance(override.value(), str | list | dict)  # a dictionary sets the group's keys
-    return override.is_delete() or override.is_sweep_override() or optional or named
+    return override.is_delete() or override.is_sweep_override() or named
 
 
 def one_line(error: Exception) -> str:

@@ -226,6 +226,7 @@ VALUES = {
     # names of files in conf/
     "experiment=smok": f"must be one of {EXPERIMENTS}. Did you mean smoke?",
     "experiment=nosuch": f"must be one of {EXPERIMENTS}",
+    "experiment=null": f"must be one of {EXPERIMENTS}",
     "task=navigation": "must be one of evidence_accumulation",
     "task=null": "must be one of evidence_accumulation",
     "optimizer=5": "must be one of adam, gradient_descent",
@@ -329,6 +330,7 @@ def test_values_that_do_not_fit_together(refuse, overrides, line):
         (["seed=range(1,3)"], "Sweep parameters 'seed=range(1,3)' requires --multirun"),
         (["--colour"], f"unrecognized arguments: --colour; {OPTIONS}"),
         (["-x", "seed=1"], f"unrecognized arguments: -x; {OPTIONS}"),
+        (["--experimental-rerun", "file"], "--experimental-rerun file: is Hydra's; use resume=RUN_DIR"),
         (["--cfg"], f"argument --cfg/-c: expected one argument; {OPTIONS}"),
         (["--config-dir", "nowhere"], "Additional config directory 'HERE/nowhere' not found"),
         (["-m", "seed="], "seed=: must be a whole number"),

@@ -71,7 +71,8 @@ def test_a_learning_rate_of_zero_changes_nothing():
 
 
 def test_a_weight_that_became_nan_fails_the_run_though_its_losses_are_finite():
-    records = Continuous(config(*SMALL, *BARE, "neuron.rec.gamma=1e9", "task.n_iter=1")).records()
+    settings = config("experiment=smoke", *BARE, "neuron.ad.gamma=1e9", "task.n_iter=1")
+    records = Continuous(settings).records()
     assert np.isfinite(next(records).row.loss)
     with pytest.raises(TrainingError, match=r"^a weight of in_rec became infinite or NaN$"):
         next(records)
