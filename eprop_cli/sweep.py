@@ -244,8 +244,11 @@ def _labels(groups: Sequence[Group], keys: Sequence[str]) -> list[str]:
         labels = [label(group, spelling) for group in groups]
     if max(map(len, labels), default=0) > MAX_LABEL:
         _, labels = places([group.members[0].run for group in groups])
-    counts = [f" ({len(group.members)} runs)" if len(group.members) > 1 else "" for group in groups]
-    return [(label + count).strip() for label, count in zip(labels, counts, strict=True)]
+    for index, group in enumerate(groups):
+        if len(group.members) > 1:
+            count = f"{len(group.members)} runs"
+            labels[index] = f"{labels[index]} ({count})" if labels[index] else count
+    return labels
 
 
 def _draw_curves(ax: "Axes", groups: Sequence[Group], column: str) -> None:

@@ -142,6 +142,8 @@ class TestFigure:
             "n_batch=4, eta=0.005 (2 runs)",
             "n_batch=4, eta=0.02 (2 runs)",
         ]
+        same = [run for run in sweep if run.config["task"]["n_batch"] == 2 and run.config["optimizer"]["eta"] == 0.02]
+        assert legend(sweep_figure(same)) == ["2 runs"]
 
     @pytest.mark.parametrize(
         ("etas", "expected"),
