@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 # Jobs of a second, and of a few: long enough to be stopped half-way.
 QUICK = ("experiment=smoke", "plots=none", "recording=none", "training=data_parallel", "engine=compiled")
-LONG = (*QUICK, "task.n_iter=800", "training.n_iter_test=0", "training.checkpoint_every=20")
+LONG = (*QUICK, "task.n_iter=1200", "training.n_iter_test=0", "training.checkpoint_every=20")
 SEARCH = (*QUICK, "hydra/sweeper=eprop_optuna", "task.n_iter=1", "task.n_batch=2", "training.n_iter_test=1")
 LAUNCHERS = ("basic", "parallel", "slurm_local")
 
