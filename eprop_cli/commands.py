@@ -97,15 +97,15 @@ def _redraw(run: Run, into: Path, options: argparse.Namespace) -> int:
     chosen = run.config["plots"]
     formats = options.formats or chosen["formats"] or FORMATS[:1]
     _make(into)
-    status = 0
+    problems = []
     for name in options.figures or chosen["figures"] or FIGURES:
         try:
             paths = draw_run(run, [name], formats, options.dpi or chosen["dpi"], into)
         except UserError as error:
-            status = _complain("eprop-plot", error)
+            problems.append(str(error))
             continue
         print("\n".join(map(str, paths)) if paths else f"{run.directory}: {name}: not drawn, it has no data for it")
-    return status
+    return _complain_once(problems)
 
 
 def _destinations(runs: Sequence[Run], output: Path | None) -> list[Path]:
@@ -121,18 +121,18 @@ def _destinations(runs: Sequence[Run], output: Path | None) -> list[Path]:
 
 def _list(run: Run) -> int:
     """Print what there is of a run."""
-    status = 0
+    problems = []
     print(run.directory)
     for title, describe in {"run": _about, "batches": _batches, "recorded": _recorded, "figures": _figures}.items():
         try:
             print(f"  {title:<10}{describe(run)}")
         except UserError as error:
-            status = _complain("eprop-plot", error)
+            problems.append(str(error))
     print("  files")
     files = sorted(path for path in run.directory.rglob("*") if path.is_file())
     for path in files:
         print(f"  {_size(path.stat().st_size):>10}  {path.relative_to(run.directory)}")
-    return status
+    return _complain_once(problems)
 
 
 def _about(run: Run) -> str:
@@ -296,6 +296,11 @@ def leave(prog: str, act: Callable[[], int]) -> NoReturn:
 def _complain(prog: str, problem: object) -> int:
     print(f"{prog}: {problem}", file=sys.stderr)
     return BAD_INPUT
+
+
+def _complain_once(problems: Sequence[str]) -> int:
+    """Tell each problem of a run once, however many figures or lines it spoils; returns the exit status."""
+    return max((_complain("eprop-plot", problem) for problem in dict.fromkeys(problems)), default=0)
 
 
 def _names(text: str) -> list[str]:

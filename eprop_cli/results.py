@@ -33,6 +33,8 @@ CONFIG, OVERRIDES, FIGURES = ".hydra/config.yaml", ".hydra/overrides.yaml", "fig
 ITERATION = "iteration_"
 TABLES = ("spikes", "reg", "ad", "out", "windows")  # of a recorded iteration
 
+NEEDED_GROUPS = ("task", "neuron", "recording", "kernel", "plots")  # of the config, to list and draw a run
+
 Iteration = int | Literal["first", "last"]  # a recorded iteration: its number, or the first or last recorded
 
 
@@ -75,6 +77,8 @@ class Run:
             record = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(record, dict) or not isinstance(record.get("status"), str):
                 raise ValueError("it does not say what became of the run")
+            if not all(isinstance(record.get(key) or {}, dict) for key in ("seconds", "last_row")):
+                raise ValueError("its seconds and last_row are not those of a run")
         return record
 
     @property
@@ -93,6 +97,8 @@ class Run:
         """The whole config with every reference resolved, nested as in conf/: config["task"]["n_iter"]."""
         with _reading(self.directory / RUN):
             config: dict[str, Any] = self.record["config"]
+            if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in NEEDED_GROUPS):
+                raise ValueError("its config is not that of a run")
         return config
 
     @property

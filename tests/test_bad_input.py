@@ -488,12 +488,28 @@ def test_looking_at_runs(refuse, here, written, program, arguments, line):
         ("run.json", "{", "is damaged: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         ("run.json", "[]", "is damaged: it does not say what became of the run"),
         ("run.json", "{}", "is damaged: it does not say what became of the run"),
+        ("run.json", '{"status": "COMPLETED"}', "is damaged: config is missing"),
+        ("run.json", '{"status": "COMPLETED", "config": {}}', "is damaged: its config is not that of a run"),
+        ("run.json", '{"status": "COMPLETED", "seconds": 5}',
+         "is damaged: its seconds and last_row are not those of a run"),
     ],
-)
+    ids=str,
+)  # fmt: skip
 def test_plotting_what_is_damaged(refuse, here, name, content, line, written):
     shutil.copytree(written, here / "run")
     (here / "run" / name).write_text(content)
     assert refuse("eprop-plot", "run") == f"run/{name}: {line}"
+
+
+def test_a_damaged_table_is_told_once_though_it_spoils_several_figures(here, written, monkeypatch, capsys):
+    shutil.copytree(written, here / "run")
+    (here / "run" / "metrics.csv").unlink()
+    monkeypatch.setattr(sys, "argv", ["eprop-plot", "run", "--output", "drawn"])
+    with pytest.raises(SystemExit) as ending:
+        commands.plot()
+    line = "eprop-plot: run/metrics.csv: is missing: it belongs to every run\n"
+    assert (ending.value.code, capsys.readouterr().err) == (2, line)
+    assert {path.name for path in (here / "drawn").iterdir()} >= {"weight_matrices.png"}
 
 
 # As users start them: another process, nothing of the tests around.
