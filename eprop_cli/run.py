@@ -153,12 +153,25 @@ def _work(
         _draw(config, writer.directory)
         interrupts.hold()
     except Interruption as interruption:
-        return Ending(INTERRUPTED, 128 + interruption.number, f"interrupted by {interruption}")
+        return _interrupted(interruption)
     except Exception as error:
         interrupts.hold()
+        if (cause := _interruption(error)) is not None:
+            return _interrupted(cause)
         log_to_file.exception("the run failed")
         return Ending(FAILED, 1, reason(error))
     return Ending(COMPLETED, 0)
+
+
+def _interrupted(interruption: Interruption) -> Ending:
+    return Ending(INTERRUPTED, 128 + interruption.number, f"interrupted by {interruption}")
+
+
+def _interruption(error: BaseException | None) -> Interruption | None:
+    """The interruption that an error took the place of: libraries may fail when left in mid-work."""
+    while error is not None and not isinstance(error, Interruption):
+        error = error.__context__
+    return error
 
 
 def _train(

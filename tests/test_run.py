@@ -157,6 +157,17 @@ class TestSignals:
         assert files(tmp_path) == FILES | {"checkpoint.npz"}
         assert Run(tmp_path).metrics["phase"].tolist() == ["training"] * 5 + ["test"]
 
+    def test_that_a_library_answers_with_an_error_interrupt_all_the_same(self, tmp_path, monkeypatch):
+        def draw(*_):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                raise AttributeError("left in mid-work")
+
+        monkeypatch.setattr("eprop_cli.plots.draw_run", draw)
+        ending = run(config(*SMALL, *PARALLEL), tmp_path)
+        assert ending == Ending("INTERRUPTED", 143, "interrupted by SIGTERM")
+
     def test_are_left_to_others_again_afterwards(self, tmp_path):
         before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
         run(config(*SMALL, *BARE, *PARALLEL), tmp_path)
