@@ -141,16 +141,17 @@ def test_a_job_that_is_killed_runs_again_and_nothing_else_does(start, eprop_run,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("launcher", "number", "status"),
+    ("launcher", "seeds", "number", "status"),
     [
-        ("basic", signal.SIGINT, 130),
-        ("parallel", signal.SIGKILL, -9),
-        ("slurm_local", signal.SIGTERM, 143),
+        ("basic", [1, 2, 3], signal.SIGINT, 130),  # one is COMPLETED then, one begun, one not
+        ("parallel", [2, 3], signal.SIGKILL, -9),
+        ("slurm_local", [2, 3], signal.SIGTERM, 143),
     ],
 )
-def test_a_sweep_that_was_stopped_goes_on(start, eprop_run, tmp_path, undisturbed, launcher, number, status):
+def test_a_sweep_that_was_stopped_goes_on(start, eprop_run, tmp_path, undisturbed, launcher, seeds, number, status):
     sweep = tmp_path / "sweep"
-    process = start("-m", *LONG, "seed=1,2,3", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
+    values = ",".join(map(str, seeds))
+    process = start("-m", *LONG, f"seed={values}", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
     stopped = training(sweep, 2)
     started = children(process.pid)
     process.send_signal(number)
@@ -162,7 +163,7 @@ def test_a_sweep_that_was_stopped_goes_on(start, eprop_run, tmp_path, undisturbe
     again = eprop_run("resume=sweep")
     assert again.returncode == 0
     assert "Resuming after iteration" in (stopped / "eprop-run.log").read_text()
-    assert results(sweep) == undisturbed
+    assert results(sweep) == undisturbed[-len(seeds) :]
     assert not [path.name for path in sweep.iterdir() if ".old" in path.name or path.name == ".jobs"]
 
 
