@@ -99,9 +99,8 @@ def test_populations_differ_where_the_config_does():
     assert (reg["c_reg"], ad["c_reg"]) == (300.0, 150.0)
     assert reg["V_min"] == -5.0
     assert "V_min" not in ad
-    assert (
-        population_parameters(config("neuron.rec.flush_event_send_interval=9"), "ad")["flush_event_send_interval"] == 9
-    )
+    flushed = population_parameters(config("neuron.rec.flush_event_send_interval=4500"), "ad")
+    assert flushed["flush_event_send_interval"] == 4500.0
 
 
 @pytest.mark.parametrize(
