@@ -31,7 +31,7 @@ def test_engines_by_name(name, kind):
     [
         ("nest", "needs nest, which is not installed; install nest-simulator 3.10, or use "
                  "training=data_parallel engine=compiled"),
-        ("compiled", "needs numba, which is not installed; pip install 'eprop-cli[compiled]'"),
+        ("compiled", "needs numba, which is not installed; pip install '.[compiled]' in the checkout"),
     ],
 )  # fmt: skip
 def test_what_an_engine_lacks_is_named(name, message, monkeypatch):

@@ -56,7 +56,7 @@ def test_dask_is_asked_for(monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda package: None if package == "distributed" else package)
     with pytest.raises(ConfigError) as error:
         check_engine(config(*SMALL, *PARALLEL, *DASK))
-    told = "needs distributed, which is not installed; pip install 'eprop-cli[dask]'"
+    told = "needs distributed, which is not installed; pip install '.[dask]' in the checkout"
     assert str(error.value) == f"training.backend=dask: {told}"
 
 

@@ -111,7 +111,7 @@ def test_dask_that_is_not_installed_is_named(monkeypatch):
     made = make("backend=dask", "scheduler=tcp://127.0.0.1:1")
     with pytest.raises(UserError) as error:
         made.map(double, [1], builds=1)
-    assert str(error.value) == "training.backend=dask: needs Dask; pip install 'eprop-cli[dask]'"
+    assert str(error.value) == "training.backend=dask: needs Dask; pip install '.[dask]' in the checkout"
 
 
 @pytest.mark.parametrize("scheduler", ["tcp://127.0.0.1:1", "nowhere://there"])

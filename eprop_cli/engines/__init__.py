@@ -13,12 +13,12 @@ def check_engine(config: Config) -> None:
     check_limits(config)
     package, remedy = {
         "nest": ("nest", "install nest-simulator 3.10, or use training=data_parallel engine=compiled"),
-        "compiled": ("numba", "pip install 'eprop-cli[compiled]'"),
+        "compiled": ("numba", "pip install '.[compiled]' in the checkout"),
     }[config.engine.name]
     if find_spec(package) is None:
         raise ConfigError("engine", config.engine.name, f"needs {package}, which is not installed; {remedy}")
     if getattr(config.training, "backend", None) == "dask" and find_spec("distributed") is None:
-        constraint = "needs distributed, which is not installed; pip install 'eprop-cli[dask]'"
+        constraint = "needs distributed, which is not installed; pip install '.[dask]' in the checkout"
         raise ConfigError("training.backend", "dask", constraint)
 
 

@@ -27,7 +27,8 @@ from eprop_cli.weights import initial_weights
 try:
     from eprop_cli.engines import kernels
 except ImportError as error:
-    raise ConfigError("engine", "compiled", f"needs Numba ({error}); pip install 'eprop-cli[compiled]'") from error
+    constraint = f"needs Numba ({error}); pip install '.[compiled]' in the checkout"
+    raise ConfigError("engine", "compiled", constraint) from error
 
 Floats = NDArray[np.float64]
 

@@ -92,7 +92,7 @@ class _DaskExecutor(Executor):
         try:
             import distributed
         except ImportError as error:
-            raise UserError("training.backend=dask: needs Dask; pip install 'eprop-cli[dask]'") from error
+            raise UserError("training.backend=dask: needs Dask; pip install '.[dask]' in the checkout") from error
         try:
             self._client: Any = distributed.Client(scheduler, timeout=PATIENCE)  # type: ignore[no-untyped-call,unused-ignore]
         except (OSError, ValueError) as error:
