@@ -15,6 +15,11 @@ from eprop_cli.config import conf_dir, explain, flatten
 from eprop_cli.errors import ConfigError, UserError
 
 FORM = "is not KEY=VALUE, or its quotes or brackets do not match"
+PLUGINS = {  # what files in conf/hydra build on, with package and extra
+    "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
+    "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/submitit_local": ("hydra-submitit-launcher", "slurm"),
+}
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -55,6 +60,10 @@ def one_line(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: must be one of {', '.join(error.options)}{_nearest(name, error.options)}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file in PLUGINS:
+        package, extra = PLUGINS[error.missing_cfg_file]
+        group, _, name = str(error).split("'")[1].rpartition("/")  # of the file that builds on it
+        return f"{group}={name}: needs {package}, which is not installed; pip install '.[{extra}]' in the checkout"
     message = explain(error) if isinstance(error, OmegaConfBaseException) else str(error)
     if message.startswith("Ambiguous value for argument '"):
         given = message.split("'")[1]

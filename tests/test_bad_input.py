@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime
 from small import BARE, SMALL
 from synthetic_run import write_run
@@ -352,6 +354,22 @@ def test_values_that_do_not_fit_together(refuse, overrides, line):
 )  # fmt: skip
 def test_arguments(refuse, here, arguments, line):
     assert refuse("eprop-run", *arguments) == line.replace("HERE", str(here))
+
+
+@pytest.mark.parametrize(
+    ("choice", "plugin", "package", "extra"),
+    [
+        ("hydra/sweeper=eprop_optuna", "optuna", "hydra-optuna-sweeper", "optuna"),
+        ("hydra/launcher=slurm", "submitit_slurm", "hydra-submitit-launcher", "slurm"),
+        ("hydra/launcher=slurm_local", "submitit_local", "hydra-submitit-launcher", "slurm"),
+    ],
+)
+def test_a_plugin_that_is_not_installed(refuse, monkeypatch, choice, plugin, package, extra):
+    Plugins.instance()  # it is here that plugins register their configs
+    group = choice.split("=")[0].removeprefix("hydra/")
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"][group], f"{plugin}.yaml")
+    line = f"{choice}: needs {package}, which is not installed; pip install '.[{extra}]' in the checkout"
+    assert refuse("eprop-run", "-m", choice) == line
 
 
 def damage(path, how):
