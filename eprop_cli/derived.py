@@ -76,6 +76,7 @@ def kernel_parameters(kernel: Kernel, timing: Timing) -> dict[str, Any]:
         "eprop_learning_window": timing.ms(timing.learning_window),
         "eprop_reset_neurons_on_update": kernel.eprop_reset_neurons_on_update,
         "print_time": False,
+        "spike_buffer_shrink_limit": 0.0,  # NEST logs each resizing: with buffers that shrink, 24 bytes in every step
     }
 
 
@@ -87,7 +88,9 @@ def population_parameters(config: Config, population: str) -> dict[str, Any]:
     parameters = _passed_on(neuron, without=("gamma", "c_reg", "adapt_beta_scale"))
     parameters["surrogate_gradient_height"] = neuron.gamma / neuron.V_th
     parameters["surrogate_gradient_width"] = abs(neuron.V_th)
-    parameters["c_reg"] = c_reg(neuron, config.synapse, Timing.of(config.task, config.kernel))
+    timing = Timing.of(config.task, config.kernel)
+    parameters["c_reg"] = c_reg(neuron, config.synapse, timing)
+    parameters.setdefault("flush_event_send_interval", timing.ms(timing.sequence))
     if isinstance(neuron, Adaptive):
         parameters["adapt_beta"] = adapt_beta(neuron, config.kernel.resolution)
     return parameters

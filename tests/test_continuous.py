@@ -33,7 +33,7 @@ def test_phases_and_losses_are_those_of_the_shipped_tutorial(n_batch, tmp_path, 
     phases = ("training", "validation", "early-stopping", "test")
     expected = [line.split() for line in output.splitlines() if line.startswith(phases)]
 
-    overrides = [f"task.n_batch={n_batch}", "task.n_iter=5", "neuron.rec.flush_event_send_interval=2250"]
+    overrides = [f"task.n_batch={n_batch}", "task.n_iter=5"]
     overrides += [f"training.{name}={value}" for name, value in NUMBERS.items()]
     ending = eprop_run(*overrides, "plots=none", "hydra.run.dir=run")
     assert ending.returncode == 0, ending.stderr

@@ -51,6 +51,7 @@ def test_kernel_parameters():
         "eprop_learning_window": 30.0,
         "eprop_reset_neurons_on_update": True,
         "print_time": False,
+        "spike_buffer_shrink_limit": 0.0,
     }
 
 
@@ -60,6 +61,7 @@ def test_parameters_of_the_regular_population():
         "c_reg": 300.0,
         "E_L": 0.0,
         "f_target": 10.0,
+        "flush_event_send_interval": 2250.0,  # one sequence
         "I_e": 0.0,
         "regular_spike_arrival": True,
         "surrogate_gradient_function": "piecewise_linear",
