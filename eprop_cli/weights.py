@@ -76,11 +76,12 @@ def _rounded(values: NDArray[np.float64], dtype: str) -> NDArray[np.float64]:
 
 def _load(source: str) -> Weights:
     path = Path(source)
-    path = path / "weights.npz" if path.is_dir() else path
+    key = "synapse.weights_from"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        require(path.exists(), key, source, "does not exist; give a run directory or its weights.npz")
+        with np.load(path / "weights.npz" if path.is_dir() else path, allow_pickle=False) as file:
             names = {key: f"{key}_after" for key in PROJECTIONS} | {"out_rec": "out_rec"}
             return {key: np.asarray(file[name], dtype=np.float64) for key, name in names.items()}
     except (OSError, ValueError, LookupError, NotImplementedError, EOFError, *NOT_AN_ARCHIVE) as error:
         constraint = "must be a run directory or its weights.npz, whole and readable"
-        raise ConfigError("synapse.weights_from", source, constraint) from error
+        raise ConfigError(key, source, constraint) from error

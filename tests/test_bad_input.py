@@ -29,6 +29,7 @@ NOT_NEST = "needs training=data_parallel; NEST's own optimizer does not have it"
 NO_OVERRIDES = "is not a run directory: cannot read {}/.hydra/overrides.yaml"
 FIRES = "must not make neurons fire in the first step; lower it, or raise V_th"
 WEIGHTS_FROM = "must be a run directory or its weights.npz, whole and readable"
+NO_WEIGHTS = "does not exist; give a run directory or its weights.npz"
 STEPS = "must be a group with the keys cue, spacing, bg_noise, recall, learning_window"
 INTERVAL = "must divide the sequence (2250 ms)"
 NO_MODE = "KeyError raised while resolving interpolation: \"Environment variable 'NO_SUCH_THING' not found\""
@@ -158,7 +159,8 @@ VALUES = {
     "synapse.weight_scale.out_rec=1e+300": "makes weights of out_rec infinite or NaN",
     "synapse.dtype_weights=float16": "must be one of float32, float64",
     "synapse.average_gradient=2.5": "must be true or false",
-    "synapse.weights_from=nowhere": WEIGHTS_FROM,
+    "synapse.weights_from=nowhere": NO_WEIGHTS,
+    "synapse.weights_from=file/weights.npz": NO_WEIGHTS,
     "synapse.weights_from=file": WEIGHTS_FROM,
     "synapse.weights_from=empty": WEIGHTS_FROM,
     "synapse.weights_from=": WEIGHTS_FROM,
@@ -544,7 +546,7 @@ def test_a_damaged_table_is_told_once_though_it_spoils_several_figures(here, wri
         (["-m", "seed=-1,-2"], "seed=-1: must be from 0 to 4294967295"),
         (["neuron.rec.V_m=3"], f"neuron.reg.V_m=3.0: {FIRES}"),
         (["resume=nowhere"], f"resume=nowhere: {NO_OVERRIDES.format('nowhere')}"),
-        (["synapse.weights_from=nowhere"], f"synapse.weights_from=nowhere: {WEIGHTS_FROM}"),
+        (["synapse.weights_from=nowhere"], f"synapse.weights_from=nowhere: {NO_WEIGHTS}"),
         (["hydra.run.dir=/dev/null/run"],
          "hydra.run.dir=/dev/null/run: cannot be made or read (Not a directory); choose another"),
     ],

@@ -97,6 +97,12 @@ def test_later_draws_do_not_depend_on_where_weights_come_from(tmp_path):
     assert drawn.rand() == taken.rand()
 
 
+def test_a_name_that_no_file_can_have_is_refused():
+    name = "x" * 300
+    with pytest.raises(ConfigError, match=f"^synapse.weights_from={name}: .* a run directory or its weights.npz"):
+        initial_weights(config(f"synapse.weights_from={name}"), np.random.RandomState(1))
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     source = saved(tmp_path / "weights.npz")
     reason = r"has in_rec weights of shape \(100, 40\), but the network needs \(8, 8\)"
