@@ -38,7 +38,8 @@ examples:
 The table has a line per run: where it is, the config keys in which the runs differ (but for resume, objective and
 plots), status, training iterations, loss in the last and in the best training iteration, accuracy in the last one,
 mean recall error of the test, seconds, error. The figure has a line per run; runs that differ only in their seed are
-one line, their mean, in a band from the lowest to the highest.
+one line, their mean, in a band from the lowest to the highest, and of runs that do not even differ in that only the
+latest is in it.
 
 compare.csv and the figure go to the current directory, or to --output. They replace those of an earlier comparison,
 but no other file, unless --force is given. Exit status: 0, or 2 if something was wrong with the input; what could be

@@ -26,7 +26,7 @@ KILLED, UNREADABLE = "KILLED", "UNREADABLE"  # statuses of runs that cannot say 
 SUMMARY = ("status", "iterations", "final_loss", "best_loss", "accuracy", "test_error", "seconds", "error")
 SEED = "seed"
 NO_PARAMETERS = ("resume", "objective", "plots")  # keys and groups that do not change what a run computes
-MAX_LABELS, MAX_LABEL = 24, 80  # in a legend: entries, and characters of one
+MAX_LABELS, MAX_LABEL = 24, 66  # in a legend: entries, and characters of one that fit into a figure
 MAX_VALUE = 40  # characters
 MAX_TICKS = 36  # characters that fit below a heat map side by side
 UNIT = re.compile(r"^ *(?P<key>\w+):[^#\n]*# (?P<unit>ms|mV|pA|pF|spikes/s)\b", re.MULTILINE)  # in conf/
@@ -92,8 +92,8 @@ def summarise(runs: Sequence[Run]) -> pd.DataFrame:
 def sweep_figure(runs: Sequence[Run]) -> "Figure":
     """Loss and recall error over training iterations, a line per run, and a heat map if two keys were swept.
 
-    Runs that differ only in their seed become one line, their mean, in a band from their lowest to their highest.
-    Runs without training iterations are left out.
+    Runs that differ only in their seed become one line, their mean, in a band from their lowest to their highest; of
+    runs that do not even differ in that, the latest counts. Runs without training iterations are left out.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -204,12 +204,21 @@ def _differing(opened: Sequence[Opened]) -> list[str]:
 
 
 def _groups(opened: Sequence[Opened], keys: Sequence[str]) -> list[Group]:
-    """Runs with the same values of the keys together, in ascending order of the values."""
+    """Runs with the same values of the keys together, the latest of each seed, in ascending order of the values."""
     groups: dict[tuple[str, ...], Group] = {}
-    for each in opened:
+    latest = {_spelt(each, [*keys, SEED]): each for each in sorted(opened, key=_start)}
+    for each in latest.values():
         values = tuple(each.config.get(key) for key in keys)
-        groups.setdefault(tuple(map(spelling, values)), Group(values, [])).members.append(each)
+        groups.setdefault(_spelt(each, keys), Group(values, [])).members.append(each)
     return sorted(groups.values(), key=lambda group: tuple(map(_order, group.values)))
+
+
+def _spelt(opened: Opened, keys: Sequence[str]) -> tuple[str, ...]:
+    return tuple(spelling(opened.config.get(key)) for key in keys)
+
+
+def _start(opened: Opened) -> str:
+    return str(opened.record.get("start", ""))
 
 
 def _rounded(value: Any) -> str:
@@ -243,12 +252,26 @@ def _labels(groups: Sequence[Group], keys: Sequence[str]) -> list[str]:
     if len(set(labels)) < len(labels):
         labels = [label(group, spelling) for group in groups]
     if max(map(len, labels), default=0) > MAX_LABEL:
-        _, labels = places([group.members[0].run for group in groups])
+        if all(len(group.members) == 1 for group in groups):
+            _, labels = places([group.members[0].run for group in groups])
+        labels = _elided(labels)
     for index, group in enumerate(groups):
         if len(group.members) > 1:
-            count = f"{len(group.members)} runs"
+            count = f"{len(group.members)} seeds"
             labels[index] = f"{labels[index]} ({count})" if labels[index] else count
     return labels
+
+
+def _elided(labels: Sequence[str]) -> list[str]:
+    """Labels of at most MAX_LABEL characters, the rest left out as near the middle as leaves them apart."""
+
+    def elide(label: str, head: int) -> str:
+        rest = len(label) - (MAX_LABEL - 1 - head)
+        return label if len(label) <= MAX_LABEL else f"{label[:head]}…{label[rest:]}"
+
+    heads = sorted(range(MAX_LABEL), key=lambda head: abs(head - MAX_LABEL // 2))
+    choices = [[elide(label, head) for label in labels] for head in heads]
+    return max(choices, key=lambda choice: len(set(choice)))  # the first of those that are equally good
 
 
 def _draw_curves(ax: "Axes", groups: Sequence[Group], column: str) -> None:

@@ -137,13 +137,13 @@ class TestFigure:
     def test_lines_are_named_by_what_was_swept(self, sweep):
         assert legend(sweep_figure([run for run in sweep if run.config["seed"] == 1][:2])) == ["n_batch=2", "n_batch=4"]
         assert legend(sweep_figure(sweep)) == [
-            "n_batch=2, eta=0.005 (2 runs)",
-            "n_batch=2, eta=0.02 (2 runs)",
-            "n_batch=4, eta=0.005 (2 runs)",
-            "n_batch=4, eta=0.02 (2 runs)",
+            "n_batch=2, eta=0.005 (2 seeds)",
+            "n_batch=2, eta=0.02 (2 seeds)",
+            "n_batch=4, eta=0.005 (2 seeds)",
+            "n_batch=4, eta=0.02 (2 seeds)",
         ]
         same = [run for run in sweep if run.config["task"]["n_batch"] == 2 and run.config["optimizer"]["eta"] == 0.02]
-        assert legend(sweep_figure(same)) == ["2 runs"]
+        assert legend(sweep_figure(same)) == ["2 seeds"]
 
     @pytest.mark.parametrize(
         ("etas", "expected"),
@@ -199,6 +199,19 @@ class TestFigure:
         line = sweep_figure(runs).axes[0].get_lines()[0]
         np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
 
+    def test_of_runs_of_the_same_seed_the_latest_counts_alone(self, tmp_path):
+        starts = {"1": "12:00", "2": "11:00", "3": "13:00"}  # the third of another seed
+        runs = [
+            one(tmp_path, f"seed={1 + (name == '3')}", name=name, rows=training_rows(1, int(name)), start=start)
+            for name, start in starts.items()
+        ]
+        figure = sweep_figure(runs[:2])
+        assert legend(figure) == []
+        np.testing.assert_allclose(figure.axes[0].get_lines()[0].get_ydata(), [1 - 0.01], rtol=1e-12)
+        figure = sweep_figure(runs)
+        assert legend(figure) == ["2 seeds"]
+        np.testing.assert_allclose(figure.axes[0].get_lines()[0].get_ydata(), [(1 + 3) / 2 - 0.01], rtol=1e-12)
+
     def test_one_run_needs_no_legend(self, tmp_path):
         assert legend(sweep_figure([one(tmp_path)])) == []
 
@@ -217,6 +230,25 @@ class TestFigure:
         other += ["neuron.n_reg=5", "neuron.n_ad=5", "task.n_cues=5", "training.n_iter_test=1"]
         figure = sweep_figure([one(tmp_path, name="first"), one(tmp_path, *other, name="second")])
         assert sorted(legend(figure)) == ["first", "second"]
+
+    def test_several_seeds_are_not_named_by_the_directory_of_one(self, tmp_path):
+        other = [f"task.steps.{name}=30" for name in ("cue", "spacing", "bg_noise", "recall")]
+        other += ["neuron.n_reg=5", "neuron.n_ad=5", "task.n_cues=5", "training.n_iter_test=1"]
+        runs = [one(tmp_path, f"seed={seed}", name=f"seed-{seed}") for seed in (1, 2)]
+        first, second = legend(sweep_figure([*runs, one(tmp_path, *other, name="other")]))
+        assert first.startswith("n_cues=3, cue=20, ")
+        assert second.startswith("n_cues=5, cue=30, ")
+        assert first.endswith(" (2 seeds)")
+
+    def test_a_legend_of_long_labels_fits_and_leaves_them_apart(self, tmp_path):
+        other = [f"task.steps.{name}=30" for name in ("cue", "spacing", "bg_noise", "recall")]
+        other += ["neuron.n_reg=5", "neuron.n_ad=5", "task.n_cues=5", "training.n_iter_test=1"]
+        names = [f"{'0' * 50}eta-{eta}{'_' * 60}" for eta in (0.1, 0.2)]
+        figure = sweep_figure([one(tmp_path, name=names[0]), one(tmp_path, *other, name=names[1])])
+        assert sorted(legend(figure)) == [f"{name[:57]}…{name[-8:]}" for name in names]
+        box = figure.legends[0].get_window_extent()
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
 
     def test_many_lines_do_not_flood_the_legend(self, tmp_path, sweep):
         record = json.loads((sweep[0].directory / "run.json").read_text())
