@@ -139,6 +139,8 @@ def memory(args: argparse.Namespace) -> list[dict[str, str]]:
     candidates: dict[str, tuple[int, Callable[[int], Measured]]] = {
         "tutorial": (20, lambda n: tutorial(8, n)),  # it takes ever longer
         "continuous": (args.n_iter_memory, lambda n: eprop(*size, f"task.n_iter={n}")),
+        # As they learn, neurons fire more, and NEST stores more of each sequence.
+        "continuous, eta 0": (args.n_iter_memory, lambda n: eprop(*size, f"task.n_iter={n}", "optimizer.eta=0")),
         "data_parallel": (args.n_iter_memory, lambda n: eprop(*parallel, f"task.n_iter={n}")),
         "compiled": (10 * args.n_iter_memory, lambda n: eprop(*parallel, "engine=compiled", f"task.n_iter={n}")),
     }
