@@ -41,7 +41,7 @@ def describe(row: Row) -> str:
     parts = [f"loss {row.loss:.4f}"]
     if row.recall_error == row.recall_error:
         parts.append(f"recall error {row.recall_error:.3f}")
-    parts.append(f"rates {row.rate_reg:.1f} and {row.rate_ad:.1f} spikes/s")
+    parts.append(f"rates {row.rate_reg:.1f} (regular) and {row.rate_ad:.1f} (adaptive) spikes/s")
     return ", ".join(parts)
 
 

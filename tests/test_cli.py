@@ -83,7 +83,8 @@ class TestWithoutARun:
 def test_plain_lines_where_output_is_no_terminal(eprop_run):
     done = eprop_run(*SMALL, *BARE, "task.n_iter=2", "hydra.run.dir=run", env=LOUD)
     assert (done.returncode, done.stderr) == (0, "")
-    iteration = r"iteration {}/2: loss 0\.\d{{4}}, recall error [01]\.\d{{3}}, rates \d+\.\d and \d+\.\d spikes/s"
+    rates = r"rates \d+\.\d \(regular\) and \d+\.\d \(adaptive\) spikes/s"
+    iteration = r"iteration {}/2: loss 0\.\d{{4}}, recall error [01]\.\d{{3}}, " + rates
     assert_lines(done.stdout, [iteration.format(1), iteration.format(2), *CLOSING])
 
 

@@ -52,15 +52,16 @@ def test_lines_say_what_they_are_about(caplog, clock):
         for number, phase in enumerate(("validation", "training", "test")):
             clock[0] = 100.0 * number
             report(row(number, phase))
+    said = "loss 0.6931, recall error 0.250, rates 10.0 (regular) and 12.5 (adaptive) spikes/s"
     assert caplog.messages == [
-        "iteration 0/9 (validation): loss 0.6931, recall error 0.250, rates 10.0 and 12.5 spikes/s",
-        "iteration 1/9: loss 0.6931, recall error 0.250, rates 10.0 and 12.5 spikes/s",
-        "iteration 2/9 (test): loss 0.6931, recall error 0.250, rates 10.0 and 12.5 spikes/s",
+        f"iteration 0/9 (validation): {said}",
+        f"iteration 1/9: {said}",
+        f"iteration 2/9 (test): {said}",
     ]
 
 
 def test_regression_has_no_recall_error():
-    assert describe(row(1, error=math.nan)) == "loss 0.6931, rates 10.0 and 12.5 spikes/s"
+    assert describe(row(1, error=math.nan)) == "loss 0.6931, rates 10.0 (regular) and 12.5 (adaptive) spikes/s"
 
 
 def test_the_terminal_is_what_standard_output_is_at_that_moment(capsys):
