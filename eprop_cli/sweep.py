@@ -74,9 +74,10 @@ class Group:
 def summarise(runs: Sequence[Run]) -> pd.DataFrame:
     """One row per run.
 
-    Columns: run (its directory), the config keys in which the runs differ, and SUMMARY. Keys that only follow others
-    (references in conf/) are left out, as are NO_PARAMETERS. final_loss, best_loss and accuracy are of training
-    batches, test_error is the mean recall error of the test phase. A run that cannot be read has a row with its error.
+    Columns: run (its directory), the config keys in which the runs that have them differ, and SUMMARY. Keys that only
+    follow others (references in conf/) are left out, as are NO_PARAMETERS. final_loss, best_loss and accuracy are of
+    training batches, test_error is the mean recall error of the test phase. A run that cannot be read has a row with
+    its error.
     What a run does not have is nan.
     """
     opened = [_open(run) for run in runs]
@@ -192,13 +193,13 @@ def _summary(opened: Opened) -> dict[str, Any]:
 
 
 def _differing(opened: Sequence[Opened]) -> list[str]:
-    """Config keys in which the runs differ, in the order of the config."""
+    """Config keys in which those of the runs that have them differ, in the order of the config."""
     known = [each for each in opened if each.config]
     keys = dict.fromkeys(key for each in known for key in each.config if key.split(".")[0] not in NO_PARAMETERS)
     return [
         key
         for key in keys
-        if len({spelling(each.config.get(key)) for each in known}) > 1
+        if len({spelling(each.config[key]) for each in known if key in each.config}) > 1
         and not all(key in each.referring for each in known if key in each.config)
     ]
 

@@ -86,10 +86,16 @@ class TestSummarise:
         assert list(summarise(runs).columns) == ["run", *SUMMARY]
 
     def test_a_key_that_one_run_does_not_have(self, tmp_path):
-        runs = [one(tmp_path, name="a"), one(tmp_path, "optimizer=gradient_descent", name="b")]
-        betas = summarise(runs)["optimizer.beta_1"].tolist()
-        assert betas[0] == 0.9
-        assert math.isnan(betas[1])
+        runs = [one(tmp_path, name="a"), one(tmp_path, "optimizer.beta_1=0.8", name="b")]
+        runs.append(one(tmp_path, "optimizer=gradient_descent", name="c"))
+        table = summarise(runs)
+        assert list(table.columns) == ["run", "optimizer.name", "optimizer.beta_1", *SUMMARY]
+        assert table["optimizer.beta_1"].tolist()[:2] == [0.9, 0.8]
+        assert math.isnan(table["optimizer.beta_1"][2])
+
+    def test_a_key_that_only_comes_with_a_choice_is_left_out(self, tmp_path):
+        runs = [one(tmp_path, name="a"), one(tmp_path, "training=data_parallel", "training.n_iter_test=0", name="b")]
+        assert list(summarise(runs).columns) == ["run", "training.name", *SUMMARY]
 
     def test_a_run_that_failed(self, tmp_path):
         run = one(tmp_path, rows=[], status="FAILED", error="the loss became nan")
