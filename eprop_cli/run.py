@@ -80,7 +80,7 @@ def run(config: Config, directory: Path) -> Ending:
             writer.finish(ending.status, stop=_now(), error=ending.error, seconds=seconds)
         except OSError as error:
             ending = Ending(FAILED, 1, reason(error))
-        _tell(ending, directory, writer.last_rows, sum(seconds.values()))
+        _tell(ending, directory, writer.last_rows, _duration(seconds, clock.earlier))
     return ending
 
 
@@ -104,6 +104,13 @@ class _Clock:
         other = time.perf_counter() - self.began - self.build - self.simulate
         seconds = {"build": self.build, "simulate": self.simulate, "other": other}
         return {key: round(self.earlier.get(key, 0.0) + value, 3) for key, value in seconds.items()}
+
+
+def _duration(seconds: dict[str, float], earlier: dict[str, float]) -> str:
+    """Seconds in all, and how many of them since the run was resumed."""
+    total = sum(seconds.values())
+    resumed = f" ({total - sum(earlier.values()):.1f} s since it was resumed)" if earlier else ""
+    return f"{total:.1f} s{resumed}"
 
 
 class _Interrupts:
@@ -242,7 +249,7 @@ def _draw(config: Config, directory: Path) -> None:
         draw_run(Run(directory), config.plots.figures, config.plots.formats, config.plots.dpi, directory / "figures")
 
 
-def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], seconds: float) -> None:
+def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], duration: str) -> None:
     """The last lines on the terminal: result, files, what next."""
     shown = Path(directory)
     cwd = Path.cwd()
@@ -251,7 +258,8 @@ def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], seconds: fl
     result = "nothing trained"
     if last_rows:
         loss, error = (fmean(getattr(row, name) for row in last_rows) for name in ("loss", "recall_error"))
-        result = f"{last_rows[-1].iteration} iterations in {seconds:.1f} s, {last_rows[-1].phase} loss {loss:.4f}"
+        iterations, phase = last_rows[-1].iteration, last_rows[-1].phase
+        result = f"{iterations} iterations in {duration}, {phase} loss {loss:.4f}"
         if error == error:
             result += f", recall error {error:.3f}"
         if len(last_rows) > 1:

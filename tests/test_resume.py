@@ -171,18 +171,22 @@ def test_the_record_keeps_the_first_start_and_lists_the_others(tmp_path, during)
     assert record["error"] is None
 
 
-def test_seconds_add_up(tmp_path, during):
+def test_seconds_add_up(tmp_path, during, caplog):
     during(lambda: os.kill(os.getpid(), signal.SIGINT))
     train(tmp_path, *COMPILED)
     during(lambda: None)
     (tmp_path / "run.json").write_text(
         json.dumps(Run(tmp_path).record | {"seconds": {"build": 100.0, "simulate": 200.0}})
     )
+    caplog.set_level("INFO")
     resume(tmp_path, *COMPILED)
     seconds = Run(tmp_path).record["seconds"]
     assert 100 <= seconds["build"] < 110
     assert 200 < seconds["simulate"] < 210
     assert seconds["other"] > 0
+    total = sum(seconds.values())
+    duration = f"{total:.1f} s ({total - 300:.1f} s since it was resumed)"
+    assert caplog.messages[-3].startswith(f"COMPLETED: 6 iterations in {duration}, test loss ")
 
 
 def test_an_interruption_before_the_next_row_leaves_the_record_at_the_last(tmp_path, during, monkeypatch, caplog):
