@@ -68,6 +68,7 @@ LABEL_ROW = 0.18  # inches, a row of a legend
 ROUND = [1, 2, 5, 10]  # between ticks that count iterations
 MANY_ROWS = 60  # from here on the points of a line are no longer marked
 LOSS_LABELS = {"cross_entropy": "loss\n(cross-entropy)", "mean_squared_error": "loss\n(mean squared error, mV²)"}
+RECALL_ERROR_LABEL = "recall error\n(fraction of sequences)"
 
 GROUPS = {"in": "input", "reg": "regular", "ad": "adaptive", "out": "readout"}
 
@@ -121,7 +122,7 @@ def learning(metrics: pd.DataFrame, loss: str) -> Figure:
                 ax.plot(rows["iteration"], rows[column], label=phase, **(look | size))
     axes[0].set_ylabel(LOSS_LABELS.get(loss, "loss"))
     if len(axes) > 1:
-        axes[1].set_ylabel("recall error\n(fraction of sequences)")
+        axes[1].set_ylabel(RECALL_ERROR_LABEL)
         axes[1].set_ylim(-0.05, 1.05)
     axes[-1].set_xlabel("training iteration")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=ROUND))

@@ -28,6 +28,7 @@ SEED = "seed"
 NO_PARAMETERS = ("resume", "objective", "plots")  # keys and groups that do not change what a run computes
 MAX_LABELS, MAX_LABEL = 24, 66  # in a legend: entries, and characters of one that fit into a figure
 MAX_VALUE = 40  # characters
+MAX_FILLED = 3  # bands
 MAX_TICKS = 36  # characters that fit below a heat map side by side
 UNIT = re.compile(r"^ *(?P<key>\w+):[^#\n]*# (?P<unit>ms|mV|pA|pF|spikes/s)\b", re.MULTILINE)  # in conf/
 
@@ -118,6 +119,7 @@ def sweep_figure(runs: Sequence[Run]) -> "Figure":
         for ax, column in zip(axes, panels, strict=True):
             _draw_curves(ax, groups, column)
         axes[-1].set_xlabel("training iteration")
+        left.align_ylabels(axes)
         if any(labels):
             notes = ["lines: means, bands: from lowest to highest"] * any(len(group.members) > 1 for group in groups)
             notes += [f"the first {MAX_LABELS} of {len(labels)} are listed"] * (len(labels) > MAX_LABELS)
@@ -279,7 +281,7 @@ def _draw_curves(ax: "Axes", groups: Sequence[Group], column: str) -> None:
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
-    from eprop_cli.plots import DASHES, LINES, MANY_ROWS, ROUND
+    from eprop_cli.plots import DASHES, LINES, LOSS_LABELS, MANY_ROWS, RECALL_ERROR_LABEL, ROUND
 
     colours: Sequence[Any] = LINES
     if len(groups) > len(LINES):
@@ -289,11 +291,21 @@ def _draw_curves(ax: "Axes", groups: Sequence[Group], column: str) -> None:
         marker = "." if len(curve) <= MANY_ROWS else ""
         ax.plot(curve.index, curve["mean"], marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)])
         if len(group.members) > 1:
-            ax.fill_between(curve.index, curve["low"], curve["high"], color=colour, alpha=0.13, linewidth=0.0)
-    ax.set_ylabel(f"training {column.replace('_', ' ')}")
+            ax.fill_between(curve.index, curve["low"], curve["high"], **_band(colour, len(groups)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=ROUND))
     if column == "recall_error":
+        ax.set_ylabel(RECALL_ERROR_LABEL)
         ax.set_ylim(-0.05, 1.05)
+    else:
+        losses = {each.config["neuron.out.loss"] for group in groups for each in group.members}
+        ax.set_ylabel(LOSS_LABELS.get(losses.pop(), "loss") if len(losses) == 1 else "loss")
+
+
+def _band(colour: Any, n_groups: int) -> dict[str, Any]:
+    """Look of a band: of many the edges alone, as fillings would blend into grey."""
+    if n_groups > MAX_FILLED:
+        return {"facecolor": "none", "edgecolor": colour, "alpha": 0.4, "linewidth": 0.5}
+    return {"color": colour, "alpha": 0.3 if n_groups == 1 else 0.15, "linewidth": 0.0}
 
 
 def _is_grid(groups: Sequence[Group]) -> bool:
@@ -315,7 +327,8 @@ def _draw_grid(ax: "Axes", groups: Sequence[Group], keys: Sequence[str]) -> None
     for (row, column), loss in np.ndenumerate(losses):
         if not np.isnan(loss):
             colour = "white" if loss < middle else "black"
-            ax.text(column, row, f"{loss:.3g}", ha="center", va="center", color=colour, fontsize="small")
+            number = f"{loss:#.3g}".removesuffix(".")
+            ax.text(column, row, number, ha="center", va="center", color=colour, fontsize="small")
     names, units = short_names(keys), _units(keys)
     labels = [f"{names[key]} ({units[key]})" if key in units else names[key] for key in keys]
     beside, below = (

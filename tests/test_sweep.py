@@ -139,6 +139,15 @@ class TestFigure:
             assert band.get_datalim(loss.transData).ymax == pytest.approx(low.max() + 0.2, rel=1e-12)
         np.testing.assert_array_equal(error.get_lines()[0].get_ydata(), [0.75] * 3)
         assert error.get_xlabel() == "training iteration"
+        assert loss.get_ylabel() == "loss\n(cross-entropy)"
+        assert error.get_ylabel() == "recall error\n(fraction of sequences)"
+
+    def test_many_bands_are_not_filled(self, sweep):
+        opacities = []
+        for runs in (sweep[:2], sweep[:4], sweep):
+            *_, band = all_axes(sweep_figure(runs))[0].collections
+            opacities.append([colour[3] for colour in band.get_facecolor()])
+        assert opacities == [[0.3], [0.15], []]
 
     def test_lines_are_named_by_what_was_swept(self, sweep):
         assert legend(sweep_figure([run for run in sweep if run.config["seed"] == 1][:2])) == ["n_batch=2", "n_batch=4"]
@@ -165,7 +174,7 @@ class TestFigure:
         assert [heat_map.get_ylabel(), heat_map.get_xlabel()] == ["n_batch", "eta"]
         assert [text.get_text() for text in heat_map.get_yticklabels()] == ["2", "4"]
         assert [text.get_text() for text in heat_map.get_xticklabels()] == ["0.005", "0.02"]
-        assert [text.get_text() for text in heat_map.texts] == ["0.52", "0.67", "0.72", "0.87"]
+        assert [text.get_text() for text in heat_map.texts] == ["0.520", "0.670", "0.720", "0.870"]
 
     def test_units_are_those_of_conf(self, tmp_path):
         keys = ("neuron.ad.adapt_tau", "neuron.rec.f_target")
