@@ -136,7 +136,7 @@ def check(config: Config) -> Config:
 
 def with_earlier_arguments(arguments: list[str]) -> list[str]:
     """Arguments of eprop-run with those that the run or multirun in resume=DIRECTORY was given, before the new ones."""
-    from eprop_cli.multirun import SWEEP
+    from eprop_cli.results import SWEEP
 
     given = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
     if not given or given[-1] in ("", "null"):
@@ -195,7 +195,7 @@ def _earlier(directory: Path, name: str, read: Callable[[Any], Any]) -> Any:
 
 def earlier_multirun(directory: Path) -> dict[str, list[str]]:
     """Options and overrides of the multirun begun last in a directory."""
-    from eprop_cli.multirun import SWEEP
+    from eprop_cli.results import SWEEP
 
     path = directory / SWEEP
     try:

@@ -24,13 +24,12 @@ from eprop_cli.checkpoint import is_alive
 from eprop_cli.config import Config
 from eprop_cli.cores import at_once, shortage
 from eprop_cli.errors import ConfigError, UserError, require
-from eprop_cli.results import RUN
+from eprop_cli.results import RUN, SWEEP
 from eprop_cli.writer import write_text
 
 STATE, STOP, PLAN = ".jobs", "stop", "plan.json"
 TIED = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs end with the process that starts them
 SKIPPED, NOT_STARTED = "SKIPPED", "NOT STARTED"  # what can become of a job besides the statuses of a run
-SWEEP = "sweep.json"  # arguments of the multirun begun last in a sweep directory
 
 
 @dataclass(frozen=True)

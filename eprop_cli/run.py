@@ -4,6 +4,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import re
 import shlex
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from eprop_cli.config import Config, to_dict
 from eprop_cli.derived import Timing
 from eprop_cli.errors import UserError, reason
 from eprop_cli.progress import reporter
-from eprop_cli.results import COMPLETED, FAILED, INTERRUPTED
+from eprop_cli.results import COMPLETED, FAILED, INTERRUPTED, SWEEP
 from eprop_cli.training import make_trainer
 from eprop_cli.training.base import TRAINING, Checkpoint, Record, Row, Trainer
 from eprop_cli.writer import RunWriter
@@ -266,9 +267,15 @@ def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], duration: s
             result += f" (means of {len(last_rows)} batches)"
     log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")
     log.info("Files: %s", shown)
-    log.info(
-        "Look further: eprop-plot %s; eprop-compare %s", *(shlex.quote(str(path)) for path in (shown, shown.parent))
-    )
+    compare = f"; eprop-compare {shlex.quote(str(shown.parent))}" if _has_siblings(directory) else ""
+    log.info("Look further: eprop-plot %s%s", shlex.quote(str(shown)), compare)
+
+
+def _has_siblings(directory: Path) -> bool:
+    """Whether runs are gathered where this one is: in outputs/<date>, as conf/ has it, or in a sweep directory."""
+    place = directory.resolve().parent
+    by_date = place.parent.name == "outputs" and re.fullmatch(r"\d{4}-\d\d-\d\d", place.name)
+    return bool(by_date) or (place / SWEEP).exists()
 
 
 def origin(config: dict[str, Any]) -> dict[str, Any]:

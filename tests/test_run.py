@@ -189,11 +189,29 @@ def test_what_is_printed_can_be_pasted_into_a_shell(tmp_path, caplog, monkeypatc
     caplog.set_level("INFO")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my runs" / "first").mkdir(parents=True)
+    (tmp_path / "my runs" / "sweep.json").touch()  # of a multirun
     run(config(*SMALL, *BARE, *PARALLEL), tmp_path / "my runs" / "first")
     assert caplog.messages[-2:] == [
         "Files: my runs/first",
         "Look further: eprop-plot 'my runs/first'; eprop-compare 'my runs'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("directory", "compare"),
+    [
+        ("outputs/2026-01-31/12-00-00-000000", "; eprop-compare outputs/2026-01-31"),
+        ("outputs/first", ""),
+        ("2026-01-31/12-00-00-000000", ""),
+        ("first", ""),
+    ],
+)
+def test_a_comparison_is_offered_where_runs_are_gathered(tmp_path, caplog, monkeypatch, directory, compare):
+    caplog.set_level("INFO")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / directory).mkdir(parents=True)
+    run(config(*SMALL, *BARE, *PARALLEL), tmp_path / directory)
+    assert caplog.messages[-1] == f"Look further: eprop-plot {directory}{compare}"
 
 
 def test_the_result_is_the_mean_over_the_test(tmp_path, caplog):
