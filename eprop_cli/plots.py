@@ -83,14 +83,14 @@ class Panel:
 
 
 PANELS = (
-    Panel("in", "spikes\n$z_i$"),
-    Panel("reg", "spikes\n$z_j$"),
+    Panel("in", "spikes\n$z_i$\n(neuron)"),
+    Panel("reg", "spikes\n$z_j$\n(neuron)"),
     Panel("reg", "membrane\npotential\n$v_j$ (mV)", "V_m"),
-    Panel("reg", "surrogate\ngradient\n$\\psi_j$", "surrogate_gradient"),
+    Panel("reg", "surrogate\ngradient\n$\\psi_j$ (1/mV)", "surrogate_gradient"),
     Panel("reg", "learning\nsignal\n$L_j$ (pA)", "learning_signal"),
-    Panel("ad", "spikes\n$z_j$"),
+    Panel("ad", "spikes\n$z_j$\n(neuron)"),
     Panel("ad", "membrane\npotential\n$v_j$ (mV)", "V_m"),
-    Panel("ad", "surrogate\ngradient\n$\\psi_j$", "surrogate_gradient"),
+    Panel("ad", "surrogate\ngradient\n$\\psi_j$ (1/mV)", "surrogate_gradient"),
     Panel("ad", "adaptive\nthreshold\n$A_j$ (mV)", "V_th_adapt"),
     Panel("ad", "learning\nsignal\n$L_j$ (pA)", "learning_signal"),
     Panel("out", "membrane\npotential\n$v_k$ (mV)", "V_m"),
@@ -318,15 +318,16 @@ _SHORT = {"in_rec": "in", "rec_rec": "rec", "rec_out": "out"}
 
 
 @style.context(STYLE)
-def weight_matrices(weights: Mapping[str, Projection]) -> Figure:
-    """Weights before and after training, all on one colour scale that is symmetric about zero."""
+def weight_matrices(weights: Mapping[str, Projection], n_reg: int) -> Figure:
+    """Weights before and after training, all on one colour scale that is symmetric about zero.
+
+    n_reg: number of regular neurons, which come before the adaptive ones.
+    """
     shown = {name: weights[name] for name in PROJECTIONS}
     limit = max(float(np.abs(values).max()) for pair in shown.values() for values in (pair.before, pair.after)) or 1.0
-    figure = Figure(figsize=(6.4, 6.6))
-    grid = {"height_ratios": [2, 3, 1], "left": 0.14, "right": 0.83, "bottom": 0.08, "top": 0.94}
-    axes = figure.subplots(
-        len(shown), 2, sharex=True, sharey="row", gridspec_kw=grid | {"wspace": 0.08, "hspace": 0.12}
-    )
+    figure = Figure(figsize=(6.4, 7.4))
+    grid = {"height_ratios": [2, 3, 1], "left": 0.15, "right": 0.83, "bottom": 0.07, "top": 0.92}
+    axes = figure.subplots(len(shown), 2, sharex=True, sharey="row", gridspec_kw=grid | {"wspace": 0.08, "hspace": 0.3})
     for row, (name, pair) in zip(axes, shown.items(), strict=True):
         for ax, values in zip(row, (pair.before, pair.after), strict=True):
             values = values.T if name == "in_rec" else values  # recurrent neurons from left to right in every panel
@@ -336,20 +337,27 @@ def weight_matrices(weights: Mapping[str, Projection]) -> Figure:
             ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             ax.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             ax.spines[:].set_visible(True)
+            ax.set_xlabel(f"recurrent neurons ({'post' if name == 'in_rec' else 'pre'}synaptic)")
         row[0].set_ylabel(_MATRIX_LABELS[name])
     axes[0, 0].set_title("before training")
     axes[0, 1].set_title("after training")
-    for ax in axes[-1]:
-        ax.set_xlabel("recurrent neurons")
+    if 0 < n_reg < len(shown["rec_rec"].before):
+        for ax in axes.flat:
+            ax.axvline(n_reg - 0.5, **BOUNDARY)
+        for ax in axes[1]:
+            ax.axhline(n_reg - 0.5, **BOUNDARY)
+        note = f"dashed: from neuron {n_reg} on the recurrent neurons are adaptive"
+        figure.text(0.49, 0.985, note, ha="center", va="top", color="dimgrey")
     figure.align_ylabels(axes[:, 0])
     figure.colorbar(image, cax=figure.add_axes((0.86, 0.25, 0.025, 0.5)), label="weight (pA)")
     return figure
 
 
+BOUNDARY: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 0.6}
 _MATRIX_LABELS = {
-    "in_rec": "$W_\\mathrm{in}$\ninput neurons",
+    "in_rec": "$W_\\mathrm{in}$\ninput neurons\n(presynaptic)",
     "rec_rec": "$W_\\mathrm{rec}$\nrecurrent neurons\n(postsynaptic)",
-    "rec_out": "$W_\\mathrm{out}$\nreadout\nneurons",
+    "rec_out": "$W_\\mathrm{out}$\nreadout neurons\n(postsynaptic)",
 }
 
 
@@ -398,7 +406,7 @@ def _weight_time_courses(run: Run) -> Iterator[tuple[str, Figure]]:
 
 def _weight_matrices(run: Run) -> Iterator[tuple[str, Figure]]:
     if (run.directory / WEIGHTS).exists():
-        yield "weight_matrices", weight_matrices(run.weights)
+        yield "weight_matrices", weight_matrices(run.weights, run.config["neuron"]["n_reg"])
 
 
 def _end(run: Run) -> float | None:

@@ -117,14 +117,14 @@ def figure(written):
 class TestDynamics:
     def test_fourteen_panels(self, figure):
         assert [label.replace("\n", " ") for label in labels(figure)] == [
-            "spikes $z_i$",
-            "spikes $z_j$",
+            "spikes $z_i$ (neuron)",
+            "spikes $z_j$ (neuron)",
             "membrane potential $v_j$ (mV)",
-            "surrogate gradient $\\psi_j$",
+            "surrogate gradient $\\psi_j$ (1/mV)",
             "learning signal $L_j$ (pA)",
-            "spikes $z_j$",
+            "spikes $z_j$ (neuron)",
             "membrane potential $v_j$ (mV)",
-            "surrogate gradient $\\psi_j$",
+            "surrogate gradient $\\psi_j$ (1/mV)",
             "adaptive threshold $A_j$ (mV)",
             "learning signal $L_j$ (pA)",
             "membrane potential $v_k$ (mV)",
@@ -267,7 +267,7 @@ class TestWeights:
         assert figure.axes[-1].get_xlim() == (0.0, 5e3)
 
     def test_matrices_share_a_scale_symmetric_about_zero(self):
-        figure = weight_matrices(self.weights)
+        figure = weight_matrices(self.weights, n_reg=3)
         *panels, colour_bar = figure.axes
         images = [ax.get_images()[0] for ax in panels]
         assert {image.get_clim() for image in images} == {(-20.0, 20.0)}
@@ -282,9 +282,32 @@ class TestWeights:
         assert [ax.get_title() for ax in panels[:2]] == ["before training", "after training"]
         assert_legible(figure)
 
+    def test_matrices_say_which_side_of_the_synapse_an_axis_is(self):
+        figure = weight_matrices(self.weights, n_reg=3)
+        assert [label.split("\n", 1)[1] for label in labels(figure)[:6:2]] == [
+            "input neurons\n(presynaptic)",
+            "recurrent neurons\n(postsynaptic)",
+            "readout neurons\n(postsynaptic)",
+        ]
+        below = [ax.get_xlabel() for ax in figure.axes[:6]]
+        assert below == ["recurrent neurons (postsynaptic)"] * 2 + ["recurrent neurons (presynaptic)"] * 4
+
+    def test_matrices_mark_where_adaptive_neurons_begin(self):
+        panels = weight_matrices(self.weights, n_reg=3).axes[:6]
+        upright = [[2.5, 2.5], [0, 1]]
+        across = [[0, 1], [2.5, 2.5]]
+        lines = [[list(map(list, line.get_data())) for line in ax.get_lines()] for ax in panels]
+        assert lines == [[upright]] * 2 + [[upright, across]] * 2 + [[upright]] * 2
+
+    @pytest.mark.parametrize("n_reg", [0, 4])
+    def test_matrices_of_one_kind_of_neurons_have_no_mark(self, n_reg):
+        figure = weight_matrices(self.weights, n_reg)
+        assert not any(ax.get_lines() for ax in figure.axes[:6])
+        assert not figure.texts
+
     def test_matrices_of_zeros(self):
         zero = {name: Projection(pair.before * 0, pair.after * 0) for name, pair in self.weights.items()}
-        assert weight_matrices(zero).axes[0].get_images()[0].get_clim() == (-1.0, 1.0)
+        assert weight_matrices(zero, n_reg=3).axes[0].get_images()[0].get_clim() == (-1.0, 1.0)
 
 
 class TestFiles:
