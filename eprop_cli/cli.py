@@ -20,7 +20,7 @@ from yaml import YAMLError
 
 from eprop_cli.arguments import check_arguments, one_line
 from eprop_cli.config import Config, conf_dir, load
-from eprop_cli.errors import ConfigError, UserError, reason
+from eprop_cli.errors import ConfigError, UserError, reason, require
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
 BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException)
@@ -212,6 +212,8 @@ def take(config: Config, directory: Path) -> None:
     if config.resume is None:
         claim(directory)
     else:
+        elsewhere = "cannot be given with resume; leave it out"
+        require(Path(config.resume) == directory, "hydra.run.dir", directory, elsewhere)
         check_resume(config, directory)
 
 

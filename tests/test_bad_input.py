@@ -430,6 +430,13 @@ class TestResume:
         }.items():
             assert refuse("eprop-run", "resume=run", override) == f"{override}: {line}"
 
+    def test_another_directory(self, refuse, here, finished):
+        shutil.copytree(finished, here / "run")
+        shutil.copytree(finished, here / "copy")
+        for place in ("copy", "empty", "nowhere"):
+            line = f"hydra.run.dir={place}: cannot be given with resume; leave it out"
+            assert refuse("eprop-run", "resume=run", f"hydra.run.dir={place}") == line
+
     @pytest.mark.parametrize(
         ("name", "content", "line"),
         [
