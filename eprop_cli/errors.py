@@ -25,7 +25,7 @@ class TrainingError(Exception):
     """A run that started well cannot go on; it ends FAILED with this message."""
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Why something failed, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")

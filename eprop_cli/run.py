@@ -162,7 +162,7 @@ def _work(
         interrupts.hold()
     except Interruption as interruption:
         return _interrupted(interruption)
-    except Exception as error:
+    except BaseException as error:  # a task of the user's may raise SystemExit
         interrupts.hold()
         if (cause := _interruption(error)) is not None:
             return _interrupted(cause)

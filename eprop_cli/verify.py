@@ -19,7 +19,7 @@ from eprop_cli.arguments import check_overrides, one_line
 from eprop_cli.cli import BAD_INPUTS, check
 from eprop_cli.commands import Parser, leave, positive
 from eprop_cli.config import PROJECTIONS, Config, conf_dir, load
-from eprop_cli.errors import ConfigError, TrainingError, UserError, require
+from eprop_cli.errors import ConfigError, TrainingError, UserError, reason, require
 
 if TYPE_CHECKING:
     from eprop_cli.engines.base import Outcome, Table, Weights
@@ -87,8 +87,8 @@ def _verify(prog: str, options: argparse.Namespace) -> int:
     print(f"engines {' and '.join(ENGINES)}, seed {config.seed}, iterations {n_iter}, n_batch {config.task.n_batch}")
     try:
         rows = worst(compare(config, n_iter))
-    except TrainingError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+    except (TrainingError, SystemExit) as error:  # a task of the user's may raise the latter
+        print(f"{prog}: {reason(error)}", file=sys.stderr)
         return FAILED
     _show(rows)
     return 0 if all(map(within, rows)) else FAILED

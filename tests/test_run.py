@@ -14,6 +14,7 @@ from eprop_cli import __version__
 from eprop_cli.config import to_dict
 from eprop_cli.results import Run
 from eprop_cli.run import Ending, run
+from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation
 
 PARALLEL = ("training=data_parallel", "engine=compiled", "training.n_iter_test=1")
 FILES = {"run.json", "metrics.csv", "weights.npz"}
@@ -183,6 +184,16 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_rest(tmp_path, monkeypatch):
     assert ending == Ending("FAILED", 1, "ValueError: no font")
     assert (Run(tmp_path).status, Run(tmp_path).record["error"]) == ("FAILED", "ValueError: no font")
     assert files(tmp_path) == FILES | RECORDED | {"recordings/weights.parquet", "checkpoint.npz"}
+
+
+@pytest.mark.parametrize(("error", "why"), [(SystemExit(0), "SystemExit: 0"), (GeneratorExit("x"), "GeneratorExit: x")])
+def test_a_task_that_would_end_the_process_fails(tmp_path, monkeypatch, error, why):
+    def batch(*_):
+        raise error
+
+    monkeypatch.setattr(EvidenceAccumulation, "batch", batch)
+    assert run(config(*SMALL, *BARE, *PARALLEL), tmp_path) == Ending("FAILED", 1, why)
+    assert (Run(tmp_path).status, Run(tmp_path).record["error"]) == ("FAILED", why)
 
 
 def test_what_is_printed_can_be_pasted_into_a_shell(tmp_path, caplog, monkeypatch):

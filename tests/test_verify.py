@@ -123,12 +123,13 @@ def test_an_evaluation_that_differs_is_told(main, spoil):
     assert [quantity for quantity, verdict in verdicts(output).items() if verdict == "DIFFER"] == ["evaluation"]
 
 
-def test_an_engine_that_fails_is_told_in_one_line(main, monkeypatch):
+@pytest.mark.parametrize(("error", "line"), [(TrainingError("NEST: no"), "NEST: no"), (SystemExit(0), "SystemExit: 0")])
+def test_an_engine_or_task_that_fails_is_told_in_one_line(main, monkeypatch, error, line):
     def fail(config, n_iter):
-        raise TrainingError("NEST: no")
+        raise error
 
     monkeypatch.setattr(verify, "compare", fail)
-    assert main(*SMALL)[0::2] == (1, "eprop-verify: NEST: no\n")
+    assert main(*SMALL)[0::2] == (1, f"eprop-verify: {line}\n")
 
 
 @pytest.mark.parametrize(
