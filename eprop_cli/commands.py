@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from eprop_cli.errors import UserError
 from eprop_cli.results import FIGURES as FIGURE_DIRECTORY
-from eprop_cli.results import Run, find_runs
+from eprop_cli.results import Run, find_runs, natural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,13 +191,17 @@ def _collect(patterns: Iterable[str]) -> list[Run]:
     runs: dict[Path, Run] = {}
     for pattern in patterns:
         # A name with brackets in it is taken for what it is where it exists.
-        found = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        found = [pattern] if os.path.lexists(pattern) else _glob(pattern)
         if not found:
             raise UserError(f"{pattern}: no such directory")
         runs |= {run.directory.resolve(): run for path in found for run in find_runs(Path(path))}
     if not runs:
         raise UserError(f"{', '.join(patterns)}: no run directory in there (none holds a run.json)")
     return list(runs.values())
+
+
+def _glob(pattern: str) -> list[str]:
+    return sorted(glob.glob(pattern, recursive=True), key=lambda path: natural(Path(path)))
 
 
 def show(table: "pd.DataFrame", runs: Sequence[Run]) -> None:

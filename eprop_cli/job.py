@@ -33,7 +33,7 @@ from eprop_cli.config import Config, flatten, load, to_dict
 from eprop_cli.errors import ConfigError, UserError
 from eprop_cli.multirun import SKIPPED, Multirun, Outcome, Plan
 from eprop_cli.objectives import OBJECTIVES
-from eprop_cli.results import COMPLETED, FAILED, INTERRUPTED, METRICS, RUN, RUNNING, WEIGHTS, Run
+from eprop_cli.results import COMPLETED, FAILED, INTERRUPTED, METRICS, RUN, RUNNING, WEIGHTS, Run, natural
 from eprop_cli.run import origin
 from eprop_cli.writer import HEADER, RESERVE, write_text
 
@@ -87,7 +87,7 @@ def job_runs(sweep: Path) -> list[Run]:
     """The runs of a sweep directory, one for each job, those that were moved aside left out; in their natural order."""
     found = [path.parent for path in sweep.glob(f"*/{RUN}")]
     shown = [path for path in found if not re.search(rf"{re.escape(OLD)}\d+$", path.name)]
-    return [Run(path) for path in sorted(shown, key=lambda path: _natural(path.name))]
+    return [Run(path) for path in sorted(shown, key=natural)]
 
 
 def job_name(overrides: Sequence[str], swept: Collection[str]) -> str:
@@ -274,12 +274,6 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
         plain = OmegaConf.to_container(composed)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def _natural(name: str) -> list[tuple[float, str]]:
-    """Sort key that puts numbers in their order."""
-    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", name)
-    return [(float(part), "") if index % 2 else (-1.0, part) for index, part in enumerate(parts)]
 
 
 def _key(override: str) -> str:

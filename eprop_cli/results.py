@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -221,12 +222,13 @@ def find_runs(directory: Path) -> list[Run]:
         if RUN in files:
             found.append(Run(place))
             below.clear()
-    return sorted(found, key=lambda run: _natural(run.directory))
+    return sorted(found, key=lambda run: natural(run.directory))
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key that puts job 10 of a sweep after job 9."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in path.parts]
+def natural(path: Path) -> list[list[tuple[float, str]]]:
+    """Sort key that puts numbers in their order: job 10 of a sweep after job 9, eta-0.1 after eta-1e-05."""
+    names = (re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", name) for name in path.parts)
+    return [[(float(part), "") if index % 2 else (-1.0, part) for index, part in enumerate(parts)] for parts in names]
 
 
 def _why_not_a_run(directory: Path) -> str:

@@ -75,6 +75,13 @@ def test_patterns_directories_and_repetitions(folder, compare, monkeypatch):
     assert compared("../out/compare.csv") == ["a/0", "a/1"]
 
 
+def test_numbers_in_what_a_pattern_matches_are_in_their_order(folder, compare, tmp_path):
+    for name in ("eta-0.1", "eta-1e-05", "eta-0.02"):
+        shutil.copytree(folder / "a" / "0", tmp_path / name)
+    compare(f"{tmp_path}/eta-*")
+    assert compared() == [str(tmp_path / name) for name in ("eta-1e-05", "eta-0.02", "eta-0.1")]
+
+
 def test_a_directory_with_brackets_in_its_name(folder, tmp_path, compare):
     run = shutil.copytree(folder / "a" / "0", tmp_path / "[1]")
     assert compare(run)[0] == 0

@@ -314,11 +314,13 @@ def test_what_is_not_a_run_directory(written, tmp_path):
 
 def test_runs_are_found_at_any_depth_and_in_order(tmp_path):
     places = ["sweep/2", "sweep/10", "sweep/1", "a/b/c", "a/b/c/inside"]
+    places += [f"eta-{eta}__seed-{seed}" for eta in ("0.001", "1e-05", "0.01") for seed in (10, 9)]
     for place in places:
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "run.json").write_text("{}")
     found = [str(run.directory.relative_to(tmp_path)) for run in find_runs(tmp_path)]
-    assert found == ["a/b/c", "sweep/1", "sweep/2", "sweep/10"]
+    etas = [f"eta-{eta}__seed-{seed}" for eta in ("1e-05", "0.001", "0.01") for seed in (9, 10)]
+    assert found == ["a/b/c", *etas, "sweep/1", "sweep/2", "sweep/10"]
 
 
 def test_opening_a_run_imports_next_to_nothing():
