@@ -139,9 +139,10 @@ def spelling(value: Any) -> str:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """For each key its last part, where that tells it from the others."""
+    """For each key its last part, where that says enough and tells it from the others."""
     last = [key.rsplit(".", 1)[-1] for key in keys]
-    return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
+    clear = {key: name != "name" and last.count(name) == 1 for key, name in zip(keys, last, strict=True)}
+    return {key: name if clear[key] else key for key, name in zip(keys, last, strict=True)}
 
 
 def places(runs: Sequence[Run]) -> tuple[Path, list[str]]:

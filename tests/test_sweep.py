@@ -286,10 +286,10 @@ class TestFigure:
 
 
 def test_short_names():
-    keys = ["optimizer.eta", "neuron.reg.tau_m", "neuron.ad.tau_m", "seed"]
+    keys = ["optimizer.eta", "neuron.reg.tau_m", "neuron.ad.tau_m", "seed", "training.name"]
     assert short_names(keys) == {
         **{"optimizer.eta": "eta", "neuron.reg.tau_m": "neuron.reg.tau_m"},
-        **{"neuron.ad.tau_m": "neuron.ad.tau_m", "seed": "seed"},
+        **{"neuron.ad.tau_m": "neuron.ad.tau_m", "seed": "seed", "training.name": "training.name"},
     }
 
 
