@@ -320,6 +320,9 @@ class Config:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", self.seed, "must be from 0 to 4294967295")
         require(self.resume != "", "resume", self.resume, "must be a run directory, or null for a run of its own")
+        window, sequence = self.task.learning_window_steps, self.task.sequence_steps
+        constraint = f"must be from 1 to the length of the sequence ({sequence} steps)"
+        require(1 <= window <= sequence, "task.learning_window_steps", window, constraint)
         self._check_resolution()
         self._check_initial_moments()
         from eprop_cli.objectives import check_objective  # phases have their names in a module that needs this one

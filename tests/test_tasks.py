@@ -1,12 +1,13 @@
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small import SMALL, config
 
-from eprop_cli.errors import ConfigError
+from eprop_cli.errors import ConfigError, UserError
 from eprop_cli.tasks import Window, make_task, task_class
 from eprop_cli.tasks.evidence_accumulation import DRAWS, EvidenceAccumulation
 
@@ -237,3 +238,51 @@ def test_the_documented_task_of_ones_own_learns(own_task, eprop_run, training):
     assert len(losses) == 10
     assert losses[-1] < 0.9 * losses[0]
     assert {row[3] for row in rows[1:]} == {"nan"}  # no classes, no accuracy
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"spikes": lambda batch: batch.spikes[:, :50]}, "spikes must be bool (2, 100, 8), but are bool (2, 50, 8)"),
+        ({"spikes": lambda batch: batch.spikes * 0.3}, "spikes must be bool (2, 100, 8), but are float64 (2, 100, 8)"),
+        (
+            {"spikes": lambda batch: np.ones_like(batch.spikes)},
+            "there must be no spikes in step 0 of a sequence, where they are lost",
+        ),
+        (
+            {"targets": lambda batch: batch.targets[:1]},
+            "targets must be float64 (2, 2, 100), but are float64 (1, 2, 100)",
+        ),
+        ({"targets": lambda batch: batch.targets * np.nan}, "targets must be finite"),
+        ({"windows": lambda batch: None}, "windows must have an entry for each of the 2 sequences"),
+    ],
+)
+def test_a_batch_that_is_not_one_is_refused(change, message, monkeypatch):
+    draws = EvidenceAccumulation.batch
+
+    def changed(self, rng):
+        batch = draws(self, rng)
+        return replace(batch, **{name: alter(batch) for name, alter in change.items()})
+
+    monkeypatch.setattr(EvidenceAccumulation, "batch", changed)
+    task = make_task(config(*SMALL, "task.n_batch=2").task)
+    with pytest.raises(UserError) as error:
+        task.batch(np.random.RandomState(1))
+    assert str(error.value) == f"task.name=evidence_accumulation: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("class Mine:\n  x = (", "SyntaxError: '(' was never closed (broken.py, line 2)"),
+        ("raise RuntimeError('not today')", "RuntimeError: not today"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused(text, why, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    with pytest.raises(ConfigError) as error:
+        task_class("broken:Mine")
+    assert str(error.value) == f"task.name=broken:Mine: cannot be imported ({why})"
