@@ -404,3 +404,13 @@ def test_what_goes_in_stays_as_it_is():
     for projection in PROJECTIONS:
         assert not np.shares_memory(outcome.gradients[projection], weights[projection])
         assert outcome.gradients[projection].any()
+
+
+def test_kernels_are_compiled_also_where_they_cannot_be_kept(monkeypatch):
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: (function, options)
+
+    monkeypatch.setattr(k.numba, "njit", njit)
+    assert k._compiled(len) == (len, {"nogil": True, "error_model": "numpy"})

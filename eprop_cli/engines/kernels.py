@@ -41,7 +41,11 @@ def _compiled(function: Function) -> Function:
 
     Arithmetic is C++'s: division by zero gives inf, and without fastmath sums round as NEST's do.
     """
-    return cast(Function, numba.njit(nogil=True, error_model="numpy", cache=True)(function))
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    try:
+        return cast(Function, numba.njit(cache=True, **options)(function))
+    except RuntimeError:  # there is nowhere to keep it, as in a read-only installation without a home directory
+        return cast(Function, numba.njit(**options)(function))
 
 
 @_compiled
