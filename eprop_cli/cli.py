@@ -65,8 +65,7 @@ def main() -> None:
     if isinstance(problem, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     if isinstance(problem, OSError):  # on Hydra's files, before the run began
-        print(f"eprop-run: {reason(problem)}", file=sys.stderr)
-        sys.exit(FAILED)
+        _fail(problem)
     if problem is not None:
         raise problem
 
@@ -102,9 +101,8 @@ class Doorkeeper(Callback):
             take(load(without_hydra(config)), Path(config.hydra.run.dir))
         except (UserError, OmegaConfBaseException) as error:
             _refuse(error)
-        except Exception:  # Hydra would warn of it and go on
-            traceback.print_exc()
-            sys.exit(FAILED)
+        except Exception as error:
+            _fail(error)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Exit with one line unless at least one of the jobs can begin."""
@@ -114,6 +112,8 @@ class Doorkeeper(Callback):
             multirun = begin(config, self._stamp, lambda composed: check(load(without_hydra(composed))))
         except BAD_INPUTS as error:
             _refuse(error)
+        except Exception as error:
+            _fail(error)
         JobRuntime.instance().set(MULTIRUN, str(multirun.state))
 
 
@@ -247,7 +247,7 @@ def _end_multirun(state: Path, problem: BaseException | None) -> int:
 
     multirun = Multirun(state)
     if isinstance(problem, BAD_INPUTS) and not multirun.outcomes:
-        multirun.undo()
+        multirun.undo(multirun.plan.fresh)
         _refuse(problem)
     if isinstance(problem, Exception) and multirun.stopped is None:
         known = why(problem)
@@ -255,6 +255,15 @@ def _end_multirun(state: Path, problem: BaseException | None) -> int:
         if known is None and not isinstance(problem, BAD_INPUTS):
             traceback.print_exception(problem)
     return end(multirun, problem)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Tell what came in between before a run began and exit; Hydra would warn of it and go on."""
+    if isinstance(error, OSError):
+        print(f"eprop-run: {reason(error)}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.exit(FAILED)
 
 
 def _refuse(error: Exception) -> NoReturn:

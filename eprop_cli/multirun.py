@@ -114,9 +114,8 @@ class Multirun:
         with contextlib.suppress(OSError):  # another multirun is at work here
             self.state.parent.rmdir()
 
-    def undo(self) -> None:
-        """Leave nothing, as no job has begun."""
-        fresh = self.plan.fresh
+    def undo(self, fresh: bool) -> None:
+        """Leave nothing, as no job has begun; fresh: whether the sweep directory was made for it."""
         self.remove()
         if fresh:
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -164,10 +163,14 @@ def begin(config: DictConfig, stamp: str, check: Callable[[DictConfig], Config])
     tied = str(hydra.launcher["_target_"]).endswith(TIED)
     n_jobs = None if sweep.is_search else len(sweep.jobs)
     plan = Plan(list(sweep.values), config_options(config), n_jobs, os.getpid(), platform.node(), tied, fresh)
-    write_text(multirun.state / PLAN, json.dumps(asdict(plan)))
     kept = [text for text in given if not text.startswith(("hydra.mode=", "hydra.sweep.dir="))]
     arguments = {"options": plan.options, "overrides": [*kept, *map(str, hydra.overrides.task)]}
-    write_text(directory / SWEEP, json.dumps(arguments, indent=2) + "\n")
+    try:
+        write_text(multirun.state / PLAN, json.dumps(asdict(plan)))
+        write_text(directory / SWEEP, json.dumps(arguments, indent=2) + "\n")
+    except OSError:
+        multirun.undo(fresh)
+        raise
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _stop(multirun, number))
     return multirun

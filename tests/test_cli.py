@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from omegaconf import OmegaConf
 from small import BARE, SMALL, compose
 
 from benchmarks.faults import processes, wait_until
-from eprop_cli import __main__
+from eprop_cli import __main__, cli
 from eprop_cli.cli import Doorkeeper, claim, with_earlier_arguments
 from eprop_cli.errors import ConfigError, UserError
 from eprop_cli.results import Run
@@ -86,6 +87,15 @@ def test_plain_lines_where_output_is_no_terminal(eprop_run):
     rates = r"rates \d+\.\d \(regular\) and \d+\.\d \(adaptive\) spikes/s"
     iteration = r"iteration {}/2: loss 0\.\d{{4}}, recall error [01]\.\d{{3}}, " + rates
     assert_lines(done.stdout, [iteration.format(1), iteration.format(2), *CLOSING])
+
+
+@pytest.mark.parametrize("multirun", ["", "--multirun hydra.sweep.dir=. seed=1"])
+def test_closed_outputs(tmp_path, multirun):
+    overrides = [*SMALL, *BARE, *COMPILED, "task.n_iter=1", "hydra.run.dir=seed-1"]
+    command = f"{EPROP_RUN} {multirun} {shlex.join(overrides)} >&- 2>&-"
+    assert subprocess.run(command, shell=True, cwd=tmp_path).returncode == 0
+    (run,) = tmp_path.glob("*/run.json")
+    assert Run(run.parent).status == "COMPLETED"
 
 
 @pytest.mark.nest
@@ -178,6 +188,46 @@ def test_an_error_before_the_run_ends_it(monkeypatch, capsys):
         Doorkeeper("stamp").on_run_start(compose())
     assert ending.value.code == 1
     assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero\n"),
+        (OSError(28, "No space left on device", "sweep/sweep.json"),
+         "eprop-run: No space left on device: sweep/sweep.json\n"),
+    ],
+)  # fmt: skip
+def test_an_error_before_the_jobs_ends_the_multirun(monkeypatch, capsys, error, told):
+    def begin(*_):
+        raise error
+
+    monkeypatch.setattr("eprop_cli.multirun.begin", begin)
+    with pytest.raises(SystemExit) as ending:
+        Doorkeeper("stamp").on_multirun_start(compose())
+    err = capsys.readouterr().err
+    assert (ending.value.code, err[-len(told) :]) == (1, told)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_multirun_that_cannot_write_leaves_nothing(monkeypatch, capsys, tmp_path, earlier):
+    def write_text(path, text):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.name == "sweep.json":
+            raise OSError(28, "No space left on device", path.name)
+        path.write_text(text)
+
+    sweep = tmp_path / "sweep"
+    if earlier:
+        sweep.mkdir()
+        (sweep / "sweep.json").write_text("{}")
+    monkeypatch.setattr("eprop_cli.multirun.write_text", write_text)
+    monkeypatch.setattr(sys, "argv", ["eprop-run", "-m", "seed=1,2", f"hydra.sweep.dir={sweep}"])
+    with pytest.raises(SystemExit) as ending:
+        cli.main()
+    assert ending.value.code == 1
+    assert capsys.readouterr().err == "eprop-run: No space left on device: sweep.json\n"
+    assert [path.name for path in tmp_path.rglob("*")] == (["sweep", "sweep.json"] if earlier else [])
 
 
 def both(directory, *overrides):
