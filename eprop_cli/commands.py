@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from eprop_cli.__main__ import replace_closed_outputs
 from eprop_cli.errors import UserError
 from eprop_cli.results import FIGURES as FIGURE_DIRECTORY
 from eprop_cli.results import Run, find_runs, natural
@@ -283,6 +284,7 @@ class Parser(argparse.ArgumentParser):
 
 def leave(prog: str, act: Callable[[], int]) -> NoReturn:
     """Exit with the status of an action, or with one line if it cannot be done."""
+    replace_closed_outputs()
     try:
         status = act()
         sys.stdout.flush()

@@ -492,6 +492,12 @@ class TestCommand:
         ending = subprocess.run(command, shell=True, capture_output=True, text=True)
         assert (ending.stdout, ending.stderr) == (f"{written}\n", "")
 
+    def test_closed_outputs(self, written):
+        command = f"{sys.executable} -c 'from eprop_cli.commands import plot; plot()' --list {written} nowhere"
+        both = subprocess.run(f"{command} >&- 2>&-", shell=True, capture_output=True)
+        one = subprocess.run(f"{command} >&-", shell=True, capture_output=True, text=True)
+        assert (both.returncode, one.returncode, one.stderr) == (2, 2, "eprop-plot: nowhere: does not exist\n")
+
 
 @pytest.mark.nest
 def test_a_real_run_is_redrawn_byte_for_byte_where_nest_cannot_be_imported(tmp_path, eprop_run):
