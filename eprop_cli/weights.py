@@ -23,6 +23,8 @@ def initial_weights(config: Config, rng: np.random.RandomState) -> Weights:
     source = config.synapse.weights_from
     with np.errstate(over="ignore"):  # _check_finite tells
         weights = draw_weights(config.synapse, config.task.n_in, n_rec(config.neuron), config.task.n_out, rng)
+    if config.resume is not None:  # its checkpoint has them, and where they came from may be gone
+        return weights
     if source is not None:
         trained = _load(source)
         for projection, drawn in weights.items():

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from small import BARE, SMALL, Here, config
 
+from eprop_cli.cli import check
 from eprop_cli.engines import nest
 from eprop_cli.results import Run
 from eprop_cli.run import run
@@ -129,6 +130,18 @@ def test_a_completed_run_is_trained_longer(way, undisturbed, tmp_path):
     assert train(tmp_path, *way, "task.n_iter=2").exit_status == 0
     assert resume(tmp_path, *way).exit_status == 0
     assert_same(tmp_path, undisturbed)
+
+
+def test_the_trained_weights_it_began_with_may_be_gone(tmp_path):
+    assert train(tmp_path / "source", *COMPILED, "task.n_iter=1").exit_status == 0
+    way = (*COMPILED, f"synapse.weights_from={tmp_path / 'source'}")
+    assert train(tmp_path / "undisturbed", *way).exit_status == 0
+    assert train(tmp_path / "run", *way, "task.n_iter=2").exit_status == 0
+    shutil.rmtree(tmp_path / "source")
+    resumed = replace(config(*way), resume=str(tmp_path / "run"))
+    check(resumed)
+    assert run(resumed, tmp_path / "run").exit_status == 0
+    assert_same(tmp_path / "run", tmp_path / "undisturbed")
 
 
 def contents(directory):
