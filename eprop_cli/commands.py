@@ -173,7 +173,6 @@ def _compare(options: argparse.Namespace) -> int:
         if path.exists() and not options.force and not _is_comparison(path):
             raise UserError(f"{path}: was not written by eprop-compare; move it, or choose --output or --force")
     table = summarise(runs)
-    show(table, runs)
     write_csv(table, options.output / TABLE)
     if table["iterations"].any():
         figure = sweep_figure(runs)
@@ -181,6 +180,8 @@ def _compare(options: argparse.Namespace) -> int:
             save(figure, path, options.dpi)
     else:
         figures = []
+    show(table, runs)
+    if not figures:
         print("No training iteration in any of them, so no figure")
     print(f"Files: {', '.join(map(str, (options.output / TABLE, *figures)))}")
     unreadable = table.loc[table["status"] == UNREADABLE, "error"]
@@ -216,17 +217,19 @@ def show(table: "pd.DataFrame", runs: Sequence[Run]) -> None:
     top, names = places(runs)
     text = table.drop(columns="error").assign(run=names).map(_cell, digits=".4g")
     text = text.loc[:, (text != "").any()].rename(columns=short_names(list(table.columns)))
-    console.print(f"{len(runs)} runs in {top}", soft_wrap=True)
-    for columns in _parts(text, console.width):
-        part = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for name in columns:
-            part.add_column(name, justify="left" if name == "run" else "right", overflow="fold")
-        for row in text[columns].itertuples(index=False):
-            part.add_row(*row)
-        console.print(part, "")
-    for name, status, error in zip(names, table["status"], table["error"], strict=True):
-        if _cell(error) and status != UNREADABLE:  # those are told on stderr
-            console.print(f"{name}: {error}", soft_wrap=True)
+    with console.capture() as shown:  # printed by itself it would end the process where the reader has had enough
+        console.print(f"{len(runs)} runs in {top}", soft_wrap=True)
+        for columns in _parts(text, console.width):
+            part = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+            for name in columns:
+                part.add_column(name, justify="left" if name == "run" else "right", overflow="fold")
+            for row in text[columns].itertuples(index=False):
+                part.add_row(*row)
+            console.print(part, "")
+        for name, status, error in zip(names, table["status"], table["error"], strict=True):
+            if _cell(error) and status != UNREADABLE:  # those are told on stderr
+                console.print(f"{name}: {error}", soft_wrap=True)
+    print(shown.get(), end="")
 
 
 def _parts(text: "pd.DataFrame", width: int) -> list[list[str]]:
@@ -291,13 +294,18 @@ def leave(prog: str, act: Callable[[], int]) -> NoReturn:
     except UserError as error:
         status = _complain(prog, error)
     except BrokenPipeError:  # the reader, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         status = 0
     except OSError as error:
         status = _complain(prog, f"{error.filename}: {error.strerror}" if error.filename else error)
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def drop_output() -> None:
+    """Let what is still to be printed go nowhere, or Python would complain of it on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(prog: str, problem: object) -> int:

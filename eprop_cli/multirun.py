@@ -5,6 +5,7 @@ Jobs may run in this process, in others or on other machines. What they share is
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -171,6 +172,7 @@ def begin(config: DictConfig, stamp: str, check: Callable[[DictConfig], Config])
     except OSError:
         multirun.undo(fresh)
         raise
+    logging.raiseExceptions = False  # as in run(); here also where the reader of a pipe has had enough
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _stop(multirun, number))
     return multirun
@@ -243,7 +245,7 @@ def config_options(config: DictConfig) -> list[str]:
 
 def _stop(multirun: Multirun, number: int) -> None:
     """Handle a signal: the first stops the jobs, so that what they have is written; the second also stops waiting."""
-    if multirun.stopped is not None:
+    if not multirun.state.exists() or multirun.stopped is not None:
         raise KeyboardInterrupt
     multirun.stop(number)
     os.write(sys.stderr.fileno(), b"eprop-run: stopping when the running jobs have ended in order; again: at once\n")

@@ -3,17 +3,23 @@
 import math
 import shlex
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from eprop_cli.commands import drop_output, show, write_csv
 from eprop_cli.errors import UserError
 from eprop_cli.job import job_runs
 from eprop_cli.multirun import NOT_STARTED, SKIPPED, Multirun, Outcome
 from eprop_cli.objectives import OBJECTIVES
 from eprop_cli.results import COMPLETED, FAILED, RUNNING, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TABLE, FIGURE = "sweep.csv", "sweep.png"
 DPI = 150
@@ -30,23 +36,33 @@ def end(multirun: Multirun, problem: BaseException | None) -> int:
     outcomes = multirun.outcomes if problem is None else _settled(multirun)
     n_jobs = multirun.plan.n_jobs
     runs = job_runs(multirun.directory)
-    if runs:
-        _overview(runs, multirun.directory, is_search=n_jobs is None)
+    written = _write(runs, multirun.directory, is_search=n_jobs is None) if runs else None
     counts = Counter(outcome.status for outcome in outcomes)
     counts[NOT_STARTED] += 0 if n_jobs is None else n_jobs - len(outcomes)
-    told = [f"{counts[status]} {status}" for status in sorted(counts) if counts[status]]
-    print(f"Jobs: {', '.join(told)}{' (COMPLETED before)' if counts[SKIPPED] else ''}")
     bad = [outcome.name for outcome in outcomes if outcome.status not in (COMPLETED, SKIPPED, NOT_STARTED)]
-    if bad:
-        print(f"Not COMPLETED: {', '.join(bad)}")
-    if bad or counts[NOT_STARTED]:
-        purpose = "Go on with the search" if n_jobs is None else "Run what is not COMPLETED, and nothing else"
-        print(f"{purpose}: eprop-run {shlex.quote(f'resume={_from_here(multirun.directory)}')}")
     if not counts[RUNNING]:
         multirun.remove()
+    try:
+        if written:
+            _show(runs, *written)
+        _tell(multirun, counts, bad, is_search=n_jobs is None)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
     if number is not None:
         return 128 + number
     return FAILURE if problem or bad or counts[NOT_STARTED] else 0
+
+
+def _tell(multirun: Multirun, counts: Counter[str], bad: Sequence[str], is_search: bool) -> None:
+    """What became of the jobs, and how to go on."""
+    told = [f"{counts[status]} {status}" for status in sorted(counts) if counts[status]]
+    print(f"Jobs: {', '.join(told)}{' (COMPLETED before)' if counts[SKIPPED] else ''}")
+    if bad:
+        print(f"Not COMPLETED: {', '.join(bad)}")
+    if bad or counts[NOT_STARTED]:
+        purpose = "Go on with the search" if is_search else "Run what is not COMPLETED, and nothing else"
+        print(f"{purpose}: eprop-run {shlex.quote(f'resume={_from_here(multirun.directory)}')}")
 
 
 def why(problem: Exception) -> str | None:
@@ -86,9 +102,8 @@ def _seen(directory: Path, outcome: Outcome) -> Outcome:
     return replace(outcome, status=status)
 
 
-def _overview(runs: Sequence[Run], directory: Path, is_search: bool) -> None:
-    """Write and show the table and, if there is anything to draw, the figure."""
-    from eprop_cli.commands import show, write_csv
+def _write(runs: Sequence[Run], directory: Path, is_search: bool) -> "tuple[pd.DataFrame, list[Path]]":
+    """Write the table and, if there is anything to draw, the figure; returns the table and the paths of both."""
     from eprop_cli.plots import save
     from eprop_cli.sweep import summarise, sweep_figure
 
@@ -98,13 +113,17 @@ def _overview(runs: Sequence[Run], directory: Path, is_search: bool) -> None:
             table.insert(place, group, values)
     if is_search:
         table.insert(list(table.columns).index("status"), "objective", list(map(_objective, runs)))
-    print()
-    show(table, runs)
     write_csv(table.assign(run=[run.directory.name for run in runs]), directory / TABLE)
     files = [directory / TABLE]
     if table["iterations"].any():
         files.append(directory / FIGURE)
         save(sweep_figure(runs), files[-1], DPI)
+    return table, files
+
+
+def _show(runs: Sequence[Run], table: "pd.DataFrame", files: Sequence[Path]) -> None:
+    print(flush=True)  # or Console would flush it, and end the process where the reader has had enough
+    show(table, runs)
     print(f"Files: {', '.join(map(str, map(_from_here, files)))}")
 
 

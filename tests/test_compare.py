@@ -57,6 +57,18 @@ def test_a_folder_of_runs(folder, compare):
     assert compared() == [str(folder / name) for name in ("a/0", "a/1", "b/0")]
 
 
+def test_a_reader_that_has_had_enough(folder, tmp_path):
+    ours, its = os.pipe()
+    os.close(ours)
+    code = "from eprop_cli.commands import compare; compare()"
+    command = [sys.executable, "-c", code, str(folder), "--dpi", "20"]
+    ending = subprocess.run(command, stdout=its, stderr=subprocess.PIPE, cwd=tmp_path)
+    os.close(its)
+    assert (ending.returncode, ending.stderr) == (0, b"")
+    assert len(compared(tmp_path / "compare.csv")) == 3
+    assert (tmp_path / "compare.png").exists()
+
+
 def test_the_csv_has_what_summarise_gives(folder, compare):
     compare(folder)
     read = pd.read_csv("compare.csv")

@@ -4,13 +4,14 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 from dataclasses import asdict
 
 import pytest
 from synthetic_run import write_run
 
 from eprop_cli import overview
-from eprop_cli.multirun import Multirun, Outcome, Plan
+from eprop_cli.multirun import Multirun, Outcome, Plan, _stop
 from eprop_cli.overview import end
 from eprop_cli.sweep import SUMMARY
 
@@ -80,6 +81,26 @@ def test_one_failed(multirun, capsys):
         "Run what is not COMPLETED, and nothing else: eprop-run resume=sweep",
     ]
     assert [row["error"] for row in table(multirun)] == ["", "the loss became nan in training iteration 2"]
+
+
+def test_a_reader_that_has_had_enough_costs_nothing_but_lines(multirun, monkeypatch):
+    multirun = multirun(1)
+    job(multirun, 0)
+    ours, its = os.pipe()
+    os.close(ours)
+    with os.fdopen(its, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert end(multirun, None) == 0
+    assert [row["status"] for row in table(multirun)] == ["COMPLETED"]
+    assert not (multirun.directory / ".jobs").exists()
+
+
+def test_a_signal_once_all_is_written_ends_it_at_once(multirun):
+    multirun = multirun(1)
+    multirun.remove()
+    with pytest.raises(KeyboardInterrupt):
+        _stop(multirun, signal.SIGINT)
+    assert not (multirun.directory / ".jobs").exists()
 
 
 def test_skipped_jobs_were_completed_before(multirun, capsys):
