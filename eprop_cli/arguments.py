@@ -1,7 +1,9 @@
 """Tell what is wrong with the arguments of eprop-run in one line each, in the config's terms rather than Hydra's."""
 
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -10,11 +12,13 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from eprop_cli.config import conf_dir, explain, flatten
-from eprop_cli.errors import ConfigError, UserError
+from eprop_cli.errors import ConfigError, UserError, reason
 
 FORM = "is not KEY=VALUE, or its quotes or brackets do not match"
+UNREADABLE = (YAMLError, UnicodeDecodeError, OSError)  # OmegaConf raises the last for a file without keys
 PLUGINS = {  # what files in conf/hydra build on, with package and extra
     "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
     "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
@@ -55,6 +59,8 @@ def _is_choice(override: Override) -> bool:
 
 def one_line(error: Exception) -> str:
     """What is wrong with an input, with the nearest name to one that does not exist."""
+    if isinstance(error, UNREADABLE) and not isinstance(error, MissingConfigException):  # which is an OSError too
+        return _unreadable(error)
     if isinstance(error, OverrideParseException):
         return f"{error.override.strip() or repr(error.override)}: {_how_wrong(error)}"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
@@ -76,6 +82,20 @@ def one_line(error: Exception) -> str:
         message = message.split(noise)[0]
     unknown = cause.full_key if isinstance(cause, ConfigKeyError | ConfigAttributeError) else None
     return " ".join(message.split()).rstrip(".") + (_nearest(unknown, _known_keys()) if unknown else "")
+
+
+def _unreadable(error: Exception) -> str:
+    """What is wrong with a file in --config-dir, which not every error names."""
+    directory = get_args_parser().parse_known_args(sys.argv[1:])[0].config_dir
+    for path in sorted(Path(directory).rglob("*.yaml")) if directory else []:
+        try:
+            OmegaConf.load(path)
+        except MarkedYAMLError as fault:
+            line = f", line {fault.problem_mark.line + 1}" if fault.problem_mark else ""
+            return f"{path}: is not YAML ({fault.problem}{line})"
+        except UNREADABLE as fault:
+            return f"{path}: cannot be read as keys and values ({reason(fault)})"
+    return reason(error)
 
 
 def _how_wrong(error: OverrideParseException) -> str:

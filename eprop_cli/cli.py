@@ -23,7 +23,7 @@ from eprop_cli.config import Config, conf_dir, load
 from eprop_cli.errors import ConfigError, UserError, reason, require
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
-BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException)
+BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
 MULTIRUN_OPTIONS = ("-m", "--multirun")
 MULTIRUN = "multirun"  # in Hydra's JobRuntime: where the multirun that has begun keeps its state
 
@@ -259,6 +259,8 @@ def _end_multirun(state: Path, problem: BaseException | None) -> int:
 
 def _fail(error: Exception) -> NoReturn:
     """Tell what came in between before a run began and exit; Hydra would warn of it and go on."""
+    if isinstance(error, OSError) and error.errno is None:  # OmegaConf's, of a file without keys
+        _refuse(error)
     if isinstance(error, OSError):
         print(f"eprop-run: {reason(error)}", file=sys.stderr)
     else:

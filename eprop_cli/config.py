@@ -411,6 +411,9 @@ def load(composed: DictConfig) -> Config:
     """
     try:
         schema = OmegaConf.structured(Config)
+        for group in ("task", *SCHEMAS):
+            whole = isinstance(composed[group], DictConfig)
+            require(whole, group, composed[group], "must be a group of keys, as a file of its own has them")
         schema.task = OmegaConf.structured(task_class(str(composed.task.name)).Config)
         for group, choices in SCHEMAS.items():
             schema[group] = OmegaConf.structured(_schema(group, composed[group], choices))

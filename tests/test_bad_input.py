@@ -358,6 +358,29 @@ def test_arguments(refuse, here, arguments, line):
     assert refuse("eprop-run", *arguments) == line.replace("HERE", str(here))
 
 
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"seed: [1\n", "MINE: is not YAML (expected ',' or ']', but got '<stream end>', line 2)"),
+        (b"seed: 1\nseed: 2\n", "MINE: is not YAML (found duplicate key seed, line 2)"),
+        (b"a: \xff\n", "MINE: cannot be read as keys and values (UnicodeDecodeError: 'utf-8' codec can't decode byte "
+         "0xff in position 3: invalid start byte)"),
+        (b"5\n", "MINE: cannot be read as keys and values (OSError: Invalid loaded object type: int)"),
+        (b"# @package _global_\ntask: 5\n", "task=5: must be a group of keys, as a file of its own has them"),
+        (b"# @package _global_\noptimizer: null\n",
+         "optimizer=null: must be a group of keys, as a file of its own has them"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_experiment_of_ones_own(refuse, here, multirun, content, line):
+    mine = here / "conf" / "experiment" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(content)
+    told = refuse("eprop-run", "--config-dir", "conf", *multirun, "experiment=mine")
+    assert told == line.replace("MINE", "conf/experiment/mine.yaml")
+
+
 @pytest.mark.parametrize(
     ("choice", "plugin", "package", "extra"),
     [
