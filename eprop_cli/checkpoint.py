@@ -11,11 +11,12 @@ import numpy as np
 
 from eprop_cli.config import Config, flatten, to_dict
 from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.results import METRICS, RUN, RUNNING
-from eprop_cli.training.base import Checkpoint
-from eprop_cli.writer import lock, write_whole
+from eprop_cli.results import METRICS, RUN, RUNNING, WEIGHT_CHANGES, Run
+from eprop_cli.training.base import EARLY_STOPPING, TEST, TRAINING, VALIDATION, Checkpoint, Row
+from eprop_cli.writer import HEADER, lock, write_whole
 
 CHECKPOINT = "checkpoint.npz"
+PHASES = (TRAINING, VALIDATION, EARLY_STOPPING, TEST)
 
 # Keys that say how a run is carried out and looked at; they change nothing in what it leaves but its figures.
 HOW_KEYS: tuple[str, ...] = (
@@ -78,6 +79,8 @@ def check_resume(config: Config, directory: Path) -> None:
     if not _is_free(directory / METRICS, int(checkpoint["rows"])) or _is_running(record):
         where = f"process {record.get('pid')} on {record.get('host')}"
         raise ConfigError("resume", directory, f"is still running ({where}); stop it first")
+    if (directory / WEIGHT_CHANGES).exists():
+        _ = Run(directory).weight_changes  # raises UserError if they are damaged
     wanted, had = flatten(to_dict(config)), flatten(json.loads(str(checkpoint["config"])))
     free = FREE_KEYS if config.optimizer.schedule.name == "cosine" else (*FREE_KEYS, "optimizer.schedule.cosine_iter")
     for key in sorted(wanted.keys() | had.keys()):
@@ -94,12 +97,27 @@ def _is_free(path: Path, rows: int) -> bool:
     """Whether a table is free to be written; raises UserError unless it has the rows that a checkpoint counts on."""
     try:
         with path.open("r+b") as file:
-            free, there = lock(file), file.read().count(b"\n") - 1
+            free, (first, *table) = lock(file), file.read().split(b"\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be opened ({error.strerror}), so the run cannot go on") from error
-    if there < rows:
-        raise UserError(f"{path}: damaged (it has {max(there, 0)} of {rows} rows), so the run cannot go on")
+    whole = table[:-1]  # the last is not ended
+    if len(whole) < rows:
+        raise UserError(f"{path}: damaged (it has {len(whole)} of {rows} rows), so the run cannot go on")
+    wrong = [] if first == HEADER.strip().encode() else [1]
+    wrong += [number for number, line in enumerate(whole[:rows], start=2) if not _is_row(line)]
+    if wrong:
+        raise UserError(f"{path}: damaged (line {wrong[0]} is not one of a run), so the run cannot go on")
     return free
+
+
+def _is_row(line: bytes) -> bool:
+    """Whether a line of metrics.csv can be read."""
+    try:
+        iteration, phase, *numbers = line.decode().split(",")
+        row = Row(int(iteration), phase, *map(float, numbers))
+    except (ValueError, TypeError):
+        return False
+    return row.phase in PHASES
 
 
 def _is_running(record: dict[str, Any]) -> bool:

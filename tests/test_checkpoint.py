@@ -209,3 +209,37 @@ def test_rows_that_the_checkpoint_counts_on_are_missing(directory):
     assert refusal(directory) == f"{path}: cannot be opened (No such file or directory), so the run cannot go on"
     path.mkdir()
     assert refusal(directory) == f"{path}: cannot be opened (Is a directory), so the run cannot go on"
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (1, "iteration,loss"),
+        (2, "1,training,0.5"),
+        (2, "1,training,0.5,0.5,0.5,1.0,1.0,0.1,7.0"),
+        (2, "one,training,0.5,0.5,0.5,1.0,1.0,0.1"),
+        (3, "2,trainin,0.5,0.5,0.5,1.0,1.0,0.1"),
+        (3, "2,training,0.5,half,0.5,1.0,1.0,0.1"),
+        (3, "\x00\udcff"),
+        (3, ""),
+    ],
+)
+def test_rows_that_the_checkpoint_counts_on_are_damaged(directory, number, line):
+    path = directory / "metrics.csv"
+    lines = path.read_text().splitlines()
+    lines[number - 1] = line
+    path.write_text("\n".join(lines) + "\n", errors="surrogateescape")
+    assert refusal(directory) == f"{path}: damaged (line {number} is not one of a run), so the run cannot go on"
+
+
+def test_rows_after_those_that_it_counts_on_are_not_looked_at(directory):
+    with (directory / "metrics.csv").open("a") as file:
+        file.write("3,trai\n4,")
+    check_resume(config(*PARALLEL), directory)
+
+
+def test_damaged_weight_changes(directory):
+    path = directory / "recordings" / "weights.parquet"
+    path.parent.mkdir()
+    path.write_bytes(b"rubbish")
+    assert refusal(directory).startswith(f"{path}: is damaged: ")
