@@ -152,6 +152,8 @@ def begin(config: DictConfig, stamp: str, check: Callable[[DictConfig], Config])
         missing = "needs SLURM's srun, which is not on this machine; slurm_local tries the same without"
         require(shutil.which("srun") is not None, "hydra/launcher", "slurm", missing)
     sweep = _read_sweep(config)
+    swept = ",".join(map(str, sweep.values.get("resume", [])))
+    require(not swept, "resume", swept, "cannot be swept; continue each run by itself, without -m")
     first = _first_possible(config, sweep.jobs, check)
     if short := shortage(first, sweep.values, hydra.launcher, sweep.at_once):
         print(f"eprop-run: warning: {short}", file=sys.stderr)

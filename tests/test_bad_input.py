@@ -351,6 +351,7 @@ def test_values_that_do_not_fit_together(refuse, overrides, line):
          "hydra.sweep.dir=HERE/file/sweep: cannot be made or read (Not a directory); choose another"),
         (["-m", "seed=1,2", "hydra.sweep.subdir=x"],
          "hydra.sweep.subdir=x: cannot be set: jobs are named after their overrides"),
+        (["-m", "+resume=full,empty"], "resume=full,empty: cannot be swept; continue each run by itself, without -m"),
     ],
     ids=str,
 )  # fmt: skip
