@@ -60,7 +60,8 @@ def job(composed: DictConfig) -> float | None:
     overrides = [str(override) for override in hydra.overrides.task]
     outcome = Outcome(int(hydra.job.num), job_name(overrides, plan.swept))
     if not plan.is_mine:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the stop file is enough here
+        for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the stop file is enough here
+            signal.signal(number, signal.SIG_IGN)
         if plan.tied:
             _end_with_starter(plan)
     objective = None

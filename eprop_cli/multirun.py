@@ -26,6 +26,7 @@ from eprop_cli.config import Config
 from eprop_cli.cores import at_once, shortage
 from eprop_cli.errors import ConfigError, UserError, require
 from eprop_cli.results import RUN, SWEEP
+from eprop_cli.run import stopping
 from eprop_cli.writer import write_text
 
 STATE, STOP, PLAN = ".jobs", "stop", "plan.json"
@@ -175,7 +176,7 @@ def begin(config: DictConfig, stamp: str, check: Callable[[DictConfig], Config])
         multirun.undo(fresh)
         raise
     logging.raiseExceptions = False  # as in run(); here also where the reader of a pipe has had enough
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stopping():
         signal.signal(number, lambda number, _: _stop(multirun, number))
     return multirun
 
@@ -249,5 +250,8 @@ def _stop(multirun: Multirun, number: int) -> None:
     """Handle a signal: the first stops the jobs, so that what they have is written; the second also stops waiting."""
     if not multirun.state.exists() or multirun.stopped is not None:
         raise KeyboardInterrupt
-    multirun.stop(number)
-    os.write(sys.stderr.fileno(), b"eprop-run: stopping when the running jobs have ended in order; again: at once\n")
+    # A job of a process that ignores SIGHUP would ignore it, too.
+    multirun.stop(signal.SIGTERM if number == signal.SIGHUP else number)
+    told = b"eprop-run: stopping when the running jobs have ended in order; again: at once\n"
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        os.write(sys.stderr.fileno(), told)

@@ -47,7 +47,7 @@ def end(multirun: Multirun, problem: BaseException | None) -> int:
             _show(runs, *written)
         _tell(multirun, counts, bad, is_search=n_jobs is None)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:  # the reader of a pipe has had enough, or the terminal is gone
         drop_output()
     if number is not None:
         return 128 + number

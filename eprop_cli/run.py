@@ -34,11 +34,15 @@ log_to_file = logging.getLogger("eprop_cli.file")  # conf/hydra/job_logging keep
 
 PACKAGES = ("nest-simulator", "hydra-core", "omegaconf", "numpy", "pandas", "pyarrow", "matplotlib", "joblib", "numba")
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+def stopping() -> tuple[signal.Signals, ...]:
+    """Signals to end in order at; SIGHUP, by which a terminal goes, only where it is not ignored, as after nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
 
 
 class Interruption(BaseException):
-    """SIGINT or SIGTERM came."""
+    """One of the stopping() signals came."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -115,7 +119,7 @@ def _duration(seconds: dict[str, float], earlier: dict[str, float]) -> str:
 
 
 class _Interrupts:
-    """Raises the first SIGINT or SIGTERM as an Interruption, if held back then on release; later ones are ignored."""
+    """Raises the first of stopping() as an Interruption, if held back then on release; later ones are ignored."""
 
     def __init__(self) -> None:
         self._number: int | None = None
@@ -141,9 +145,9 @@ class _Interrupts:
 
 @contextmanager
 def _interruptible() -> Iterator[_Interrupts]:
-    """Heed SIGINT and SIGTERM, which are held back at first."""
+    """Heed the stopping() signals, which are held back at first."""
     interrupts = _Interrupts()
-    before = {number: signal.signal(number, interrupts.receive) for number in STOPPING}
+    before = {number: signal.signal(number, interrupts.receive) for number in stopping()}
     try:
         yield interrupts
     finally:

@@ -144,7 +144,7 @@ def n_rows(run):
 
 
 @pytest.mark.nest
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
     "way",
     [(), ("training=data_parallel", "task.n_batch=2", "training.n_workers=2")],

@@ -167,6 +167,17 @@ def test_a_sweep_that_was_stopped_goes_on(start, eprop_run, tmp_path, undisturbe
     assert not [path.name for path in sweep.iterdir() if ".old" in path.name or path.name == ".jobs"]
 
 
+@pytest.mark.parametrize("launcher", ["basic", "parallel"])
+def test_a_sweep_ends_in_order_when_its_terminal_is_closed(start, tmp_path, launcher):
+    process = start("-m", *LONG, "seed=2,3", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
+    stopped = training(tmp_path / "sweep", 2)
+    os.killpg(process.pid, signal.SIGHUP)
+    assert process.wait(60) == 143
+    assert record(stopped)["error"] == "interrupted by SIGTERM"
+    assert {row["status"] for row in table(tmp_path / "sweep")} == {"INTERRUPTED"}
+    assert not (tmp_path / "sweep" / ".jobs").exists()
+
+
 def test_a_cluster_job_that_is_preempted_goes_on(start, tmp_path, undisturbed):
     process = start("-m", *LONG, "seed=2,3", "hydra/launcher=slurm_local", "hydra.sweep.dir=sweep")
     preempted = training(tmp_path / "sweep", 2)

@@ -124,7 +124,7 @@ class TestSignals:
 
         return send
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_end_a_run_after_the_row_under_way(self, number, signalled, tmp_path):
         signalled(number)
         ending = run(config(*SMALL, *BARE, *PARALLEL), tmp_path)
@@ -133,6 +133,15 @@ class TestSignals:
         assert (written.status, written.record["error"]) == ("INTERRUPTED", ending.error)
         assert written.metrics["iteration"].tolist() == [1, 2]
         assert files(tmp_path) == FILES | {"checkpoint.npz"}
+
+    def test_a_run_under_nohup_goes_on_without_its_terminal(self, signalled, tmp_path):
+        signalled(signal.SIGHUP)
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            assert run(config(*SMALL, *BARE, *PARALLEL), tmp_path) == Ending("COMPLETED", 0)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
     def test_that_follow_do_not_keep_it_from_ending_in_order(self, signalled, tmp_path, monkeypatch):
         def draw_weights(*_):

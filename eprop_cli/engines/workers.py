@@ -78,11 +78,10 @@ class Workers:
             return _DaskExecutor(str(self._training.scheduler))
         from joblib.externals.loky import ProcessPoolExecutor
 
-        resource_tracker.ensure_running()  # started along with a worker, it would unblock SIGINT again
-        executor: Executor = ProcessPoolExecutor(
-            max_workers=self._training.n_workers, timeout=IDLE_TIMEOUT, initializer=_follow, initargs=(os.getpid(),)
-        )
-        return executor
+        n_workers, driver = self._training.n_workers, (os.getpid(),)
+        with _interrupts_left_to_the_driver():  # trackers of resources start, too
+            resource_tracker.ensure_running()  # started along with a worker, it would unblock SIGINT again
+            return ProcessPoolExecutor(n_workers, timeout=IDLE_TIMEOUT, initializer=_follow, initargs=driver)  # type: ignore[no-any-return]
 
 
 class _DaskExecutor(Executor):
@@ -111,8 +110,8 @@ class _DaskExecutor(Executor):
 
 @contextmanager
 def _interrupts_left_to_the_driver() -> Iterator[None]:
-    """Ctrl-C reaches every process of a terminal; workers that start here never see it, as the driver stops them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Ctrl-C reaches every process of a terminal, and so does its end; workers that start here never see either."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
