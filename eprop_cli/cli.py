@@ -98,6 +98,7 @@ class Doorkeeper(Callback):
         """Exit with one line unless the run can begin; Hydra would turn an exception here into a warning."""
         try:
             check(load(without_hydra(config)))
+            check_subdir(config.hydra, resumed=config.resume is not None)
             take(load(without_hydra(config)), Path(config.hydra.run.dir))
         except (UserError, OmegaConfBaseException) as error:
             _refuse(error)
@@ -109,6 +110,7 @@ class Doorkeeper(Callback):
         from eprop_cli.multirun import begin
 
         try:
+            check_subdir(config.hydra)
             multirun = begin(config, self._stamp, lambda composed: check(load(without_hydra(composed))))
         except BAD_INPUTS as error:
             _refuse(error)
@@ -203,6 +205,13 @@ def earlier_multirun(directory: Path) -> dict[str, list[str]]:
     except (OSError, ValueError) as error:
         raise ConfigError("resume", directory, f"cannot be resumed: {path} is damaged ({error})") from error
     return arguments
+
+
+def check_subdir(hydra_config: DictConfig, resumed: bool = False) -> None:
+    """Raise ConfigError unless a run is to keep its overrides where earlier_overrides() looks for them."""
+    subdir = hydra_config.output_subdir
+    usual = subdir == ".hydra" or (resumed and subdir is None)  # then save_composed() writes there
+    require(usual, "hydra.output_subdir", subdir, "cannot be set: what is in .hydra is needed to resume a run")
 
 
 def take(config: Config, directory: Path) -> None:

@@ -31,6 +31,7 @@ FIRES = "must not make neurons fire in the first step; lower it, or raise V_th"
 WEIGHTS_FROM = "must be a run directory or its weights.npz, whole and readable"
 NO_WEIGHTS = "does not exist; give a run directory or its weights.npz"
 STEPS = "must be a group with the keys cue, spacing, bg_noise, recall, learning_window"
+NO_SUBDIR = "cannot be set: what is in .hydra is needed to resume a run"
 INTERVAL = "must divide the sequence (2250 ms)"
 NO_MODE = "KeyError raised while resolving interpolation: \"Environment variable 'NO_SUCH_THING' not found\""
 
@@ -227,6 +228,8 @@ VALUES = {
     "hydra.run.dir=file": "cannot be made or read (File exists); choose another",
     "hydra.run.dir=file/run": "cannot be made or read (Not a directory); choose another",
     "hydra.run.dir=/proc/nowhere": "cannot be made or read (No such file or directory); choose another",
+    "hydra.output_subdir=null": NO_SUBDIR,
+    "hydra.output_subdir=other": NO_SUBDIR,
     # names of files in conf/
     "experiment=smok": f"must be one of {EXPERIMENTS}. Did you mean smoke?",
     "experiment=nosuch": f"must be one of {EXPERIMENTS}",
@@ -351,6 +354,8 @@ def test_values_that_do_not_fit_together(refuse, overrides, line):
          "hydra.sweep.dir=HERE/file/sweep: cannot be made or read (Not a directory); choose another"),
         (["-m", "seed=1,2", "hydra.sweep.subdir=x"],
          "hydra.sweep.subdir=x: cannot be set: jobs are named after their overrides"),
+        (["-m", "seed=1,2", "hydra.output_subdir=null"], f"hydra.output_subdir=null: {NO_SUBDIR}"),
+        (["-m", "seed=1,2", "hydra.output_subdir=other"], f"hydra.output_subdir=other: {NO_SUBDIR}"),
         (["-m", "+resume=full,empty"], "resume=full,empty: cannot be swept; continue each run by itself, without -m"),
     ],
     ids=str,

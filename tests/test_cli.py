@@ -204,7 +204,7 @@ def test_an_error_before_the_jobs_ends_the_multirun(monkeypatch, capsys, error, 
 
     monkeypatch.setattr("eprop_cli.multirun.begin", begin)
     with pytest.raises(SystemExit) as ending:
-        Doorkeeper("stamp").on_multirun_start(compose())
+        Doorkeeper("stamp").on_multirun_start(OmegaConf.create({"hydra": {"output_subdir": ".hydra"}}))
     err = capsys.readouterr().err
     assert (ending.value.code, err[-len(told) :]) == (1, told)
 
