@@ -24,6 +24,7 @@ from eprop_cli.errors import ConfigError, UserError, reason, require
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
 BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
+WITH_RESUME = "cannot be given with resume; leave it out"
 MULTIRUN_OPTIONS = ("-m", "--multirun")
 MULTIRUN = "multirun"  # in Hydra's JobRuntime: where the multirun that has begun keeps its state
 
@@ -155,6 +156,9 @@ def with_earlier_arguments(arguments: list[str]) -> list[str]:
     multirun = earlier_multirun(directory)
     options = [*multirun["options"], "--multirun", *(option for option in options if option not in MULTIRUN_OPTIONS)]
     new = [text for text in overrides if not text.startswith("resume=") and text not in MULTIRUN_OPTIONS]
+    for text in new:
+        if text.startswith("hydra.sweep.dir="):
+            raise UserError(f"{text}: {WITH_RESUME}")
     return [*options, *multirun["overrides"], f"hydra.sweep.dir={quoted}", *new]
 
 
@@ -221,8 +225,7 @@ def take(config: Config, directory: Path) -> None:
     if config.resume is None:
         claim(directory)
     else:
-        elsewhere = "cannot be given with resume; leave it out"
-        require(Path(config.resume) == directory, "hydra.run.dir", directory, elsewhere)
+        require(Path(config.resume) == directory, "hydra.run.dir", directory, WITH_RESUME)
         check_resume(config, directory)
 
 

@@ -364,6 +364,12 @@ def test_arguments(refuse, here, arguments, line):
     assert refuse("eprop-run", *arguments) == line.replace("HERE", str(here))
 
 
+def test_another_directory_for_a_multirun_that_goes_on(refuse, here):
+    (here / "full" / "sweep.json").write_text('{"options": [], "overrides": ["seed=1,2"]}')
+    line = "hydra.sweep.dir=other: cannot be given with resume; leave it out"
+    assert refuse("eprop-run", "resume=full", "hydra.sweep.dir=other") == line
+
+
 @pytest.mark.parametrize("multirun", [[], ["-m"]])
 @pytest.mark.parametrize(
     ("content", "line"),
