@@ -1,5 +1,6 @@
 """eprop-run: Hydra composes the config, the run does the rest."""
 
+import fcntl
 import json
 import os
 import sys
@@ -230,13 +231,15 @@ def take(config: Config, directory: Path) -> None:
 
 
 def claim(directory: Path) -> None:
-    """Make a run directory; raises ConfigError if it cannot be made or holds something already."""
+    """Make a run directory, or take over one whose run was stopped before it began; raises ConfigError otherwise."""
     from eprop_cli.writer import RESERVE
 
     key = "hydra.run.dir"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        free = not any(directory.iterdir()) and _make(directory / RESERVE)
+        made = not any(directory.iterdir()) and _make(directory / RESERVE)
+        free = _is_unbegun(directory) and _hold(directory / RESERVE, made)
+        free = free and _is_unbegun(directory)  # the run of another process may have begun and ended meanwhile
     except OSError as error:
         raise ConfigError(key, directory, f"cannot be made or read ({error.strerror}); choose another") from error
     if not free:
@@ -250,6 +253,30 @@ def _make(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _is_unbegun(directory: Path) -> bool:
+    """Whether a directory holds nothing but what is there before a run begins."""
+    from eprop_cli.job import LOG
+    from eprop_cli.writer import RESERVE
+
+    names = {path.name for path in directory.iterdir()}
+    return RESERVE in names and names <= {RESERVE, LOG, ".hydra"}
+
+
+def _hold(path: Path, otherwise: bool) -> bool:
+    """Lock a file for as long as this process lives; otherwise: what to return where the file system has no locks."""
+    number = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held = False
+    except OSError:
+        held = otherwise
+    else:
+        return True  # and never close it
+    os.close(number)
+    return held
 
 
 def _end_multirun(state: Path, problem: BaseException | None) -> int:

@@ -266,6 +266,28 @@ def test_of_many_that_claim_a_directory_one_gets_it(tmp_path):
             assert sum(pool.map(attempt, [tmp_path / name] * 8)) == 1
 
 
+def leave_unbegun(directory, *names):
+    """What a run leaves that was stopped before it began."""
+    (directory / ".hydra").mkdir(parents=True)
+    for name in (".reserve", "eprop-run.log", *names):
+        (directory / name).touch()
+
+
+def test_a_directory_whose_run_never_began_is_taken_over_by_one(tmp_path):
+    leave_unbegun(tmp_path / "run")
+    statuses, errors = both(tmp_path, "hydra.run.dir=run")
+    assert sorted(statuses) == [0, 2]
+    assert sorted(errors)[1].endswith("holds files already; choose another directory or remove it\n")
+    assert n_rows(tmp_path / "run") == 1
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "run.json", "notes.txt"])
+def test_a_directory_that_holds_more_is_not_taken_over(tmp_path, name):
+    leave_unbegun(tmp_path / "run", name)
+    with pytest.raises(ConfigError, match="holds files already"):
+        claim(tmp_path / "run")
+
+
 class TestEarlierArguments:
     @pytest.fixture
     def directory(self, tmp_path):
