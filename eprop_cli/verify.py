@@ -219,13 +219,16 @@ def _show(rows: list[Compared]) -> None:
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in rows:
-        shown = (row.largest, row.difference, TOLERANCES[row.quantity])
+        values = (row.largest, row.difference, TOLERANCES[row.quantity])
         table.add_row(
             row.quantity,
-            *(f"{value:.0f}" if value.is_integer() else f"{value:.3g}" for value in shown),
+            *(f"{value:.0f}" if value.is_integer() else f"{value:.3g}" for value in values),
             "agree" if within(row) else "DIFFER",
         )
-    Console(highlight=False, markup=False).print(table)
+    console = Console(highlight=False, markup=False)
+    with console.capture() as shown:  # printed by itself it would end the process where the reader has had enough
+        console.print(table)
+    print(shown.get(), end="")
 
 
 def _with_engine(config: Config, name: str) -> Config:
