@@ -11,12 +11,11 @@ import numpy as np
 
 from eprop_cli.config import Config, flatten, to_dict
 from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.results import METRICS, RUN, RUNNING, WEIGHT_CHANGES, Run
-from eprop_cli.training.base import EARLY_STOPPING, TEST, TRAINING, VALIDATION, Checkpoint, Row
+from eprop_cli.results import METRICS, RUN, RUNNING, WEIGHT_CHANGES, Run, is_alive
+from eprop_cli.training.base import PHASES, Checkpoint, Row
 from eprop_cli.writer import HEADER, lock, write_whole
 
 CHECKPOINT = "checkpoint.npz"
-PHASES = (TRAINING, VALIDATION, EARLY_STOPPING, TEST)
 
 # Keys that say how a run is carried out and looked at; they change nothing in what it leaves but its figures.
 HOW_KEYS: tuple[str, ...] = (
@@ -125,16 +124,3 @@ def _is_running(record: dict[str, Any]) -> bool:
     # In a container that is started again, process numbers are too: the one that the run had may be this one's.
     another = record.get("pid") != os.getpid() and is_alive(record.get("pid"))
     return record["status"] == RUNNING and record.get("host") == platform.node() and another
-
-
-def is_alive(pid: Any) -> bool:
-    """Whether a process of this machine exists."""
-    if not isinstance(pid, int):
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -99,9 +99,9 @@ class Doorkeeper(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Exit with one line unless the run can begin; Hydra would turn an exception here into a warning."""
         try:
-            check(load(without_hydra(config)))
+            checked = check(load(without_hydra(config)))
             check_subdir(config.hydra, resumed=config.resume is not None)
-            take(load(without_hydra(config)), Path(config.hydra.run.dir))
+            take(checked, Path(config.hydra.run.dir))
         except (UserError, OmegaConfBaseException) as error:
             _refuse(error)
         except Exception as error:

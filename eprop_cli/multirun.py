@@ -21,11 +21,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from eprop_cli.checkpoint import is_alive
 from eprop_cli.config import Config
 from eprop_cli.cores import at_once, shortage
 from eprop_cli.errors import ConfigError, UserError, require
-from eprop_cli.results import RUN, SWEEP
+from eprop_cli.results import RUN, SWEEP, is_alive
 from eprop_cli.run import stopping
 from eprop_cli.writer import write_text
 

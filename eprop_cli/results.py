@@ -231,6 +231,19 @@ def natural(path: Path) -> list[list[tuple[float, str]]]:
     return [[(float(part), "") if index % 2 else (-1.0, part) for index, part in enumerate(parts)] for parts in names]
 
 
+def is_alive(pid: Any) -> bool:
+    """Whether a process of this machine exists."""
+    if not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _why_not_a_run(directory: Path) -> str:
     if not directory.exists():
         return "does not exist"
@@ -242,16 +255,8 @@ def _why_not_a_run(directory: Path) -> str:
 
 
 def _killed(record: dict[str, Any]) -> bool:
-    pid = record.get("pid")
-    if record["status"] != RUNNING or record.get("host") != platform.node() or not isinstance(pid, int):
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+    here = record["status"] == RUNNING and record.get("host") == platform.node()
+    return here and isinstance(record.get("pid"), int) and not is_alive(record["pid"])
 
 
 _ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error)
@@ -275,7 +280,7 @@ def _parse_metrics(text: str, record: dict[str, Any]) -> pd.DataFrame:
     """The table in metrics.csv; raises ValueError unless it is whole, or cut off at its end by a run that did not."""
     import pandas as pd
 
-    from eprop_cli.training.base import EARLY_STOPPING, TEST, TRAINING, VALIDATION, Row
+    from eprop_cli.training.base import PHASES, Row
 
     kinds = {field.name: field.type for field in fields(Row)}
     *lines, rest = text.split("\n")
@@ -293,7 +298,7 @@ def _parse_metrics(text: str, record: dict[str, Any]) -> pd.DataFrame:
             raise ValueError(f"line {number} has {len(values)} values instead of {len(names)}")
         row = dict(zip(names, values, strict=True))
         rows.append({name: _value(number, kinds.get(name, str), text) for name, text in row.items()})
-        if rows[-1]["phase"] not in (TRAINING, VALIDATION, EARLY_STOPPING, TEST):
+        if rows[-1]["phase"] not in PHASES:
             raise ValueError(f"line {number} has an unknown phase, {row['phase']!r}")
     last = record.get("last_row")
     if record["status"] == COMPLETED and last and (not rows or rows[-1]["iteration"] != last["iteration"]):

@@ -18,7 +18,7 @@ from eprop_cli.tasks import Batch
 
 Checkpoint = dict[str, Any]  # name -> array, number or text; what checkpoint.npz holds
 
-TRAINING, VALIDATION, EARLY_STOPPING, TEST = "training", "validation", "early-stopping", "test"
+PHASES = TRAINING, VALIDATION, EARLY_STOPPING, TEST = "training", "validation", "early-stopping", "test"
 
 
 @dataclass(frozen=True)
