@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eprop_cli.engines.workers import Workers
+from eprop_cli.engines.nest.workers import Workers
 
 HERE = Path(__file__).parent
 QUIET = ["plots=none", "training.n_iter_test=0"]
@@ -195,8 +195,9 @@ def outside_workers(n_batch: int, n_iter: int, n_workers: int) -> float:
     """Fraction of an iteration in which no worker builds or simulates a network; the first iteration is left out."""
     from hydra import compose, initialize_config_dir
 
-    from eprop_cli.cli import without_hydra
-    from eprop_cli.config import conf_dir, load
+    from eprop_cli.cli.eprop_run import without_hydra
+    from eprop_cli.config.files import conf_dir
+    from eprop_cli.config.load import load
     from eprop_cli.training.data_parallel import DataParallel
 
     overrides = ["training=data_parallel", f"training.n_workers={n_workers}", f"task.n_batch={n_batch}"]

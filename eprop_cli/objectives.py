@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eprop_cli.errors import require
-from eprop_cli.training.base import TEST, TRAINING, VALIDATION
+from eprop_cli.phases import TEST, TRAINING, VALIDATION
 
 if TYPE_CHECKING:
     import pandas as pd

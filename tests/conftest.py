@@ -40,5 +40,5 @@ def watchers(monkeypatch):
     def reporter(_config, _done):
         yield lambda row: [function(row) for function in functions]
 
-    monkeypatch.setattr("eprop_cli.run.reporter", reporter)
+    monkeypatch.setattr("eprop_cli.runs.run.reporter", reporter)
     return functions

@@ -3,8 +3,10 @@
 import hydra
 from omegaconf import DictConfig
 
-from eprop_cli.cli import without_hydra
-from eprop_cli.config import Config, conf_dir, load
+from eprop_cli.cli.eprop_run import without_hydra
+from eprop_cli.config.config import Config
+from eprop_cli.config.files import conf_dir
+from eprop_cli.config.load import load
 
 # Sequences of 100 steps, 8 input and 8 recurrent neurons that fire a lot. The noise and a cue that begins at once put
 # spikes next to most sequence boundaries, where splitting a batch is difficult.

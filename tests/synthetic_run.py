@@ -7,13 +7,15 @@ import hydra
 import numpy as np
 from omegaconf import OmegaConf
 
-from eprop_cli.config import conf_dir, load, to_dict
-from eprop_cli.engines.base import RECORDABLES
-from eprop_cli.results import COMPLETED
+from eprop_cli.config.files import conf_dir
+from eprop_cli.config.load import load
+from eprop_cli.connectivity.weights import draw_weights
+from eprop_cli.models.bsshslm_2020 import RECORDABLES
+from eprop_cli.runs.files import COMPLETED
+from eprop_cli.runs.writer import RunWriter
+from eprop_cli.schema import to_dict
 from eprop_cli.tasks import make_task
-from eprop_cli.training.base import Row
-from eprop_cli.weights import draw_weights
-from eprop_cli.writer import RunWriter
+from eprop_cli.values import Row
 
 SMOKE = ("experiment=smoke", "task.n_iter=3")
 

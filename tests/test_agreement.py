@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, Here, config
 
-from eprop_cli.config import PROJECTIONS
+from eprop_cli.connectivity.base import PROJECTIONS
+from eprop_cli.connectivity.weights import initial_weights
 from eprop_cli.engines import make_engine
 from eprop_cli.tasks import make_task
 from eprop_cli.training import make_trainer
-from eprop_cli.weights import initial_weights
 
 pytestmark = pytest.mark.nest
 
@@ -21,7 +21,7 @@ PARALLEL = ("training=data_parallel", "training.n_iter_test=0")
 
 @pytest.fixture(autouse=True)
 def _nest_here(monkeypatch):
-    monkeypatch.setattr("eprop_cli.engines.nest.Workers", Here)
+    monkeypatch.setattr("eprop_cli.engines.nest.engine.Workers", Here)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from hydra.core.utils import JobRuntime
 from small import BARE, SMALL
 from synthetic_run import write_run
 
-from eprop_cli import cli, commands
-from eprop_cli.config import conf_dir
-from eprop_cli.results import Run
+from eprop_cli.cli import eprop_compare, eprop_plot
+from eprop_cli.cli import eprop_run as cli
+from eprop_cli.config.files import conf_dir
+from eprop_cli.runs.reader import Run
 
-ENTRIES = {"eprop-run": cli.main, "eprop-plot": commands.plot, "eprop-compare": commands.compare}
+ENTRIES = {"eprop-run": cli.main, "eprop-plot": eprop_plot.plot, "eprop-compare": eprop_compare.compare}
 PARALLEL = "training=data_parallel"
 FORM = "is not KEY=VALUE, or its quotes or brackets do not match"
 OPTIONS = "see eprop-run --help and --hydra-help"
@@ -568,7 +569,7 @@ def test_a_damaged_table_is_told_once_though_it_spoils_several_figures(here, wri
     (here / "run" / "metrics.csv").unlink()
     monkeypatch.setattr(sys, "argv", ["eprop-plot", "run", "--output", "drawn"])
     with pytest.raises(SystemExit) as ending:
-        commands.plot()
+        eprop_plot.plot()
     line = "eprop-plot: run/metrics.csv: is missing: it belongs to every run\n"
     assert (ending.value.code, capsys.readouterr().err) == (2, line)
     assert {path.name for path in (here / "drawn").iterdir()} >= {"weight_matrices.png"}

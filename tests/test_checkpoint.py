@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, config
 
-from eprop_cli.checkpoint import check_resume, load_checkpoint, save_checkpoint
-from eprop_cli.config import to_dict
 from eprop_cli.errors import UserError
-from eprop_cli.run import run
+from eprop_cli.runs.checkpoint import check_resume, load_checkpoint, save_checkpoint
+from eprop_cli.runs.run import run
+from eprop_cli.schema import to_dict
 
 PARALLEL = (*SMALL, *BARE, "training=data_parallel", "engine=compiled", "task.n_iter=2", "training.n_iter_test=0")
 

@@ -17,10 +17,12 @@ from omegaconf import OmegaConf
 from small import BARE, SMALL, compose
 
 from benchmarks.faults import processes, wait_until
-from eprop_cli import __main__, cli
-from eprop_cli.cli import Doorkeeper, claim, with_earlier_arguments
+from eprop_cli import __main__
+from eprop_cli.cli import eprop_run as cli
+from eprop_cli.cli.eprop_run import Doorkeeper, with_earlier_arguments
 from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.results import Run
+from eprop_cli.runs.directory import claim
+from eprop_cli.runs.reader import Run
 
 ROOT = Path(__file__).parent.parent
 COMPILED = ("training=data_parallel", "engine=compiled", "training.n_iter_test=0")
@@ -173,8 +175,8 @@ def test_ctrl_c_is_heeded_while_modules_are_imported(monkeypatch):
         def find_spec(self, *_):
             raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "eprop_cli.cli")
-    monkeypatch.delattr("eprop_cli.cli")
+    monkeypatch.delitem(sys.modules, "eprop_cli.cli.eprop_run")
+    monkeypatch.delattr("eprop_cli.cli.eprop_run")
     monkeypatch.setattr(sys, "meta_path", [Interrupted()])
     with pytest.raises(SystemExit) as ending:
         __main__.main()
@@ -183,7 +185,7 @@ def test_ctrl_c_is_heeded_while_modules_are_imported(monkeypatch):
 
 def test_an_error_before_the_run_ends_it(monkeypatch, capsys):
     """Hydra would warn of it and begin the run."""
-    monkeypatch.setattr("eprop_cli.cli.check", lambda _: 1 / 0)
+    monkeypatch.setattr("eprop_cli.cli.eprop_run.check", lambda _: 1 / 0)
     with pytest.raises(SystemExit) as ending:
         Doorkeeper("stamp").on_run_start(compose())
     assert ending.value.code == 1
@@ -202,7 +204,7 @@ def test_an_error_before_the_jobs_ends_the_multirun(monkeypatch, capsys, error, 
     def begin(*_):
         raise error
 
-    monkeypatch.setattr("eprop_cli.multirun.begin", begin)
+    monkeypatch.setattr("eprop_cli.sweeps.multirun.begin", begin)
     with pytest.raises(SystemExit) as ending:
         Doorkeeper("stamp").on_multirun_start(OmegaConf.create({"hydra": {"output_subdir": ".hydra"}}))
     err = capsys.readouterr().err
@@ -221,7 +223,7 @@ def test_a_multirun_that_cannot_write_leaves_nothing(monkeypatch, capsys, tmp_pa
     if earlier:
         sweep.mkdir()
         (sweep / "sweep.json").write_text("{}")
-    monkeypatch.setattr("eprop_cli.multirun.write_text", write_text)
+    monkeypatch.setattr("eprop_cli.sweeps.multirun.write_text", write_text)
     monkeypatch.setattr(sys, "argv", ["eprop-run", "-m", "seed=1,2", f"hydra.sweep.dir={sweep}"])
     with pytest.raises(SystemExit) as ending:
         cli.main()
@@ -348,7 +350,7 @@ def test_the_wheel_brings_its_config_files(tmp_path):
     (packages,) = environment.glob("lib/python*/site-packages")
     call(sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install", "--no-deps", wheel)
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # these need not be installed again
-    find = "from eprop_cli.config import conf_dir; print(conf_dir())"
+    find = "from eprop_cli.config.files import conf_dir; print(conf_dir())"
     assert call(environment / "bin" / "python", "-c", find).strip() == str(packages / "eprop_cli" / "conf")
     assert OmegaConf.create(call(environment / "bin" / "eprop-run", "--cfg", "job")) == compose()
     installed = {

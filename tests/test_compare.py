@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from synthetic_run import write_run
 
-from eprop_cli import commands
-from eprop_cli.results import Run
-from eprop_cli.sweep import SUMMARY, summarise
+from eprop_cli.cli import eprop_compare
+from eprop_cli.reports import table as table_report
+from eprop_cli.runs.comparison import SUMMARY, summarise
+from eprop_cli.runs.reader import Run
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def compare(tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["eprop-compare", *map(str, arguments)])
         with pytest.raises(SystemExit) as ending:
-            commands.compare()
+            eprop_compare.compare()
         out, err = capsys.readouterr()
         return ending.value.code, out.splitlines(), err.splitlines()
 
@@ -60,7 +61,7 @@ def test_a_folder_of_runs(folder, compare):
 def test_a_reader_that_has_had_enough(folder, tmp_path):
     ours, its = os.pipe()
     os.close(ours)
-    code = "from eprop_cli.commands import compare; compare()"
+    code = "from eprop_cli.cli.eprop_compare import compare; compare()"
     command = [sys.executable, "-c", code, str(folder), "--dpi", "20"]
     ending = subprocess.run(command, stdout=its, stderr=subprocess.PIPE, cwd=tmp_path)
     os.close(its)
@@ -165,15 +166,16 @@ def test_columns_that_do_not_fit_go_into_a_second_part():
     table = pd.DataFrame(
         {"run": ["a", "b"], "eta": ["0.001", "0.002"], "status": ["COMPLETED", "FAILED"], "loss": ["1", "2"]}
     )
-    assert commands._parts(table, 80) == [["run", "eta", "status", "loss"]]
-    assert commands._parts(table, 24) == [["run", "eta", "status"], ["run", "loss"]]
-    assert commands._parts(table, 3) == [["run", "eta"], ["run", "status"], ["run", "loss"]]
+    assert table_report._parts(table, 80) == [["run", "eta", "status", "loss"]]
+    assert table_report._parts(table, 24) == [["run", "eta", "status"], ["run", "loss"]]
+    assert table_report._parts(table, 3) == [["run", "eta"], ["run", "status"], ["run", "loss"]]
 
 
 @pytest.mark.parametrize("command", ["plot", "compare"])
 def test_help_has_examples_and_is_quick(command):
     code = (
-        f"import sys; from eprop_cli.commands import {command}; sys.argv = ['eprop-{command}', '--help']; {command}()"
+        f"import sys; from eprop_cli.cli.eprop_{command} import {command};"
+        f"sys.argv = ['eprop-{command}', '--help']; {command}()"
     )
     ending = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True

@@ -10,9 +10,17 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException as OmegaConfError
 from small import compose, config
 
-from eprop_cli import config as schemas
-from eprop_cli.config import Config, conf_dir, explain, flatten, load, to_dict
+from eprop_cli import schema
+from eprop_cli.config import groups
+from eprop_cli.config.config import Config
+from eprop_cli.config.files import conf_dir
+from eprop_cli.config.load import SCHEMAS, explain, load
+from eprop_cli.connectivity import base
 from eprop_cli.errors import ConfigError, UserError, require
+from eprop_cli.models import bsshslm_2020
+from eprop_cli.optimizers import config as optimizers
+from eprop_cli.optimizers.config import Adam, Optimizer
+from eprop_cli.schema import flatten, to_dict
 from eprop_cli.tasks import TASKS
 
 FILES = sorted(path.relative_to(conf_dir()).with_suffix("") for path in conf_dir().rglob("*.yaml"))
@@ -115,7 +123,9 @@ def test_defaults_are_the_tutorials():
 
 
 def test_no_default_is_written_twice():
-    classes = [cls for cls in vars(schemas).values() if dataclasses.is_dataclass(cls)]
+    modules = [groups, base, bsshslm_2020, optimizers, schema]
+    found = [cls for module in modules for cls in vars(module).values() if dataclasses.is_dataclass(cls)]
+    classes = [cls for cls in found if isinstance(cls, type)]
     classes += [task.Config for task in TASKS.values()]
     assert len(classes) > 12
     for cls in classes:
@@ -127,7 +137,7 @@ def test_no_default_is_written_twice():
 def test_a_schema_and_its_file_have_the_same_keys():
     composed = compose("training=data_parallel")
     for group, cls in typing.get_type_hints(Config).items():
-        choices = schemas.SCHEMAS.get(group)
+        choices = SCHEMAS.get(group)
         schema = choices[composed[group].name] if choices else cls
         if dataclasses.is_dataclass(schema):
             assert set(composed[group]) == {field.name for field in dataclasses.fields(schema)}, group
@@ -162,9 +172,9 @@ def test_numbers_have_the_types_that_nest_needs():
 
 def test_gradient_descent_has_no_moments():
     optimizer = config("optimizer=gradient_descent").optimizer
-    assert type(optimizer) is schemas.Optimizer
+    assert type(optimizer) is Optimizer
     assert not hasattr(optimizer, "beta_1")
-    assert isinstance(config().optimizer, schemas.Adam)
+    assert isinstance(config().optimizer, Adam)
 
 
 def test_a_typed_config_is_json_and_loads_again():

@@ -2,8 +2,8 @@ import joblib
 import pytest
 from small import config
 
-from eprop_cli import cores
-from eprop_cli.cores import at_once, jobs_at_once, shortage
+from eprop_cli.sweeps import cores
+from eprop_cli.sweeps.cores import at_once, jobs_at_once, shortage
 
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
 JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 3}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, config
 
-from eprop_cli.training.base import Progress, phases
+from eprop_cli.phases import Progress, phases
 from eprop_cli.training.data_parallel import DataParallel
 
 PARALLEL = [*SMALL, *BARE, "training=data_parallel", "engine=compiled", "training.n_iter_test=2"]

@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 from small import config
 
-from eprop_cli.derived import (
-    Timing,
-    adapt_beta,
-    kernel_parameters,
-    n_rec,
-    optimizer_parameters,
-    population_parameters,
-)
+from eprop_cli.engines.nest.kernel import kernel_parameters
+from eprop_cli.models.bsshslm_2020 import adapt_beta, n_rec, population_parameters
+from eprop_cli.optimizers.optimize import optimizer_parameters
+from eprop_cli.timing import Timing
 
 
 def timing(*overrides):

@@ -10,8 +10,8 @@ from small import SMALL, config
 
 from eprop_cli import engines
 from eprop_cli.engines import check_engine, make_engine
-from eprop_cli.engines.compiled import CompiledEngine
-from eprop_cli.engines.nest import NestEngine
+from eprop_cli.engines.compiled.engine import CompiledEngine
+from eprop_cli.engines.nest.engine import NestEngine
 from eprop_cli.errors import ConfigError
 
 PARALLEL = [*SMALL, "training=data_parallel"]
@@ -43,7 +43,7 @@ def test_what_an_engine_lacks_is_named(name, message, monkeypatch):
 
 def test_the_compiled_engine_runs_where_nest_cannot_be_imported(tmp_path):
     (tmp_path / "nest.py").write_text("raise ImportError('there is no NEST here')\n")
-    command = [sys.executable, "-c", "from eprop_cli.cli import main; main()", *PARALLEL, "engine=compiled"]
+    command = [sys.executable, "-c", "from eprop_cli.cli.eprop_run import main; main()", *PARALLEL, "engine=compiled"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     ending = subprocess.run(
         [*command, "hydra.run.dir=run", "plots.dpi=40"], cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -13,11 +13,11 @@ import pytest
 from small import BARE, SMALL, Here, config
 
 from benchmarks import faults
-from eprop_cli.engines import nest
-from eprop_cli.engines.compiled import CompiledEngine
-from eprop_cli.engines.nest import simulate_share
-from eprop_cli.results import Run
-from eprop_cli.run import Ending, run
+from eprop_cli.engines.compiled.engine import CompiledEngine
+from eprop_cli.engines.nest import engine as nest
+from eprop_cli.engines.nest.engine import simulate_share
+from eprop_cli.runs.reader import Run
+from eprop_cli.runs.run import Ending, run
 
 PARALLEL = (*SMALL, *BARE, "training=data_parallel", "task.n_batch=3", "task.n_iter=4", "training.n_iter_test=1")
 NEST = (*PARALLEL, "engine=nest", "training.n_workers=2")

@@ -8,11 +8,11 @@ import pytest
 from omegaconf import OmegaConf
 from synthetic_run import SMOKE, compose, training_rows, write_run
 
-from eprop_cli.cli import without_hydra
-from eprop_cli.config import load
+from eprop_cli.cli.eprop_run import without_hydra
+from eprop_cli.config.load import load
 from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.job import Place, job_name, job_runs
-from eprop_cli.writer import HEADER
+from eprop_cli.runs.writer import HEADER
+from eprop_cli.sweeps.job import Place, job_name, job_runs
 
 
 def composed(*overrides):

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from small import SMALL, config
 
-from eprop_cli.config import PROJECTIONS, SURROGATE_GRADIENTS
-from eprop_cli.engines import compiled
-from eprop_cli.engines import kernels as k
-from eprop_cli.engines.compiled import CompiledEngine, Simulated
-from eprop_cli.tasks import Batch, make_task
-from eprop_cli.weights import initial_weights
+from eprop_cli.connectivity.base import PROJECTIONS
+from eprop_cli.connectivity.weights import initial_weights
+from eprop_cli.engines.compiled import engine as compiled
+from eprop_cli.engines.compiled import kernels as k
+from eprop_cli.engines.compiled.engine import CompiledEngine
+from eprop_cli.engines.compiled.recording import Simulated
+from eprop_cli.models.bsshslm_2020 import SURROGATE_GRADIENTS
+from eprop_cli.tasks import make_task
+from eprop_cli.values import Batch
 
 # Surrogate gradient functions of x = (v - A) / width, as NEST documents them
 SURROGATES = {
@@ -232,7 +235,7 @@ def test_the_engine_scales_gradients_by_arrival_window_and_batch(loss, regular_s
     gradients = engine.gradient(weights, batch, None, False).gradients
     engine.close()
     net = Net(
-        compiled._neuron_parameters(settings), compiled._readout_parameters(settings), *compiled._packed(weights),
+        compiled.neuron_parameters(settings), compiled.readout_parameters(settings), *compiled._packed(weights),
         batch.spikes, batch.targets[:, :, -30:].transpose(1, 2, 0), loss == "cross_entropy", n_reg=4,
     )  # fmt: skip
     decay = np.exp(-1 / np.array([10, 20, 30, 40, 5, 15, 25, 100]))

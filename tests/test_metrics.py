@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from eprop_cli.metrics import accuracy, cross_entropy, firing_rate, mean_squared_error
+from eprop_cli.losses import accuracy, cross_entropy, firing_rate, mean_squared_error
 
 N_BATCH, N_STEPS = 3, 5
 

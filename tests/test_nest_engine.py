@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, Here, config
 
-from eprop_cli.config import PROJECTIONS
-from eprop_cli.engines import nest as nest_engine
-from eprop_cli.engines import workers
-from eprop_cli.engines.nest import ETA, REPORTING, NestEngine
+from eprop_cli.connectivity.base import PROJECTIONS
+from eprop_cli.connectivity.weights import initial_weights
+from eprop_cli.engines.nest import engine as nest_engine
+from eprop_cli.engines.nest import workers
+from eprop_cli.engines.nest.engine import ETA, REPORTING, NestEngine
+from eprop_cli.engines.nest.kernel import start_kernel
+from eprop_cli.engines.nest.network import build_network, force_final_update, present, read_weights
 from eprop_cli.errors import TrainingError
-from eprop_cli.network import build_network, force_final_update, present, read_weights, start_kernel
 from eprop_cli.tasks import make_task
 from eprop_cli.training import make_trainer
-from eprop_cli.weights import initial_weights
 
 pytestmark = pytest.mark.nest
 

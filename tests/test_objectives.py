@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from small import SMALL, config
 
-from eprop_cli.config import ConfigError
+from eprop_cli.errors import ConfigError
 from eprop_cli.objectives import OBJECTIVES
 
 METRICS = pd.DataFrame(

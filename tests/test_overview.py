@@ -10,10 +10,10 @@ from dataclasses import asdict
 import pytest
 from synthetic_run import write_run
 
-from eprop_cli import overview
-from eprop_cli.multirun import Multirun, Outcome, Plan, _stop
-from eprop_cli.overview import end
-from eprop_cli.sweep import SUMMARY
+from eprop_cli.runs.comparison import SUMMARY
+from eprop_cli.sweeps import overview
+from eprop_cli.sweeps.multirun import Multirun, Outcome, Plan, _stop
+from eprop_cli.sweeps.overview import end
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,15 @@ from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_run import training_rows, write_run
 
-from eprop_cli import commands
-from eprop_cli.config import FIGURES
-from eprop_cli.plots import STYLE, draw_run, dynamics, learning, save, weight_matrices, weight_time_courses
-from eprop_cli.results import Projection, Run
-from eprop_cli.training.base import Row
+from eprop_cli.cli import eprop_plot as commands
+from eprop_cli.config.groups import FIGURES
+from eprop_cli.figures.draw import draw_run
+from eprop_cli.figures.dynamics import dynamics
+from eprop_cli.figures.learning import learning
+from eprop_cli.figures.style import STYLE, save
+from eprop_cli.figures.weights import weight_matrices, weight_time_courses
+from eprop_cli.runs.reader import Projection, Run
+from eprop_cli.values import Row
 
 NAMES = ["learning", "dynamics_iteration_1", "dynamics_iteration_3", "weight_time_courses", "weight_matrices"]
 SIZES = {"in": 40, "reg": 10, "ad": 10}
@@ -319,7 +323,7 @@ class TestFiles:
 
     def test_weights_end_where_training_does(self, written, tmp_path, monkeypatch):
         shown = []
-        monkeypatch.setattr("eprop_cli.plots.save", lambda figure, path, dpi: shown.append(figure))
+        monkeypatch.setattr("eprop_cli.figures.draw.save", lambda figure, path, dpi: shown.append(figure))
         draw_run(Run(written), ["weight_time_courses"], ["png"], 40, tmp_path)
         assert shown[0].axes[-1].get_xlim() == (0.0, 3 * 2 * 200.0)  # iterations, sequences, ms
 
@@ -349,7 +353,7 @@ class TestFiles:
         (tmp_path / "matplotlibrc").write_text("font.size: 20\nlines.linewidth: 5\nsavefig.facecolor: red\n")
         code = """
 import sys
-from eprop_cli.commands import plot
+from eprop_cli.cli.eprop_plot import plot
 for options in ["--formats=pdf,svg", "--figures=weight_matrices"], ["--formats=svg", "--figures=learning,dynamics"]:
     sys.argv[1:] = ["elsewhere", *options]
     try:
@@ -368,7 +372,8 @@ for options in ["--formats=pdf,svg", "--figures=weight_matrices"], ["--formats=s
         before = dict(matplotlib.rcParams)
         draw_run(Run(written), ["learning"], ["png"], 40, tmp_path)
         assert dict(matplotlib.rcParams) == before
-        code = "import sys, eprop_cli.plots, eprop_cli.sweep; print('matplotlib.pyplot' in sys.modules)"
+        modules = "eprop_cli.figures.draw, eprop_cli.figures.comparison"
+        code = f"import sys, {modules}; print('matplotlib.pyplot' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
     def test_a_file_appears_whole_or_not_at_all(self, tmp_path):
@@ -488,12 +493,12 @@ class TestCommand:
         assert eprop_plot(monkeypatch, capsys, *arguments) == (2, [], [expected])
 
     def test_a_reader_that_has_had_enough(self, written):
-        command = f"{sys.executable} -c 'from eprop_cli.commands import plot; plot()' --list {written} | head -1"
+        command = f"{sys.executable} -c 'from eprop_cli.cli.eprop_plot import plot; plot()' --list {written} | head -1"
         ending = subprocess.run(command, shell=True, capture_output=True, text=True)
         assert (ending.stdout, ending.stderr) == (f"{written}\n", "")
 
     def test_closed_outputs(self, written):
-        command = f"{sys.executable} -c 'from eprop_cli.commands import plot; plot()' --list {written} nowhere"
+        command = f"{sys.executable} -c 'from eprop_cli.cli.eprop_plot import plot; plot()' --list {written} nowhere"
         both = subprocess.run(f"{command} >&- 2>&-", shell=True, capture_output=True)
         one = subprocess.run(f"{command} >&-", shell=True, capture_output=True, text=True)
         assert (both.returncode, one.returncode, one.stderr) == (2, 2, "eprop-plot: nowhere: does not exist\n")
@@ -510,7 +515,8 @@ def test_a_real_run_is_redrawn_byte_for_byte_where_nest_cannot_be_imported(tmp_p
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     code = """
 import sys
-from eprop_cli.commands import compare, plot
+from eprop_cli.cli.eprop_compare import compare
+from eprop_cli.cli.eprop_plot import plot
 for command in plot, compare:
     try:
         command()

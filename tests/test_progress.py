@@ -5,9 +5,9 @@ import math
 import pytest
 from small import config
 
-from eprop_cli import progress
-from eprop_cli.progress import Terminal, describe, reporter
-from eprop_cli.training.base import Row
+from eprop_cli.runs import progress
+from eprop_cli.runs.progress import Terminal, describe, reporter
+from eprop_cli.values import Row
 
 
 def row(iteration, phase="training", error=0.25):

@@ -9,8 +9,9 @@ import pytest
 from synthetic_run import training_rows, write_run
 
 from eprop_cli.errors import UserError
-from eprop_cli.results import FAILED, INTERRUPTED, RUNNING, Run, find_runs
-from eprop_cli.training.base import Row
+from eprop_cli.runs.files import FAILED, INTERRUPTED, RUNNING
+from eprop_cli.runs.reader import Run, find_runs
+from eprop_cli.values import Row
 
 N_IN, N_REC, N_OUT, N_BATCH, SEQUENCE = 40, 20, 2, 2, 200  # of the smoke experiment
 
@@ -325,7 +326,8 @@ def test_runs_are_found_at_any_depth_and_in_order(tmp_path):
 
 def test_opening_a_run_imports_next_to_nothing():
     heavy = ("nest", "numpy", "pandas", "pyarrow", "matplotlib", "omegaconf")
-    code = f"import sys, eprop_cli.results, eprop_cli.commands; print([m for m in {heavy} if m in sys.modules])"
+    modules = "eprop_cli.runs.reader, eprop_cli.cli.eprop_plot, eprop_cli.cli.eprop_compare"
+    code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

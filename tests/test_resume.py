@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from small import BARE, SMALL, Here, config
 
-from eprop_cli.cli import check
-from eprop_cli.engines import nest
-from eprop_cli.results import Run
-from eprop_cli.run import run
+from eprop_cli.cli.eprop_run import check
+from eprop_cli.engines.nest import engine as nest
+from eprop_cli.runs.reader import Run
+from eprop_cli.runs.run import run
 
 PARALLEL = (*SMALL, *BARE, "training=data_parallel", "task.n_batch=2", "recording.n_record_w=2")
 COMPILED = (*PARALLEL, "engine=compiled", "task.n_iter=6", "training.n_iter_test=2")
@@ -207,7 +207,7 @@ def test_an_interruption_before_the_next_row_leaves_the_record_at_the_last(tmp_p
     train(tmp_path, *COMPILED)
     row = Run(tmp_path).record["last_row"]
     assert row["iteration"] == ITERATION
-    monkeypatch.setattr("eprop_cli.run.make_trainer", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("eprop_cli.runs.run.make_trainer", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     caplog.set_level("INFO")
     assert resume(tmp_path, *COMPILED).exit_status == 130
     assert Run(tmp_path).record["last_row"] == row

@@ -11,9 +11,9 @@ import pytest
 from small import BARE, SEQUENCE, SMALL, config
 
 from eprop_cli import __version__
-from eprop_cli.config import to_dict
-from eprop_cli.results import Run
-from eprop_cli.run import Ending, run
+from eprop_cli.runs.reader import Run
+from eprop_cli.runs.run import Ending, run
+from eprop_cli.schema import to_dict
 from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation
 
 PARALLEL = ("training=data_parallel", "engine=compiled", "training.n_iter_test=1")
@@ -149,12 +149,12 @@ class TestSignals:
             os.kill(os.getpid(), signal.SIGTERM)
 
         signalled(signal.SIGTERM, signal.SIGINT)
-        monkeypatch.setattr("eprop_cli.writer.RunWriter.weights", draw_weights)
+        monkeypatch.setattr("eprop_cli.runs.writer.RunWriter.weights", draw_weights)
         assert run(config(*SMALL, *BARE, *PARALLEL), tmp_path).exit_status == 143
         assert Run(tmp_path).status == "INTERRUPTED"
 
     def test_that_come_while_the_last_files_are_written_wait(self, tmp_path, monkeypatch):
-        from eprop_cli.writer import RunWriter
+        from eprop_cli.runs.writer import RunWriter
 
         weights = RunWriter.weights
 
@@ -174,7 +174,7 @@ class TestSignals:
             finally:
                 raise AttributeError("left in mid-work")
 
-        monkeypatch.setattr("eprop_cli.plots.draw_run", draw)
+        monkeypatch.setattr("eprop_cli.figures.draw.draw_run", draw)
         ending = run(config(*SMALL, *PARALLEL), tmp_path)
         assert ending == Ending("INTERRUPTED", 143, "interrupted by SIGTERM")
 
@@ -188,7 +188,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_rest(tmp_path, monkeypatch):
     def fail(*_):
         raise ValueError("no\nfont")
 
-    monkeypatch.setattr("eprop_cli.plots.draw_run", fail)
+    monkeypatch.setattr("eprop_cli.figures.draw.draw_run", fail)
     ending = run(config(*SMALL, *PARALLEL, "task.n_iter=3"), tmp_path)
     assert ending == Ending("FAILED", 1, "ValueError: no font")
     assert (Run(tmp_path).status, Run(tmp_path).record["error"]) == ("FAILED", "ValueError: no font")

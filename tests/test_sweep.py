@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from synthetic_run import training_rows, write_run
 
-from eprop_cli.plots import save
-from eprop_cli.results import Run, find_runs
-from eprop_cli.sweep import SUMMARY, places, short_names, summarise, sweep_figure
-from eprop_cli.training.base import Row
+from eprop_cli.figures.comparison import sweep_figure
+from eprop_cli.figures.style import save
+from eprop_cli.runs.comparison import SUMMARY, places, short_names, summarise
+from eprop_cli.runs.reader import Run, find_runs
+from eprop_cli.values import Row
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import pytest
 from small import SMALL, config
 
 from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.tasks import Window, make_task, task_class
+from eprop_cli.tasks import make_task, task_class
 from eprop_cli.tasks.evidence_accumulation import DRAWS, EvidenceAccumulation
+from eprop_cli.values import Window
 
 however_drawn = pytest.mark.parametrize("draws", [f"task.input_draws={name}" for name in DRAWS])
 OWN_TASK = Path(__file__).resolve().parent.parent / "docs" / "own_task"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, Here
 
-from eprop_cli import verify
-from eprop_cli.engines.compiled import CompiledEngine
+from eprop_cli.cli import eprop_verify as verify
+from eprop_cli.cli.eprop_verify import Compared, compose, within, worst
+from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.errors import TrainingError
-from eprop_cli.verify import Compared, compose, within, worst
 
 OWN_TASK = Path(__file__).parent.parent / "docs" / "own_task"
 QUANTITIES = [
@@ -23,7 +23,7 @@ QUANTITIES = [
 @pytest.fixture
 def main(monkeypatch, capsys):
     """Run eprop-verify here and return exit status, standard output and standard error."""
-    monkeypatch.setattr("eprop_cli.engines.nest.Workers", Here)
+    monkeypatch.setattr("eprop_cli.engines.nest.engine.Workers", Here)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["eprop-verify", *arguments])

@@ -5,8 +5,8 @@ import sys
 import pytest
 from small import SMALL, config
 
-from eprop_cli.engines import workers
-from eprop_cli.engines.workers import Workers
+from eprop_cli.engines.nest import workers
+from eprop_cli.engines.nest.workers import Workers
 from eprop_cli.errors import TrainingError, UserError
 
 

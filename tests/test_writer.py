@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from eprop_cli import writer
 from eprop_cli.errors import UserError
-from eprop_cli.results import Run
-from eprop_cli.training.base import Row
-from eprop_cli.writer import RunWriter, WeightChanges, write_table, write_text, write_whole
+from eprop_cli.runs import writer
+from eprop_cli.runs.files import write_table, write_text, write_whole
+from eprop_cli.runs.reader import Run
+from eprop_cli.runs.writer import RunWriter, WeightChanges
+from eprop_cli.values import Row
 
 HEADER = "iteration,phase,loss,accuracy,recall_error,rate_reg,rate_ad,seconds"
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from eprop_cli.errors import require
-from eprop_cli.tasks import Batch, TaskConfig, Window
+from eprop_cli.tasks.base import TaskConfig
+from eprop_cli.values import Batch, Window
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from eprop_cli.config import Config
+from eprop_cli.config.config import Config
 from eprop_cli.engines.base import Engine
 from eprop_cli.engines.limits import check_limits
 from eprop_cli.errors import ConfigError
@@ -25,9 +25,9 @@ def check_engine(config: Config) -> None:
 def make_engine(config: Config) -> Engine:
     """The engine that the config names; what it computes with is imported here."""
     if config.engine.name == "compiled":
-        from eprop_cli.engines.compiled import CompiledEngine
+        from eprop_cli.engines.compiled.engine import CompiledEngine
 
         return CompiledEngine(config)
-    from eprop_cli.engines.nest import NestEngine
+    from eprop_cli.engines.nest.engine import NestEngine
 
     return NestEngine(config)

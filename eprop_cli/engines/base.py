@@ -6,24 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.tasks import Batch
-
-# projection ("in_rec", "rec_rec", "rec_out", "out_rec") -> float64 (n_post, n_pre), pA; recurrent neurons: reg, then ad
-Weights = dict[str, NDArray[np.float64]]
-# column -> one value per row; arrays of equal length
-Table = dict[str, NDArray[np.generic]]
-# name of a recording -> table, rows sorted by sequence, time, neuron. Columns of all tables:
-#   sequence (index in the batch), time (ms from the start of the sequence, on the population's own clock: delays taken
-#   off), neuron (index within the population); and of
-#   spikes: population ("in", "reg", "ad")
-#   reg, ad, out: the dynamic variables of RECORDABLES
-Recording = dict[str, Table]
-
-RECORDABLES = {
-    "reg": ("V_m", "surrogate_gradient", "learning_signal"),
-    "ad": ("V_m", "surrogate_gradient", "learning_signal", "V_th_adapt", "adaptation"),
-    "out": ("V_m", "readout_signal", "readout_signal_unnorm", "target_signal", "error_signal"),
-}
+from eprop_cli.values import Batch, Recording, Weights
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import os
 
 import numpy as np
 
-from eprop_cli.config import Config
-from eprop_cli.derived import Timing, n_rec, population_parameters
+from eprop_cli.config.config import Config
 from eprop_cli.errors import require
+from eprop_cli.models.bsshslm_2020 import n_rec, population_parameters
+from eprop_cli.timing import Timing
 
 
 def check_limits(config: Config) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.tasks.base import Batch, Task, TaskConfig, Window
+from eprop_cli.tasks.base import Task, TaskConfig
 from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation
+from eprop_cli.values import Batch, Window
 
 __all__ = ["TASKS", "Batch", "Task", "TaskConfig", "Window", "make_task", "task_class"]
-
 TASKS: dict[str, type[Any]] = {  # task.name -> class; its Config is the schema of the task group
     "evidence_accumulation": EvidenceAccumulation,
 }

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eprop_cli.errors import require
+from eprop_cli.values import Batch
 
 
 @dataclass
@@ -34,33 +34,6 @@ class TaskConfig:
     def learning_window_steps(self) -> int:
         """Time steps at the end of a sequence in which learning signals are non-zero."""
         raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Window:
-    """A named stretch of the sequence, shaded in figures.
-
-    kind: windows of one kind share a colour and a legend entry, e.g. "cue left".
-    start, stop: time steps, stop excluded.
-    """
-
-    kind: str
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch of sequences.
-
-    spikes: bool (n_batch, n_steps, n_in), True where an input neuron fires; never in step 0, which NEST drops.
-    targets: float64 (n_out, n_batch, n_steps), target signal of each readout (a probability for cross-entropy).
-    windows: n_batch tuples of windows, what a figure of that sequence shades.
-    """
-
-    spikes: NDArray[np.bool_]
-    targets: NDArray[np.float64]
-    windows: tuple[tuple[Window, ...], ...]
 
 
 class Task(Protocol):

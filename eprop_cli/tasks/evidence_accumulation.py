@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.errors import require
-from eprop_cli.tasks.base import Batch, TaskConfig, Window
+from eprop_cli.tasks.base import TaskConfig
+from eprop_cli.values import Batch, Window
 
 LEFT, RIGHT, RECALL, NOISE = range(4)  # groups of input neurons, in the order of the input neurons
 DRAWS = ("per_step", "per_spike")

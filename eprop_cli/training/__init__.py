@@ -1,7 +1,8 @@
 """Turn gradients into weights and rows: one file per way of training."""
 
-from eprop_cli.config import Config
-from eprop_cli.training.base import Checkpoint, Trainer
+from eprop_cli.config.config import Config
+from eprop_cli.training.base import Trainer
+from eprop_cli.values import Checkpoint
 
 
 def make_trainer(config: Config, checkpoint: Checkpoint | None = None) -> Trainer:

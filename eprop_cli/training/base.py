@@ -4,42 +4,18 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli import metrics
-from eprop_cli.config import Config, Training
-from eprop_cli.derived import Timing
-from eprop_cli.engines.base import Recording, Table, Weights
+from eprop_cli.config.config import Config
 from eprop_cli.errors import TrainingError
-from eprop_cli.tasks import Batch
-
-Checkpoint = dict[str, Any]  # name -> array, number or text; what checkpoint.npz holds
-
-PHASES = TRAINING, VALIDATION, EARLY_STOPPING, TEST = "training", "validation", "early-stopping", "test"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of metrics.csv.
-
-    iteration: training iterations done, this one included.
-    phase: training, validation, early-stopping or test.
-    accuracy, recall_error: fractions of sequences; nan unless the loss is cross-entropy.
-    rate_reg, rate_ad: mean firing rates in spikes/s; nan for an empty population.
-    seconds: wall-clock time.
-    """
-
-    iteration: int
-    phase: str
-    loss: float
-    accuracy: float
-    recall_error: float
-    rate_reg: float
-    rate_ad: float
-    seconds: float
+from eprop_cli.losses import LOSSES, firing_rate
+from eprop_cli.losses import accuracy as sequence_accuracy
+from eprop_cli.phases import Progress
+from eprop_cli.timing import Timing
+from eprop_cli.values import Batch, Checkpoint, Recording, Row, Table, Weights
 
 
 @dataclass(frozen=True)
@@ -81,36 +57,6 @@ class Trainer(Protocol):
 
 
 @dataclass
-class Progress:
-    """How far the phases have come; what a checkpoint must keep of them."""
-
-    iteration: int = 0  # training iterations begun
-    stopped: bool = False  # early
-    error: float = 0.0  # recall error of the batch evaluated last
-
-
-def phases(training: Training, n_iter: int, progress: Progress) -> Iterator[str]:
-    """Yield the phase of each batch in turn, by the rules of NEST's 3.10 tutorial.
-
-    progress: where to begin; its counters are kept up to date here, its error by the caller. Where that error
-        lags the batch presented last, as in a continuous simulation, the rules see the lagging one, as in the tutorial.
-    """
-    while progress.iteration < n_iter and not progress.stopped:
-        if training.do_early_stopping and progress.iteration % training.n_iter_validate_every == 0:
-            yield VALIDATION
-            if progress.iteration > 0 and progress.error < training.stop_crit:
-                errors = []
-                for _ in range(training.n_iter_early_stop):
-                    yield EARLY_STOPPING
-                    errors.append(progress.error)
-                progress.stopped = bool(np.mean(errors) < training.stop_crit)
-        progress.iteration += 1
-        yield TRAINING
-    for _ in range(training.n_iter_test):
-        yield TEST
-
-
-@dataclass
 class Bookkeeper:
     """Turns readouts into rows, and decides which iterations are recorded."""
 
@@ -133,11 +79,11 @@ class Bookkeeper:
         """The row of a batch; raises TrainingError if its loss is not finite."""
         neuron, timing = self.config.neuron, self.timing
         target = batch.targets[:, :, -timing.learning_window :]
-        loss = metrics.LOSSES[neuron.out.loss](readout, target)
+        loss = LOSSES[neuron.out.loss](readout, target)
         if not math.isfinite(loss):
             raise TrainingError(f"the loss became {loss} in {phase} iteration {iteration}")
         classes = neuron.out.loss == "cross_entropy"
-        accuracy = metrics.accuracy(readout, target) if classes else math.nan
+        accuracy = sequence_accuracy(readout, target) if classes else math.nan
         duration = timing.ms(timing.iteration)
         now = time.perf_counter()
         seconds, self.began = now - self.began, now
@@ -147,7 +93,7 @@ class Bookkeeper:
             loss,
             accuracy,
             1.0 - accuracy,
-            metrics.firing_rate(n_spikes["reg"], neuron.n_reg, duration),
-            metrics.firing_rate(n_spikes["ad"], neuron.n_ad, duration),
+            firing_rate(n_spikes["reg"], neuron.n_reg, duration),
+            firing_rate(n_spikes["ad"], neuron.n_ad, duration),
             seconds,
         )

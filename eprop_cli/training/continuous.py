@@ -9,25 +9,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from eprop_cli.config import PROJECTIONS, Config, InitialMoments
-from eprop_cli.derived import optimizer_parameters
-from eprop_cli.engines.base import Table, Weights
-from eprop_cli.errors import TrainingError
-from eprop_cli.network import (
+from eprop_cli.config.config import Config
+from eprop_cli.connectivity.base import PROJECTIONS, InitialMoments
+from eprop_cli.connectivity.weights import initial_weights
+from eprop_cli.engines.nest.kernel import start_kernel
+from eprop_cli.engines.nest.network import (
     EPROP_SYNAPSE,
     Network,
     build_network,
-    count_spikes,
     force_final_update,
     present,
     read_weights,
-    readout,
-    recording_of,
-    start_kernel,
 )
-from eprop_cli.tasks import Batch, make_task
-from eprop_cli.training.base import TRAINING, Bookkeeper, Progress, Record, phases
-from eprop_cli.weights import initial_weights
+from eprop_cli.engines.nest.recordings import count_spikes, readout, recording_of
+from eprop_cli.errors import TrainingError
+from eprop_cli.optimizers.optimize import optimizer_parameters
+from eprop_cli.phases import TRAINING, Progress, phases
+from eprop_cli.tasks import make_task
+from eprop_cli.training.base import Bookkeeper, Record
+from eprop_cli.values import Batch, Table, Weights
 
 
 class Continuous:

@@ -12,25 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.config import PROJECTIONS, Config, to_dict
-from eprop_cli.derived import Timing
+from eprop_cli.config.config import Config
+from eprop_cli.connectivity.base import PROJECTIONS
+from eprop_cli.connectivity.weights import initial_weights
 from eprop_cli.engines import make_engine
-from eprop_cli.engines.base import Outcome, Table, Weights
+from eprop_cli.engines.base import Outcome
 from eprop_cli.errors import TrainingError
-from eprop_cli.optimizers import OptimizerState, initial_state, optimize
-from eprop_cli.tasks import Batch, make_task
-from eprop_cli.training.base import (
-    EARLY_STOPPING,
-    TEST,
-    TRAINING,
-    VALIDATION,
-    Bookkeeper,
-    Checkpoint,
-    Progress,
-    Record,
-    phases,
-)
-from eprop_cli.weights import initial_weights
+from eprop_cli.optimizers.optimize import OptimizerState, initial_state, optimize
+from eprop_cli.phases import EARLY_STOPPING, TEST, TRAINING, VALIDATION, Progress, phases
+from eprop_cli.schema import to_dict
+from eprop_cli.tasks import make_task
+from eprop_cli.timing import Timing
+from eprop_cli.training.base import Bookkeeper, Record
+from eprop_cli.values import Batch, Checkpoint, Table, Weights
 
 # Evaluation draws from streams of its own, so that it does not change what training draws.
 STREAMS = {VALIDATION: 1, EARLY_STOPPING: 2, TEST: 3}

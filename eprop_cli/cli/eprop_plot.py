@@ -1,0 +1,132 @@
+"""eprop-plot: draw a run's figures again, from its directory alone."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from eprop_cli.cli.eprop_compare import check_dpi, check_names, make_directory
+from eprop_cli.errors import UserError
+from eprop_cli.runs.files import FIGURES as FIGURE_DIRECTORY
+from eprop_cli.runs.reader import Run
+from eprop_cli.terminal import Parser, complain, leave, name_list, positive
+
+PLOT_HELP = """\
+examples:
+  eprop-plot outputs/2026-01-31/12-00-00-000000       redraw its figures, as the run drew them
+  eprop-plot --list RUN_DIR                           what is in a run directory
+  eprop-plot --figures dynamics --formats pdf RUN_DIR one figure, for a paper
+  eprop-plot --output figures RUN_DIR                 leave the run directory alone
+
+Figures are drawn from the run directory alone; a figure of the same name is replaced. What was not recorded is left
+out. Exit status: 0, or 2 if something was wrong with the input.
+"""
+
+
+def plot() -> NoReturn:
+    """Entry point of eprop-plot."""
+    parser = Parser("eprop-plot", "Redraw the figures of runs from their directories.", PLOT_HELP)
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="run directory")
+    parser.add_argument("--list", action="store_true", help="say what is in the run directories and draw nothing")
+    parser.add_argument("--figures", type=name_list, metavar="NAME,...", help="figures to draw (default: as the run)")
+    parser.add_argument("--formats", type=name_list, metavar="NAME,...", help="png, pdf, svg (default: as the run)")
+    parser.add_argument("--dpi", type=positive, metavar="N", help="resolution of png (default: that of the run)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where to (default: figures/ in the run directory)")
+    leave(parser.prog, lambda: _plot(parser.parse_args()))
+
+
+def _plot(options: argparse.Namespace) -> int:
+    check_names("--figures", options.figures)
+    check_names("--formats", options.formats)
+    check_dpi(options.dpi)
+    runs = [Run(path) for path in options.runs]
+    status = 0
+    for run, into in zip(runs, _destinations(runs, options.output), strict=True):
+        try:
+            status = max(status, _list(run) if options.list else _redraw(run, into, options))
+        except UserError as error:
+            status = complain("eprop-plot", error)
+    return status
+
+
+def _redraw(run: Run, into: Path, options: argparse.Namespace) -> int:
+    """Draw the figures of a run; one that cannot be drawn does not keep the others from it."""
+    from eprop_cli.config.groups import FIGURES, FORMATS
+    from eprop_cli.figures.draw import draw_run
+
+    chosen = run.config["plots"]
+    formats = options.formats or chosen["formats"] or FORMATS[:1]
+    make_directory(into)
+    problems = []
+    for name in options.figures or chosen["figures"] or FIGURES:
+        try:
+            paths = draw_run(run, [name], formats, options.dpi or chosen["dpi"], into)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        print("\n".join(map(str, paths)) if paths else f"{run.directory}: {name}: not drawn, it has no data for it")
+    return _complain_once(problems)
+
+
+def _destinations(runs: Sequence[Run], output: Path | None) -> list[Path]:
+    """A directory for the figures of each run; several that go elsewhere keep their places among each other."""
+    if output is None:
+        return [run.directory / FIGURE_DIRECTORY for run in runs]
+    if len(runs) == 1:
+        return [output]
+    from eprop_cli.runs.comparison import places
+
+    return [output / place for place in places(runs)[1]]
+
+
+def _list(run: Run) -> int:
+    """Print what there is of a run."""
+    problems = []
+    print(run.directory)
+    for title, describe in {"run": _about, "batches": _batches, "recorded": _recorded, "figures": _figures}.items():
+        try:
+            print(f"  {title:<10}{describe(run)}")
+        except UserError as error:
+            problems.append(str(error))
+    print("  files")
+    files = sorted(path for path in run.directory.rglob("*") if path.is_file())
+    for path in files:
+        print(f"  {_size(path.stat().st_size):>10}  {path.relative_to(run.directory)}")
+    return _complain_once(problems)
+
+
+def _about(run: Run) -> str:
+    record = run.record
+    parts = [f"{record['status']}{' (its process has gone: it was killed)' if run.killed else ''}"]
+    parts += [f"started {record['start']}"] if record.get("start") else []
+    parts += [f"{sum(record['seconds'].values()):.1f} s"] if record.get("seconds") else []
+    parts += [record["error"]] if record.get("error") else []
+    return ", ".join(parts)
+
+
+def _batches(run: Run) -> str:
+    metrics = run.metrics
+    counts = ", ".join(f"{count} {phase}" for phase, count in metrics["phase"].value_counts(sort=False).items())
+    return f"{counts or 'none'} (of {run.config['task']['n_iter']} training iterations)"
+
+
+def _recorded(run: Run) -> str:
+    return f"iterations {', '.join(map(str, run.recorded))}" if run.recorded else "no iteration"
+
+
+def _figures(run: Run) -> str:
+    return ", ".join(sorted(path.name for path in (run.directory / FIGURE_DIRECTORY).glob("*.*"))) or "none"
+
+
+def _complain_once(problems: Sequence[str]) -> int:
+    """Tell each problem of a run once, however many figures or lines it spoils; returns the exit status."""
+    return max((complain("eprop-plot", problem) for problem in dict.fromkeys(problems)), default=0)
+
+
+def _size(n: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000 or unit == "GB":
+            break
+        n /= 1000
+    return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"

@@ -1,0 +1,240 @@
+"""eprop-verify: do NEST and the compiled engine agree on a config?
+
+Both train for a few iterations on the same inputs, each with its own gradients; what they give is compared on the way.
+"""
+
+import argparse
+import copy
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import hydra
+
+from eprop_cli.cli.eprop_run import BAD_INPUTS, check
+from eprop_cli.config.arguments import check_overrides, one_line
+from eprop_cli.config.config import Config
+from eprop_cli.config.files import conf_dir
+from eprop_cli.config.load import load
+from eprop_cli.connectivity.base import PROJECTIONS
+from eprop_cli.errors import ConfigError, TrainingError, UserError, reason, require
+from eprop_cli.terminal import Parser, leave, positive
+
+if TYPE_CHECKING:
+    from eprop_cli.engines.base import Outcome
+    from eprop_cli.values import Table, Weights
+
+
+ENGINES = ("nest", "compiled")
+FAILED = 1  # exit status
+PLACE = {"sequence", "time", "population", "neuron"}  # columns that say where a row of a recording belongs
+ITERATIONS = 3
+HELP = """\
+examples:
+  eprop-verify                                            the default network
+  eprop-verify experiment=bellec2020 task.n_batch=4       a config before a long run on engine=compiled
+  eprop-verify synapse.weights_from=RUN_DIR               with trained weights
+  eprop-verify --iterations 20 seed=5 training.as_continuous=true
+
+Both engines train with training=data_parallel on the same inputs, each with its own gradients. The table has the
+largest differences between them in units of the largest value; of spikes it counts those that one engine has and the
+other has not. "evaluation" is the readout signal of both without learning, compared with that of NEST with it.
+
+Nothing is written. Exit status: 0 if all differences are within tolerance, 1 if not or if an engine failed, 2 if
+something was wrong with the input.
+"""
+# Sums in another order round differently; Adam's division magnifies that where gradients are small.
+TOLERANCES = {
+    "loss": 1e-12,
+    "readout signal": 1e-12,
+    "evaluation": 1e-12,
+    "spikes": 0.0,
+    "dynamic variables": 1e-12,
+    **{f"gradient {projection}": 1e-12 for projection in PROJECTIONS},
+    **{f"weights {projection}": 1e-10 for projection in PROJECTIONS},
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A quantity in one iteration: its largest value, and the difference in units of that; of spikes, numbers."""
+
+    quantity: str
+    largest: float
+    difference: float
+
+
+def main() -> NoReturn:
+    """Entry point of eprop-verify."""
+    parser = Parser("eprop-verify", "Compare NEST and the compiled engine on a config.", HELP)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for eprop-run")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="config files of your own, as for eprop-run")
+    parser.add_argument(
+        "--iterations",
+        type=positive,
+        default=ITERATIONS,
+        metavar="N",
+        help=f"training iterations, at most task.n_iter (default: {ITERATIONS})",
+    )
+    leave(parser.prog, lambda: _verify(parser.prog, parser.parse_intermixed_args()))
+
+
+def _verify(prog: str, options: argparse.Namespace) -> int:
+    config = compose(options.overrides, options.config_dir)
+    n_iter = min(options.iterations, config.task.n_iter)
+    require(n_iter > 0, "task.n_iter", config.task.n_iter, "must be at least 1 to compare anything")
+    print(f"engines {' and '.join(ENGINES)}, seed {config.seed}, iterations {n_iter}, n_batch {config.task.n_batch}")
+    try:
+        rows = worst(compare(config, n_iter))
+    except (TrainingError, SystemExit) as error:  # a task of the user's may raise the latter
+        print(f"{prog}: {reason(error)}", file=sys.stderr)
+        return FAILED
+    _show(rows)
+    return 0 if all(map(within, rows)) else FAILED
+
+
+def compose(overrides: list[str], config_dir: Path | None) -> Config:
+    """The config of eprop-run with training=data_parallel; raises UserError unless both engines take it."""
+    overrides = list(overrides)
+    if not any(override.startswith("training=") for override in overrides):
+        overrides.append("training=data_parallel")
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise UserError(f"--config-dir {config_dir}: is not a directory")
+        overrides.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
+    try:
+        check_overrides(overrides)
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = load(hydra.compose("config", overrides))
+    except BAD_INPUTS as error:
+        raise UserError(one_line(error)) from error
+    if config.training.name == "continuous":
+        raise ConfigError("training", "continuous", "must be data_parallel, which both engines compute; leave it out")
+    if config.resume is not None:
+        raise ConfigError("resume", config.resume, "goes with eprop-run; for trained weights, synapse.weights_from")
+    for engine in ENGINES:
+        check(_with_engine(config, engine))
+    return config
+
+
+def compare(config: Config, n_iter: int) -> Iterator[Compared]:
+    """Train with each engine and yield what they differ in after each iteration."""
+    import numpy as np
+
+    from eprop_cli.connectivity.weights import initial_weights
+    from eprop_cli.engines import make_engine
+    from eprop_cli.optimizers.optimize import initial_state, optimize
+    from eprop_cli.tasks import make_task
+
+    config = copy.deepcopy(config)
+    config.recording.spikes = True
+    rng = np.random.RandomState(config.seed)
+    initial = initial_weights(config, rng)
+    weights = dict.fromkeys(ENGINES, initial)
+    state = dict.fromkeys(ENGINES, initial_state(config.optimizer, initial, config.synapse.init_optimizer))
+    task = make_task(config.task)
+    batches = [task.batch(rng) for _ in range(n_iter + 1)]
+    with ExitStack() as stack:
+        engines = {name: stack.enter_context(closing(make_engine(_with_engine(config, name)))) for name in ENGINES}
+        for batch, next_batch in pairwise(batches):
+            following = next_batch.spikes[0, 1] if config.training.as_continuous else None
+            learning, evaluation = {}, {}
+            for name, engine in engines.items():
+                evaluation[name] = engine.evaluate(weights[name], batch)
+                learning[name] = engine.gradient(weights[name], batch, following, True)
+                gradients = learning[name].gradients
+                assert gradients is not None
+                weights[name], state[name] = optimize(config.optimizer, state[name], weights[name], gradients)
+            yield _loss(config, learning, batch.targets[:, :, -config.task.learning_window_steps :])
+            yield from _outcomes(learning, evaluation)
+            yield from _matrices("gradient", {name: outcome.gradients for name, outcome in learning.items()})
+            yield from _matrices("weights", weights)
+
+
+def _loss(config: Config, learning: "Mapping[str, Outcome]", target: Any) -> Compared:
+    from eprop_cli.losses import LOSSES
+
+    nest, compiled = (LOSSES[config.neuron.out.loss](learning[name].readout, target) for name in ENGINES)
+    return _compared("loss", nest, compiled)
+
+
+def _outcomes(learning: "Mapping[str, Outcome]", evaluation: "Mapping[str, Outcome]") -> Iterator[Compared]:
+    nest, compiled = (learning[name] for name in ENGINES)
+    assert nest.recording is not None
+    assert compiled.recording is not None
+    yield _compared("readout signal", nest.readout, compiled.readout)
+    for outcome in evaluation.values():
+        yield _compared("evaluation", nest.readout, outcome.readout)
+    spikes, others = _spikes(nest.recording["spikes"]), _spikes(compiled.recording["spikes"])
+    yield Compared("spikes", float(len(spikes)), float(len(spikes ^ others)))
+    for name, table in nest.recording.items():
+        for column in table.keys() - PLACE:
+            yield _compared("dynamic variables", table[column], compiled.recording[name][column])
+
+
+def _matrices(kind: str, matrices: "Mapping[str, Weights | None]") -> Iterator[Compared]:
+    nest, compiled = (matrices[name] for name in ENGINES)
+    assert nest is not None
+    assert compiled is not None
+    for projection in PROJECTIONS:
+        yield _compared(f"{kind} {projection}", nest[projection], compiled[projection])
+
+
+def _compared(quantity: str, values: Any, others: Any) -> Compared:
+    """Two numbers or two arrays."""
+    import numpy as np
+
+    largest, difference = float(np.abs(values).max()), float(np.abs(values - others).max())
+    return Compared(quantity, largest, difference / largest if largest else difference)
+
+
+def _spikes(table: "Table") -> set[tuple[Any, ...]]:
+    return set(zip(*(table[key].tolist() for key in sorted(PLACE)), strict=True))
+
+
+def worst(compared: Iterator[Compared]) -> list[Compared]:
+    """A row per quantity: the largest of its values and of its differences, NaN being larger than any."""
+    import numpy as np
+
+    rows: dict[str, Compared] = {}
+    for row in compared:
+        before = rows.get(row.quantity, row)
+        largest, difference = np.maximum([before.largest, before.difference], [row.largest, row.difference])
+        rows[row.quantity] = Compared(row.quantity, float(largest), float(difference))
+    return [rows[quantity] for quantity in TOLERANCES if quantity in rows]
+
+
+def within(row: Compared) -> bool:
+    """Whether a difference is within tolerance."""
+    return row.difference <= TOLERANCES[row.quantity]
+
+
+def _show(rows: list[Compared]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("", "largest value", "difference", "tolerance"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in rows:
+        values = (row.largest, row.difference, TOLERANCES[row.quantity])
+        table.add_row(
+            row.quantity,
+            *(f"{value:.0f}" if value.is_integer() else f"{value:.3g}" for value in values),
+            "agree" if within(row) else "DIFFER",
+        )
+    console = Console(highlight=False, markup=False)
+    with console.capture() as shown:  # printed by itself it would end the process where the reader has had enough
+        console.print(table)
+    print(shown.get(), end="")
+
+
+def _with_engine(config: Config, name: str) -> Config:
+    config = copy.deepcopy(config)
+    config.engine.name = name
+    return config

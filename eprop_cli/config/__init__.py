@@ -1,0 +1,1 @@
+"""The typed config: schemas, checks, and loading."""

@@ -1,0 +1,122 @@
+"""Tell what is wrong with the arguments of eprop-run in one line each, in the config's terms rather than Hydra's."""
+
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
+
+from eprop_cli.config.files import conf_dir
+from eprop_cli.config.load import explain
+from eprop_cli.errors import ConfigError, UserError, reason
+from eprop_cli.schema import flatten
+
+FORM = "is not KEY=VALUE, or its quotes or brackets do not match"
+UNREADABLE = (YAMLError, UnicodeDecodeError, OSError)  # OmegaConf raises the last for a file without keys
+PLUGINS = {  # what files in conf/hydra build on, with package and extra
+    "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
+    "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/submitit_local": ("hydra-submitit-launcher", "slurm"),
+}
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UserError for what Hydra would tell in many lines; leaves to Hydra what it tells in one."""
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; see eprop-run --help and --hydra-help")
+
+    parser: Any = get_args_parser()
+    parser.error = refuse
+    parsed = parser.parse_args(arguments)
+    if parsed.experimental_rerun is not None:
+        raise UserError(f"--experimental-rerun {parsed.experimental_rerun}: is Hydra's; use resume=RUN_DIR")
+    check_overrides(parsed.overrides)
+
+
+def check_overrides(overrides: Iterable[str]) -> None:
+    """Raise UserError for an override without a key, or of a group by something other than a name."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        group = override.key_or_group
+        if not group:
+            raise UserError(f"{override.input_line}: {FORM}")
+        if (conf_dir() / group).is_dir() and not _is_choice(override):
+            options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+            constraint = f"must be one of {', '.join(options)}" if options else "cannot be set as a whole"
+            raise ConfigError(group, override.value(), constraint)
+
+
+def _is_choice(override: Override) -> bool:
+    named = isinstance(override.value(), str | list | dict)  # a dictionary sets the group's keys
+    return override.is_delete() or override.is_sweep_override() or named
+
+
+def one_line(error: Exception) -> str:
+    """What is wrong with an input, with the nearest name to one that does not exist."""
+    if isinstance(error, UNREADABLE) and not isinstance(error, MissingConfigException):  # which is an OSError too
+        return _unreadable(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override.strip() or repr(error.override)}: {_how_wrong(error)}"
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name}: must be one of {', '.join(error.options)}{_nearest(name, error.options)}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file in PLUGINS:
+        package, extra = PLUGINS[error.missing_cfg_file]
+        group, _, name = str(error).split("'")[1].rpartition("/")  # of the file that builds on it
+        return f"{group}={name}: needs {package}, which is not installed; pip install '.[{extra}]' in the checkout"
+    message = explain(error) if isinstance(error, OmegaConfBaseException) else str(error)
+    if message.startswith("Ambiguous value for argument '"):
+        given = message.split("'")[1]
+        return f"{given}: has several values; add -m for a run with each, or write a list as [a, b]"
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(error, ConfigCompositionException) and message.startswith("Error merging override"):
+        override = message.splitlines()[0].removeprefix("Error merging override").strip()
+        return f"{override}: {str(cause).splitlines()[0]}"
+    for noise in ("\nTo append to your config", "\nConfig search path"):  # the schema takes no further keys
+        message = message.split(noise)[0]
+    unknown = cause.full_key if isinstance(cause, ConfigKeyError | ConfigAttributeError) else None
+    return " ".join(message.split()).rstrip(".") + (_nearest(unknown, _known_keys()) if unknown else "")
+
+
+def _unreadable(error: Exception) -> str:
+    """What is wrong with a file in --config-dir, which not every error names."""
+    directory = get_args_parser().parse_known_args(sys.argv[1:])[0].config_dir
+    for path in sorted(Path(directory).rglob("*.yaml")) if directory else []:
+        try:
+            OmegaConf.load(path)
+        except MarkedYAMLError as fault:
+            line = f", line {fault.problem_mark.line + 1}" if fault.problem_mark else ""
+            return f"{path}: is not YAML ({fault.problem}{line})"
+        except UNREADABLE as fault:
+            return f"{path}: cannot be read as keys and values ({reason(fault)})"
+    return reason(error)
+
+
+def _how_wrong(error: OverrideParseException) -> str:
+    """The reason where a function refused its arguments; else Hydra's are about its grammar."""
+    lines = str(error).splitlines()
+    return next((line for line in lines if "while evaluating" in line), FORM)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    return f". Did you mean {nearest[0]}?" if nearest and nearest[0] != name else ""
+
+
+def _known_keys() -> list[str]:
+    """All groups and keys in conf/, whichever file of a group is chosen."""
+    keys = list(flatten(OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))))
+    for path in sorted(conf_dir().glob("*/*.yaml")):
+        group = path.parent.name
+        keys.append(group)
+        if group != "experiment":  # its keys are those of other groups
+            keys += flatten(OmegaConf.to_container(OmegaConf.load(path)), group)
+    return keys

@@ -1,0 +1,1 @@
+"""Which neurons are connected, and with what weights to begin with."""

@@ -1,0 +1,128 @@
+"""Losses and gradients without NEST, equal to NEST's to rounding: what surrounds the compiled kernels.
+
+The sequences of a batch are shared out over threads. Each keeps its gradient to itself until all are added up in the
+batch's order, so results are the same for any number of threads. The threads are Python's: the kernels release the
+interpreter's lock, and so need none of Numba's threading layers, of which OpenMP's crashes next to NEST's OpenMP.
+
+Two keys of the config make no difference here: kernel.local_num_threads are threads of NEST, and
+flush_event_send_interval frees a history that the kernels do not keep.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eprop_cli.config.config import Config
+from eprop_cli.config.groups import DataParallel
+from eprop_cli.connectivity.weights import initial_weights
+from eprop_cli.engines.base import Outcome
+from eprop_cli.engines.compiled import kernels
+from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters, readout_parameters, surrogates
+from eprop_cli.engines.compiled.recording import Simulated, recorded_neurons, recorded_tables, window_targets
+from eprop_cli.tasks import make_task
+from eprop_cli.values import Batch, Weights
+
+
+class CompiledEngine:
+    """engine=compiled."""
+
+    def __init__(self, config: Config) -> None:
+        assert isinstance(config.training, DataParallel)
+        self._config = config
+        self._neurons = neuron_parameters(config)
+        self._readouts = readout_parameters(config)
+        self._n_threads = config.training.n_workers
+        self._threads = ThreadPoolExecutor(self._n_threads)
+
+    def gradient(self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
+        """Simulate a batch forward and backward."""
+        lost = np.zeros((len(batch.spikes), batch.spikes.shape[2]), dtype=bool)
+        if following is not None:
+            lost = np.vstack([batch.spikes[1:, 1], following])
+        recorded = recorded_neurons(self._config) if record else np.empty(0, dtype=np.int64)
+        simulated = self._simulate(weights, batch, lost, recorded, record and self._config.recording.spikes)
+        recording = recorded_tables(self._config, weights, batch, recorded, simulated) if record else None
+        return Outcome(*self._metrics(simulated), self._gradients(simulated), recording)
+
+    def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
+        """Simulate a batch forward only."""
+        return Outcome(*self._metrics(self._simulate(weights, batch, None, np.empty(0, dtype=np.int64), False)))
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._threads.shutdown()
+
+    def _simulate(
+        self,
+        weights: Weights,
+        batch: Batch,
+        lost: NDArray[np.bool_] | None,
+        recorded: NDArray[np.int64],
+        spikes: bool,
+    ) -> Simulated:
+        """Run the kernels. lost: see kernels.run; None for no gradients. spikes: tell when neurons fired."""
+        config = self._config
+        n_batch, n_steps, n_in = batch.spikes.shape
+        n_out, n_neurons = weights["rec_out"].shape
+        window, n_learn = config.task.learning_window_steps, 0 if lost is None else n_batch
+        simulated = Simulated(
+            potential=np.empty((n_batch, n_steps, n_out)),
+            signal=np.empty((n_batch, window, n_out)),
+            n_spikes=np.empty((n_batch, n_neurons), dtype=np.int64),
+            fired=np.zeros((n_batch, n_steps if spikes else 0, n_neurons), dtype=bool),
+            dynamics=np.empty((n_batch, n_steps, len(recorded), 3)),
+            gradients=np.empty((n_learn, n_in + n_neurons, n_neurons)),
+            gradients_out=np.empty((n_learn, n_neurons, n_out)),
+        )
+        arguments = (
+            self._neurons,
+            surrogates(config),
+            self._readouts,
+            config.neuron.out.loss == "cross_entropy",
+            *_packed(weights),
+            np.require(batch.spikes, dtype=bool, requirements=["C", "W"]),
+            window_targets(batch, window),
+            np.zeros((n_batch, n_in), dtype=bool) if lost is None else lost,
+            recorded,
+            *simulated,
+        )
+        shares = [np.arange(start, n_batch, self._n_threads) for start in range(self._n_threads)]
+        list(self._threads.map(lambda share: kernels.run(share, *arguments), shares))
+        return simulated
+
+    def _metrics(self, simulated: Simulated) -> tuple[Floats, dict[str, int]]:
+        """Readout and spike counts as in an Outcome."""
+        n_reg, n_spikes = self._config.neuron.n_reg, simulated.n_spikes.sum(axis=0)
+        counts = {"reg": int(n_spikes[:n_reg].sum()), "ad": int(n_spikes[n_reg:].sum())}
+        return np.ascontiguousarray(simulated.signal.transpose(2, 0, 1)), counts
+
+    def _gradients(self, simulated: Simulated) -> Weights:
+        """Means over the batch, with the factor that the kernels leave out."""
+        n_batch, n_pre, n_post = simulated.gradients.shape
+        count = n_batch * (self._config.task.learning_window_steps if self._config.synapse.average_gradient else 1)
+        rec = simulated.gradients.sum(axis=0) * (self._neurons[kernels.SCALE] / count)
+        out = simulated.gradients_out.sum(axis=0) * (self._readouts[kernels.SCALE] / count)
+        n_in = n_pre - n_post
+        np.fill_diagonal(rec[n_in:], 0.0)  # no autapses
+        gradients = {"in_rec": rec[:n_in], "rec_rec": rec[n_in:], "rec_out": out}
+        return {projection: np.ascontiguousarray(gradient.T) for projection, gradient in gradients.items()}
+
+
+def compile_kernels(config: Config) -> None:
+    """Compile the kernels, unless Numba has them on disk, before several processes would do so at the same time."""
+    one = replace(config.training, n_workers=1)
+    config = replace(config, training=one, task=replace(config.task, n_batch=1))
+    engine, rng = CompiledEngine(config), np.random.RandomState(config.seed)
+    weights = initial_weights(config, rng)
+    engine.gradient(weights, make_task(config.task).batch(rng), None, record=False)
+    engine.close()
+
+
+def _packed(weights: Weights) -> tuple[Floats, Floats, Floats]:
+    """Weights as kernels.run takes them; copies, with targets next to each other."""
+    n_in = weights["in_rec"].shape[1]
+    rec = np.ascontiguousarray(np.hstack([weights["in_rec"], weights["rec_rec"]]).T)
+    np.fill_diagonal(rec[n_in:], 0.0)  # no autapses
+    return rec, weights["rec_out"].T.copy(), weights["out_rec"].T.copy()

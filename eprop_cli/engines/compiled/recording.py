@@ -1,0 +1,119 @@
+"""The tables that NEST's recorders would give, from what the kernels keep."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eprop_cli.config.config import Config
+from eprop_cli.engines.compiled import kernels
+from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters
+from eprop_cli.models.bsshslm_2020 import RECORDABLES
+from eprop_cli.timing import Timing
+from eprop_cli.values import Batch, Recording, Table, Weights
+
+FEEDBACK_LAG = 3  # steps from a spike to the learning signal that it causes: to the readout, its softmax, and back
+
+
+class Simulated(NamedTuple):
+    """What the kernels fill, in the order and shapes of kernels.run."""
+
+    potential: Floats
+    signal: Floats
+    n_spikes: NDArray[np.int64]
+    fired: NDArray[np.bool_]
+    dynamics: Floats
+    gradients: Floats
+    gradients_out: Floats
+
+
+def window_targets(batch: Batch, window: int) -> Floats:
+    """Targets in the learning window, float64 (n_batch, learning_window, n_out)."""
+    return batch.targets[:, :, -window:].transpose(1, 2, 0).copy()
+
+
+def recorded_neurons(config: Config) -> NDArray[np.int64]:
+    """Recurrent neurons whose dynamic variables are recorded: the first ones of each population."""
+    n, neuron = config.recording.n_record, config.neuron
+    return np.concatenate([np.arange(min(n, neuron.n_reg)), neuron.n_reg + np.arange(min(n, neuron.n_ad))])
+
+
+def recorded_tables(
+    config: Config, weights: Weights, batch: Batch, recorded: NDArray[np.int64], simulated: Simulated
+) -> Recording:
+    """The tables that NEST's recorders would give; values (n_batch, n_steps, n_neurons) until they become columns."""
+    targets = window_targets(batch, simulated.signal.shape[1])
+    error, n_steps = simulated.signal - targets, batch.spikes.shape[1]
+    columns = {}
+    if len(recorded):
+        learning_signal = _in_sequence(error @ weights["out_rec"][recorded].T, n_steps, FEEDBACK_LAG)
+        parameters = neuron_parameters(config)[:, recorded]
+        dynamics = _dynamics(simulated.dynamics, parameters) | {"learning_signal": learning_signal}
+        for population, own in {"reg": recorded < config.neuron.n_reg, "ad": recorded >= config.neuron.n_reg}.items():
+            if own.any():
+                columns[population] = {name: dynamics[name][:, :, own] for name in RECORDABLES[population]}
+    if config.recording.readout:
+        signals = {"readout_signal": simulated.signal, "target_signal": targets, "error_signal": error}
+        columns["out"] = _potentials(config, simulated.potential) | {
+            name: _in_sequence(values, n_steps, 0) for name, values in signals.items()
+        }
+    timing = Timing.of(config.task, config.kernel)
+    recording = {name: _table(timing, config.recording.interval, columns[name]) for name in columns}
+    if config.recording.spikes:
+        recording["spikes"] = _spikes(timing, config.neuron.n_reg, batch.spikes, simulated.fired)
+    return recording
+
+
+def _dynamics(kept: Floats, parameters: Floats) -> dict[str, Floats]:
+    """Dynamic variables of recurrent neurons in NEST's terms, from what the kernels keep."""
+    v, a, psi = (kept[:, :, :, variable] for variable in (kernels.KEPT_V, kernels.KEPT_A, kernels.KEPT_PSI))
+    e_l = parameters[kernels.E_L]
+    threshold = parameters[kernels.V_TH] + parameters[kernels.BETA] * a
+    return {"V_m": v + e_l, "surrogate_gradient": psi, "V_th_adapt": threshold + e_l, "adaptation": a}
+
+
+def _potentials(config: Config, potential: Floats) -> dict[str, Floats]:
+    """The readouts' membrane potential, and what the softmax normalises.
+
+    They are recorded with the signal computed from them, by when they are a step further: in the end at the first step
+    of the next sequence, and all sequences begin alike.
+    """
+    v_m = np.roll(potential, -1, axis=1) + config.neuron.out.E_L
+    return {"V_m": v_m, "readout_signal_unnorm": np.exp(v_m) if config.neuron.out.loss == "cross_entropy" else v_m}
+
+
+def _in_sequence(values: Floats, n_steps: int, lag: int) -> Floats:
+    """Values of the learning window (n_batch, learning_window, n), lag steps later in a whole sequence; 0 elsewhere."""
+    n_batch, window, n = values.shape
+    sequence = np.zeros((n_batch, n_steps + lag, n))
+    sequence[:, n_steps + lag - window :] = values
+    return sequence[:, :n_steps]
+
+
+def _table(timing: Timing, interval: float, columns: Mapping[str, Floats]) -> Table:
+    """Columns (n_batch, n_steps, n_neurons) as a table of every interval (ms)."""
+    every = timing.steps(interval)
+    thinned = {name: values[:, ::every] for name, values in columns.items()}
+    sequence, row, neuron = np.indices(next(iter(thinned.values())).shape).reshape(3, -1)
+    table: Table = {
+        "sequence": sequence.astype(np.int32),
+        "time": timing.ms(1) * (row * every),
+        "neuron": neuron.astype(np.int32),
+    }
+    return table | {name: thinned[name].ravel() for name in sorted(thinned)}  # the order in which NEST gives them
+
+
+def _spikes(timing: Timing, n_reg: int, spikes: NDArray[np.bool_], fired: NDArray[np.bool_]) -> Table:
+    """All spikes, as a table sorted by sequence, time and neuron."""
+    fired_by = {"in": spikes, "reg": fired[:, :, :n_reg], "ad": fired[:, :, n_reg:]}
+    found = {population: np.nonzero(raster) for population, raster in fired_by.items()}
+    sequence, step, neuron = (np.concatenate(columns) for columns in zip(*found.values(), strict=True))
+    population = np.repeat(list(found), [len(columns[0]) for columns in found.values()])
+    order = np.lexsort((neuron, step, sequence))
+    return {
+        "sequence": sequence[order].astype(np.int32),
+        "time": timing.ms(1) * step[order],
+        "population": population[order],
+        "neuron": neuron[order].astype(np.int32),
+    }

@@ -1,0 +1,134 @@
+"""Processes that simulate shares of a batch: on this machine through joblib's loky, or on a Dask cluster."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from typing import Any, TypeVar
+
+from eprop_cli.config.groups import DataParallel
+from eprop_cli.errors import TrainingError, UserError
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+RECYCLE_AFTER = 2000  # network builds per worker; each leaks about 30 kB in NEST
+IDLE_TIMEOUT = 600  # s, after which an unused worker ends
+PATIENCE = 10  # s, that a Dask scheduler is given to answer
+ORPHAN_POLL = 1.0  # s, between two looks of a worker at whether its driver is still there
+
+
+class Workers:
+    """Worker processes that are started when needed and replaced when they die."""
+
+    def __init__(self, training: DataParallel) -> None:
+        self._training = training
+        self._executor: Executor | None = None
+        self._builds = 0
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item], builds: int) -> list[Result]:
+        """Apply function to each item in a worker; results in the order of items.
+
+        builds: networks that each worker builds for this. If a worker dies, everything is done again by fresh ones, at
+        most max_retries times; then TrainingError.
+        """
+        for attempt in range(self._training.max_retries + 1):
+            if self._executor is None:
+                self._executor = self._start()
+            try:
+                with _interrupts_left_to_the_driver():  # workers start when they are given something
+                    futures = [self._executor.submit(function, item) for item in items]
+                results = [future.result() for future in futures]
+            except BaseException as error:
+                self.close(at_once=True)
+                if not _is_death(error):
+                    raise
+                if attempt == self._training.max_retries:
+                    raise TrainingError(
+                        f"a worker died {attempt + 1} times in one iteration; out of memory?"
+                    ) from error
+                log.warning("A worker died; the iteration is run again on fresh ones (retry %d)", attempt + 1)
+            else:
+                self._builds += builds
+                if self._builds >= RECYCLE_AFTER:
+                    self.close()
+                return results
+        raise AssertionError("unreachable")
+
+    def close(self, at_once: bool = False) -> None:
+        """Stop the workers; at_once: without waiting for what they are doing."""
+        executor, self._executor, self._builds = self._executor, None, 0
+        if executor is None:
+            return
+        if isinstance(executor, _DaskExecutor):
+            executor.close()
+        else:
+            executor.shutdown(wait=True, **({"kill_workers": True} if at_once else {}))
+
+    def _start(self) -> Executor:
+        if self._training.backend == "dask":
+            return _DaskExecutor(str(self._training.scheduler))
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        n_workers, driver = self._training.n_workers, (os.getpid(),)
+        with _interrupts_left_to_the_driver():  # trackers of resources start, too
+            resource_tracker.ensure_running()  # started along with a worker, it would unblock SIGINT again
+            return ProcessPoolExecutor(n_workers, timeout=IDLE_TIMEOUT, initializer=_follow, initargs=driver)  # type: ignore[no-any-return]
+
+
+class _DaskExecutor(Executor):
+    """The workers of a Dask cluster."""
+
+    def __init__(self, scheduler: str) -> None:
+        try:
+            import distributed
+        except ImportError as error:
+            raise UserError("training.backend=dask: needs Dask; pip install '.[dask]' in the checkout") from error
+        try:
+            self._client: Any = distributed.Client(scheduler, timeout=PATIENCE)  # type: ignore[no-untyped-call,unused-ignore]
+        except (OSError, ValueError) as error:
+            raise UserError(f"training.scheduler={scheduler}: no Dask scheduler answers there") from error
+        # Every call is simulated, even one with the same arguments as an earlier one.
+        self._executor: Any = self._client.get_executor(pure=False)
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return self._executor.submit(function, *args, **kwargs)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, TimeoutError):
+            self._executor.shutdown(wait=False)
+            self._client.close()
+
+
+@contextmanager
+def _interrupts_left_to_the_driver() -> Iterator[None]:
+    """Ctrl-C reaches every process of a terminal, and so does its end; workers that start here never see either."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _follow(driver: int) -> None:
+    """Have this worker end when its driver is gone, also one that was killed and could not stop it."""
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(ORPHAN_POLL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_death(error: BaseException) -> bool:
+    """Whether an error means that a worker is gone, rather than that its work failed."""
+    from joblib.externals.loky import BrokenProcessPool
+
+    return isinstance(error, BrokenProcessPool) or type(error).__name__ in ("KilledWorker", "CommClosedError")

@@ -1,0 +1,188 @@
+"""Spikes and dynamic variables of a sequence."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from eprop_cli.figures.style import DASHES, GROUPS, HATCHES, LABEL_ROW, LINES, SHADES, STYLE
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel of the figure of spikes and dynamic variables; without column it shows spikes."""
+
+    population: str
+    label: str
+    column: str = ""
+
+
+PANELS = (
+    Panel("in", "spikes\n$z_i$\n(neuron)"),
+    Panel("reg", "spikes\n$z_j$\n(neuron)"),
+    Panel("reg", "membrane\npotential\n$v_j$ (mV)", "V_m"),
+    Panel("reg", "surrogate\ngradient\n$\\psi_j$ (1/mV)", "surrogate_gradient"),
+    Panel("reg", "learning\nsignal\n$L_j$ (pA)", "learning_signal"),
+    Panel("ad", "spikes\n$z_j$\n(neuron)"),
+    Panel("ad", "membrane\npotential\n$v_j$ (mV)", "V_m"),
+    Panel("ad", "surrogate\ngradient\n$\\psi_j$ (1/mV)", "surrogate_gradient"),
+    Panel("ad", "adaptive\nthreshold\n$A_j$ (mV)", "V_th_adapt"),
+    Panel("ad", "learning\nsignal\n$L_j$ (pA)", "learning_signal"),
+    Panel("out", "membrane\npotential\n$v_k$ (mV)", "V_m"),
+    Panel("out", "target\nsignal\n{target}", "target_signal"),
+    Panel("out", "readout\nsignal\n{readout}", "readout_signal"),
+    Panel("out", "error\nsignal\n{error}", "error_signal"),
+)
+READOUT_SYMBOLS = {
+    "cross_entropy": {"target": "$\\pi_k^*$", "readout": "$\\pi_k$", "error": "$\\pi_k-\\pi_k^*$"},
+    "mean_squared_error": {"target": "$y_k^*$ (mV)", "readout": "$y_k$ (mV)", "error": "$y_k-y_k^*$ (mV)"},
+}
+
+
+@style.context(STYLE)
+def dynamics(
+    recording: Mapping[str, pd.DataFrame],
+    sizes: Mapping[str, int],
+    loss: str,
+    kinds: Sequence[str],
+    iteration: int,
+    sequence: int = 0,
+) -> Figure:
+    """Spikes and dynamic variables of one sequence, as far as they are in the recording.
+
+    recording: tables spikes, reg, ad, out, windows, as Run gives them; any may be missing.
+    sizes: number of neurons of the populations in, reg, ad.
+    kinds: all kinds of windows that there are, so that figures of several iterations agree on the colours.
+    """
+    tables = {name: table[table["sequence"] == sequence] for name, table in recording.items()}
+    windows = _window_looks(tables.get("windows"), kinds)
+    handles: list[Any] = [Patch(label=kind, **look) for kind, (_, look) in windows.items()]
+    if "out" in tables:
+        handles += [Line2D([], [], label=f"readout {k}", **_line(k)) for k in _neurons(tables["out"])]
+    columns = max(1, len(handles) if len(handles) <= 6 else 4)
+    panels = [panel for panel in PANELS if _has(panel, tables, sizes)]
+    figure, axes = _stack(panels, above=0.55 + LABEL_ROW * math.ceil(len(handles) / columns))
+    for ax, panel in zip(axes, panels, strict=True):
+        if panel.column:
+            _draw_traces(ax, tables[panel.population], panel.column)
+        else:
+            _draw_spikes(ax, tables["spikes"], panel.population, sizes[panel.population])
+        label = panel.label.format(**READOUT_SYMBOLS.get(loss, READOUT_SYMBOLS["cross_entropy"]))
+        ax.set_ylabel(label, rotation=0, ha="right", va="center", ma="center")
+        ax.yaxis.set_label_coords(-0.095, 0.5)
+        for spans, look in windows.values():
+            boxes = [[(start, 0), (start, 1), (stop, 1), (stop, 0)] for start, stop in spans]
+            shade = PolyCollection(boxes, transform=ax.get_xaxis_transform(), zorder=0, **look)
+            ax.add_collection(shade, autolim=False)
+    _mark_groups(figure, axes, panels, tables)
+    axes[-1].set_xlabel("time in the sequence (ms)")
+    axes[-1].set_xlim(0.0, _last(tables))
+    inch = 1 / figure.get_figheight()
+    figure.suptitle(f"Training iteration {iteration}, sequence {sequence}", y=1 - 0.12 * inch, va="top")
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 1 - 0.3 * inch), ncols=columns)
+    return figure
+
+
+def _has(panel: Panel, tables: Mapping[str, pd.DataFrame], sizes: Mapping[str, int]) -> bool:
+    if panel.column:
+        return panel.column in tables.get(panel.population, pd.DataFrame()).columns
+    return "spikes" in tables and sizes[panel.population] > 0
+
+
+def _stack(panels: Sequence[Panel], above: float) -> tuple[Figure, list[Axes]]:
+    """A figure of panels one below the other, a little apart where the population changes; above in inches."""
+    width, left, right, below, height, gap, group_gap = 8.0, 1.5, 0.45, 0.5, 0.77, 0.1, 0.13  # inches
+    tops, top = [], above
+    for index, panel in enumerate(panels):
+        if index:
+            top += height + gap + group_gap * (panel.population != panels[index - 1].population)
+        tops.append(top)
+    total = top + height + below
+    figure = Figure(figsize=(width, total))
+    axes: list[Axes] = []
+    for top in tops:
+        box = (left / width, 1 - (top + height) / total, (width - left - right) / width, height / total)
+        axes.append(figure.add_axes(box, sharex=axes[0] if axes else None))
+        axes[-1].yaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
+        axes[-1].tick_params(labelbottom=len(axes) == len(tops))
+    return figure, axes
+
+
+def _draw_spikes(ax: Axes, spikes: pd.DataFrame, population: str, size: int) -> None:
+    own = spikes[spikes["population"] == population]
+    height = min(max(45.0 / size, 1.5), 4.0)  # points
+    ax.plot(own["time"], own["neuron"], "|", color="black", markersize=height, markeredgewidth=0.7)
+    ax.set_ylim(-0.03 * size - 0.5, 1.03 * size - 0.5)
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+
+
+def _draw_traces(ax: Axes, table: pd.DataFrame, column: str) -> None:
+    for neuron in _neurons(table):
+        trace = table[table["neuron"] == neuron]
+        ax.plot(trace["time"], trace[column], **_line(neuron))
+    ax.margins(y=0.1)
+    ax.ticklabel_format(axis="y", scilimits=(-3, 4))
+    ax.yaxis.get_offset_text().set_x(-0.075)  # left of the axis, where no other panel is
+
+
+def _neurons(table: pd.DataFrame) -> list[int]:
+    return sorted(map(int, table["neuron"].unique()))
+
+
+def _line(neuron: int) -> dict[str, Any]:
+    return {"color": LINES[neuron % len(LINES)], "linestyle": DASHES[neuron % len(DASHES)], "linewidth": 0.8}
+
+
+def _window_looks(
+    windows: pd.DataFrame | None, kinds: Sequence[str]
+) -> dict[str, tuple[list[tuple[float, float]], dict[str, Any]]]:
+    """Where the windows of each kind are and how to shade them: hatched if they lie over those of another kind."""
+    looks: dict[str, tuple[list[tuple[float, float]], dict[str, Any]]] = {}
+    filled: list[tuple[float, float]] = []
+    hatches = itertools.cycle(HATCHES)
+    for kind, colour in zip(kinds, SHADES * len(kinds), strict=False):
+        own = pd.DataFrame() if windows is None else windows[windows["kind"] == kind]
+        if not len(own):
+            continue
+        spans = list(zip(own["start"], own["stop"], strict=True))
+        if any(start < other[1] and other[0] < stop for start, stop in spans for other in filled):
+            hatch = next(hatches)
+            looks[kind] = (
+                spans,
+                {"facecolor": "none", "edgecolor": colour, "hatch": hatch, "linewidth": 0, "alpha": 0.6},
+            )
+        else:
+            looks[kind] = spans, {"facecolor": colour, "linewidth": 0, "alpha": 0.22}
+            filled += spans
+    return looks
+
+
+def _mark_groups(
+    figure: Figure, axes: Sequence[Axes], panels: Sequence[Panel], tables: Mapping[str, pd.DataFrame]
+) -> None:
+    """Name the populations at the right, and the neurons that the lines belong to."""
+    for population, name in GROUPS.items():
+        own = [ax.get_position() for ax, panel in zip(axes, panels, strict=True) if panel.population == population]
+        if not own:
+            continue
+        neurons = _neurons(tables[population]) if population in ("reg", "ad") and population in tables else []
+        traces = {0: "", 1: f": neuron {min(neurons, default=0)}"}.get(len(neurons), f": {len(neurons)} neurons")
+        bottom, top, x = own[-1].y0, own[0].y1, own[0].x1
+        figure.add_artist(Line2D([x + 0.012] * 2, [bottom, top], color="grey", linewidth=1.0))
+        figure.text(x + 0.02, (bottom + top) / 2, name + traces, rotation=270, ha="left", va="center")
+
+
+def _last(tables: Mapping[str, pd.DataFrame]) -> float:
+    """Time of the last thing in the tables, in ms."""
+    ends = (table["stop" if name == "windows" else "time"] for name, table in tables.items() if len(table))
+    return max((float(end.max()) for end in ends), default=1.0)

@@ -1,0 +1,1 @@
+"""Model families: neurons, their parameters, and what NEST calls them."""

@@ -1,0 +1,1 @@
+"""Turn gradients into new weights."""

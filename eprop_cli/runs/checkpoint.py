@@ -1,0 +1,128 @@
+"""Save where a data-parallel run stands, and find out whether a config can go on from there."""
+
+import json
+import os
+import platform
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eprop_cli.config.config import Config
+from eprop_cli.errors import ConfigError, UserError
+from eprop_cli.phases import PHASES
+from eprop_cli.runs.files import METRICS, RUN, RUNNING, WEIGHT_CHANGES, is_alive, lock, write_whole
+from eprop_cli.runs.reader import Run
+from eprop_cli.runs.writer import HEADER
+from eprop_cli.schema import flatten, to_dict
+from eprop_cli.values import Checkpoint, Row
+
+CHECKPOINT = "checkpoint.npz"
+# Keys that say how a run is carried out and looked at; they change nothing in what it leaves but its figures.
+HOW_KEYS: tuple[str, ...] = (
+    "resume",
+    "objective",
+    "plots.",
+    "training.n_workers",
+    "training.backend",
+    "training.scheduler",
+)
+HOW_KEYS += ("training.max_retries", "training.checkpoint_every", "kernel.local_num_threads")
+# Keys that may differ from the checkpoint's: they do not change results, or only extend them.
+FREE_KEYS: tuple[str, ...] = (*HOW_KEYS, "task.n_iter", "recording.")
+
+
+def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; the one before stays until it is whole."""
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in checkpoint.items()}
+    write_whole(directory / CHECKPOINT, lambda file: np.savez(file, **arrays))
+
+
+def load_checkpoint(directory: Path) -> Checkpoint:
+    """Read a checkpoint; raises UserError if there is none or it is damaged."""
+    path = directory / CHECKPOINT
+    try:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            checkpoint = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else {}
+        json.loads(str(checkpoint.get("config", "null")))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file, so there is nothing to resume from") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged ({error}), so there is nothing to resume from") from error
+    if not {"config", "rows", "iteration", "stopped"} <= checkpoint.keys():
+        raise UserError(f"{path}: not written by eprop-run, so there is nothing to resume from")
+    return checkpoint
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """run.json of the run directory to be resumed; raises ConfigError if there is none."""
+    try:
+        record = json.loads((directory / RUN).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError("resume", directory, f"is not a run directory: it has no readable {RUN}") from error
+    if not isinstance(record, dict) or "status" not in record:
+        raise ConfigError("resume", directory, f"is not a run directory: its {RUN} is not a run's")
+    return record
+
+
+def check_resume(config: Config, directory: Path) -> None:
+    """Refuse to go on in a run directory where that is impossible or would not be exact; raises UserError."""
+    record = read_record(directory)
+    if config.training.name != "data_parallel":
+        reason = (
+            "a continuous run cannot be continued exactly, as NEST does not give out the state of its synapses; "
+            "start again with training=data_parallel, which can"
+        )
+        raise ConfigError("resume", directory, reason)
+    checkpoint = load_checkpoint(directory)
+    if not _is_free(directory / METRICS, int(checkpoint["rows"])) or _is_running(record):
+        where = f"process {record.get('pid')} on {record.get('host')}"
+        raise ConfigError("resume", directory, f"is still running ({where}); stop it first")
+    if (directory / WEIGHT_CHANGES).exists():
+        _ = Run(directory).weight_changes  # raises UserError if they are damaged
+    wanted, had = flatten(to_dict(config)), flatten(json.loads(str(checkpoint["config"])))
+    free = FREE_KEYS if config.optimizer.schedule.name == "cosine" else (*FREE_KEYS, "optimizer.schedule.cosine_iter")
+    for key in sorted(wanted.keys() | had.keys()):
+        if not key.startswith(free) and wanted.get(key) != had.get(key):
+            constraint = f"contradicts the checkpoint in {directory}, which has {had.get(key)}; leave it out"
+            raise ConfigError(key, wanted.get(key), constraint)
+    done = int(checkpoint["iteration"])
+    if config.task.n_iter < done:
+        constraint = f"is less than the {done} iterations that the run in {directory} has done"
+        raise ConfigError("task.n_iter", config.task.n_iter, constraint)
+
+
+def _is_free(path: Path, rows: int) -> bool:
+    """Whether a table is free to be written; raises UserError unless it has the rows that a checkpoint counts on."""
+    try:
+        with path.open("r+b") as file:
+            free, (first, *table) = lock(file), file.read().split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened ({error.strerror}), so the run cannot go on") from error
+    whole = table[:-1]  # the last is not ended
+    if len(whole) < rows:
+        raise UserError(f"{path}: damaged (it has {len(whole)} of {rows} rows), so the run cannot go on")
+    wrong = [] if first == HEADER.strip().encode() else [1]
+    wrong += [number for number, line in enumerate(whole[:rows], start=2) if not _is_row(line)]
+    if wrong:
+        raise UserError(f"{path}: damaged (line {wrong[0]} is not one of a run), so the run cannot go on")
+    return free
+
+
+def _is_row(line: bytes) -> bool:
+    """Whether a line of metrics.csv can be read."""
+    try:
+        iteration, phase, *numbers = line.decode().split(",")
+        row = Row(int(iteration), phase, *map(float, numbers))
+    except (ValueError, TypeError):
+        return False
+    return row.phase in PHASES
+
+
+def _is_running(record: dict[str, Any]) -> bool:
+    """Whether a run says that it is running and its process is there."""
+    # In a container that is started again, process numbers are too: the one that the run had may be this one's.
+    another = record.get("pid") != os.getpid() and is_alive(record.get("pid"))
+    return record["status"] == RUNNING and record.get("host") == platform.node() and another

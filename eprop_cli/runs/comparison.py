@@ -1,0 +1,195 @@
+"""Many run directories -> one table."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eprop_cli.config.files import conf_dir
+from eprop_cli.errors import UserError
+from eprop_cli.phases import TEST, TRAINING
+from eprop_cli.runs.reader import Run
+from eprop_cli.schema import flatten
+
+KILLED, UNREADABLE = "KILLED", "UNREADABLE"  # statuses of runs that cannot say so themselves
+# what summarise() says of a run besides its config
+SUMMARY = ("status", "iterations", "final_loss", "best_loss", "accuracy", "test_error", "seconds", "error")
+SEED = "seed"
+NO_PARAMETERS = ("resume", "objective", "plots")  # keys and groups that do not change what a run computes
+MAX_VALUE = 40  # characters
+UNIT = re.compile(r"^ *(?P<key>\w+):[^#\n]*# (?P<unit>ms|mV|pA|pF|spikes/s)\b", re.MULTILINE)  # in conf/
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a comparison needs of a run.
+
+    config: {"group.key": value}. referring: keys that only follow other keys. error: also what could not be read.
+    """
+
+    run: Run
+    record: Mapping[str, Any]
+    config: Mapping[str, Any]
+    referring: frozenset[str]
+    metrics: pd.DataFrame
+    error: str | None
+
+    @property
+    def training(self) -> pd.DataFrame:
+        """Rows of the training phase."""
+        return self.metrics[self.metrics["phase"] == TRAINING]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seed, and their values of the keys in which others differ."""
+
+    values: tuple[Any, ...]
+    members: list[Opened]
+
+    def curve(self, column: str) -> pd.DataFrame:
+        """Columns mean, low and high of a metric, by training iteration, over the runs that got there."""
+        series = [each.training.groupby("iteration")[column].last() for each in self.members]
+        table = pd.concat(series, axis=1)
+        return pd.DataFrame({"mean": table.mean(axis=1), "low": table.min(axis=1), "high": table.max(axis=1)})
+
+    @property
+    def final_loss(self) -> float:
+        """Mean of the runs' losses in their last training iterations."""
+        return float(np.mean([each.training["loss"].iloc[-1] for each in self.members]))
+
+
+def summarise(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row per run.
+
+    Columns: run (its directory), the config keys in which the runs that have them differ, and SUMMARY. Keys that only
+    follow others (references in conf/) are left out, as are NO_PARAMETERS. final_loss, best_loss and accuracy are of
+    training batches, test_error is the mean recall error of the test phase. A run that cannot be read has a row with
+    its error.
+    What a run does not have is nan.
+    """
+    opened = [open_run(run) for run in runs]
+    columns: dict[str, Any] = {"run": [str(each.run.directory) for each in opened]}
+    for key in differing(opened):
+        columns[key] = pd.Series([each.config.get(key, math.nan) for each in opened], dtype=object)
+    rows = [_summary(each) for each in opened]
+    columns |= {name: [row[name] for row in rows] for name in SUMMARY}
+    columns["error"] = pd.Series(columns["error"], dtype=object)
+    return pd.DataFrame(columns).astype({"iterations": "Int64"})
+
+
+def spelling(value: Any) -> str:
+    """A config value as on the command line."""
+    return json.dumps(value) if value is None or isinstance(value, bool | list | dict) else str(value)
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """For each key its last part, where that says enough and tells it from the others."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    clear = {key: name != "name" and last.count(name) == 1 for key, name in zip(keys, last, strict=True)}
+    return {key: name if clear[key] else key for key, name in zip(keys, last, strict=True)}
+
+
+def places(runs: Sequence[Run]) -> tuple[Path, list[str]]:
+    """The deepest directory that all runs are in, and where in it each one is."""
+    directories = [Path(os.path.abspath(run.directory)) for run in runs]
+    top = Path(os.path.commonpath([directory.parent for directory in directories]))
+    return top, [str(directory.relative_to(top)) for directory in directories]
+
+
+def open_run(run: Run) -> Opened:
+    """Read what there is of a run."""
+    record: Mapping[str, Any] = {"status": UNREADABLE}
+    config: Mapping[str, Any] = {}
+    metrics = pd.DataFrame({name: [] for name in ("iteration", "phase", "loss", "accuracy", "recall_error", "seconds")})
+    error = None
+    try:
+        record = run.record
+        config = flatten(run.config)
+        metrics = run.metrics
+        error = record.get("error")
+    except UserError as problem:
+        record, error = {"status": UNREADABLE}, str(problem)
+    return Opened(run, record, config, _referring(run), metrics, error)
+
+
+def _referring(run: Run) -> frozenset[str]:
+    """Config keys that only follow others; none if Hydra's own files did not come along with the run."""
+    try:
+        composed = flatten(run.raw_config)
+    except UserError:
+        return frozenset()
+    return frozenset(key for key, value in composed.items() if isinstance(value, str) and "${" in value)
+
+
+def _summary(opened: Opened) -> dict[str, Any]:
+    training, metrics, record = opened.training, opened.metrics, opened.record
+    if record["status"] == UNREADABLE:
+        return dict.fromkeys(SUMMARY, math.nan) | {"status": UNREADABLE, "iterations": None, "error": opened.error}
+    test = metrics.loc[metrics["phase"] == TEST, "recall_error"]
+    seconds = record.get("seconds")
+    return {
+        "status": KILLED if opened.run.killed else record["status"],
+        "iterations": int(training["iteration"].max()) if len(training) else 0,
+        "final_loss": training["loss"].iloc[-1] if len(training) else math.nan,
+        "best_loss": training["loss"].min(),
+        "accuracy": training["accuracy"].iloc[-1] if len(training) else math.nan,
+        "test_error": test.mean(),
+        "seconds": round(sum(seconds.values()) if seconds else float(metrics["seconds"].sum()), 3),
+        "error": opened.error or math.nan,
+    }
+
+
+def differing(opened: Sequence[Opened]) -> list[str]:
+    """Config keys in which those of the runs that have them differ, in the order of the config."""
+    known = [each for each in opened if each.config]
+    keys = dict.fromkeys(key for each in known for key in each.config if key.split(".")[0] not in NO_PARAMETERS)
+    return [
+        key
+        for key in keys
+        if len({spelling(each.config[key]) for each in known if key in each.config}) > 1
+        and not all(key in each.referring for each in known if key in each.config)
+    ]
+
+
+def grouped(opened: Sequence[Opened], keys: Sequence[str]) -> list[Group]:
+    """Runs with the same values of the keys together, the latest of each seed, in ascending order of the values."""
+    groups: dict[tuple[str, ...], Group] = {}
+    latest = {_spelt(each, [*keys, SEED]): each for each in sorted(opened, key=_start)}
+    for each in latest.values():
+        values = tuple(each.config.get(key) for key in keys)
+        groups.setdefault(_spelt(each, keys), Group(values, [])).members.append(each)
+    return sorted(groups.values(), key=lambda group: tuple(map(_order, group.values)))
+
+
+def _spelt(opened: Opened, keys: Sequence[str]) -> tuple[str, ...]:
+    return tuple(spelling(opened.config.get(key)) for key in keys)
+
+
+def _start(opened: Opened) -> str:
+    return str(opened.record.get("start", ""))
+
+
+def _rounded(value: Any) -> str:
+    """A config value as on the command line, with few digits."""
+    return format(value, ".4g") if isinstance(value, float) else spelling(value)
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    """Sort key of config values: numbers by size, before everything else."""
+    number = isinstance(value, int | float)
+    return not number, value if number else 0.0, spelling(value)
+
+
+def _units(keys: Sequence[str]) -> dict[str, str]:
+    """Units of the keys that have one, as the comments in conf/ say."""
+    texts = [path.read_text() for path in sorted(conf_dir().rglob("*.yaml"))]
+    known = {match["key"]: match["unit"] for text in texts for match in UNIT.finditer(text)}
+    return {key: known[key.rsplit(".", 1)[-1]] for key in keys if key.rsplit(".", 1)[-1] in known}

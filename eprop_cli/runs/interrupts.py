@@ -1,0 +1,64 @@
+"""Signals at which a run ends in order."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def stopping() -> tuple[signal.Signals, ...]:
+    """Signals to end in order at; SIGHUP, by which a terminal goes, only where it is not ignored, as after nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
+
+
+class Interruption(BaseException):
+    """One of the stopping() signals came."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Interrupts:
+    """Raises the first of stopping() as an Interruption, if held back then on release; later ones are ignored."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._held = True
+
+    def receive(self, number: int, _frame: Any) -> None:
+        """Handle a signal."""
+        if self._number is None:  # SLURM, for one, sends several; the end that follows is to be whole
+            self._number = number
+            if not self._held:
+                raise Interruption(number)
+
+    def hold(self) -> None:
+        """Do not raise for the time being: files are written."""
+        self._held = True
+
+    def release(self) -> None:
+        """Raise from here on, and at once if a signal came meanwhile."""
+        self._held = False
+        if self._number is not None:
+            raise Interruption(self._number)
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupts]:
+    """Heed the stopping() signals, which are held back at first."""
+    interrupts = Interrupts()
+    before = {number: signal.signal(number, interrupts.receive) for number in stopping()}
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def interruption_behind(error: BaseException | None) -> Interruption | None:
+    """The interruption that an error took the place of: libraries may fail when left in mid-work."""
+    while error is not None and not isinstance(error, Interruption):
+        error = error.__context__
+    return error

@@ -1,0 +1,85 @@
+"""Show how a run is getting on: a live display on a terminal, a line now and then in a log."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from eprop_cli.config.config import Config
+from eprop_cli.phases import TRAINING
+from eprop_cli.values import Row
+
+log = logging.getLogger(__name__)
+LOG_EVERY = 10.0  # s, between two lines of a log ...
+LOG_FRACTION = 0.02  # ... or this part of the time that the run has taken, if that is longer
+
+
+class Terminal(logging.Handler):
+    """Prints each line to what standard output is at that moment: a live display lets it pass above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line."""
+        try:
+            print(self.format(record), flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+@contextmanager
+def reporter(config: Config, done: int = 0) -> Iterator[Callable[[Row], None]]:
+    """Give a function that takes each row; done: training iterations that an earlier run finished."""
+    if sys.stdout.isatty():
+        with _live(config, done) as report:
+            yield report
+    else:
+        yield _lines(config)
+
+
+def describe(row: Row) -> str:
+    """A row in a few words."""
+    parts = [f"loss {row.loss:.4f}"]
+    if row.recall_error == row.recall_error:
+        parts.append(f"recall error {row.recall_error:.3f}")
+    parts.append(f"rates {row.rate_reg:.1f} (regular) and {row.rate_ad:.1f} (adaptive) spikes/s")
+    return ", ".join(parts)
+
+
+def _lines(config: Config) -> Callable[[Row], None]:
+    began = time.monotonic()
+    due = 0.0
+
+    def report(row: Row) -> None:
+        nonlocal due
+        now = time.monotonic()
+        last = row.phase == TRAINING and row.iteration == config.task.n_iter
+        if now >= due or last:
+            phase = "" if row.phase == TRAINING else f" ({row.phase})"
+            log.info("iteration %d/%d%s: %s", row.iteration, config.task.n_iter, phase, describe(row))
+            due = now + max(LOG_EVERY, LOG_FRACTION * (now - began))
+
+    return report
+
+
+@contextmanager
+def _live(config: Config, done: int) -> Iterator[Callable[[Row], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[phase]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as display:
+        bar = display.add_task("", total=config.task.n_iter, completed=done, phase="starting", state="")
+
+        def report(row: Row) -> None:
+            rate = config.task.n_batch / row.seconds if row.seconds else 0.0
+            error = f"  error {row.recall_error:.3f}" if row.recall_error == row.recall_error else ""
+            state = f"loss {row.loss:.4f}{error}  {rate:.1f} sequences/s"
+            display.update(bar, completed=row.iteration, phase=row.phase, state=state)
+
+        yield report

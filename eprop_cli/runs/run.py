@@ -1,0 +1,217 @@
+"""Run one experiment: train, write the run directory as it goes, draw the figures, say how it ended."""
+
+import logging
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from eprop_cli.config.config import Config
+from eprop_cli.errors import UserError, reason
+from eprop_cli.phases import TRAINING
+from eprop_cli.runs.checkpoint import load_checkpoint, read_record, save_checkpoint
+from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, SWEEP
+from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
+from eprop_cli.runs.progress import reporter
+from eprop_cli.runs.record import now, origin
+from eprop_cli.runs.writer import RunWriter
+from eprop_cli.schema import to_dict
+from eprop_cli.timing import Timing
+from eprop_cli.training import make_trainer
+from eprop_cli.training.base import Record, Trainer
+from eprop_cli.values import Checkpoint, Row
+
+log = logging.getLogger(__name__)
+log_to_file = logging.getLogger("eprop_cli.file")  # conf/hydra/job_logging keeps it off the terminal
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    exit_status: 0 completed, 1 failed, 128 + signal interrupted.
+    """
+
+    status: str
+    exit_status: int
+    error: str | None = None
+
+
+def run(config: Config, directory: Path) -> Ending:
+    """Train as config says and leave everything in directory; whatever happens is told by the ending, not raised."""
+    logging.raiseExceptions = False  # a full disk must not have the log add tracebacks to the terminal
+    checkpoint, rows, record, clock = None, None, origin(to_dict(config)), _Clock()
+    if config.resume:
+        checkpoint, earlier = load_checkpoint(directory), read_record(directory)
+        if earlier["status"] == COMPLETED and (why := _why_done(checkpoint, config.task.n_iter)):
+            log.info("Nothing to do: %s is COMPLETED; %s", directory, why)
+            return Ending(COMPLETED, 0)
+        rows = int(checkpoint["rows"])
+        record |= {"start": earlier["start"], "resumed": [*earlier.get("resumed", []), record["start"]]}
+        record["seconds"] = clock.earlier = earlier.get("seconds") or {}
+    with interruptible() as interrupts:
+        try:
+            writer = RunWriter(directory, record, rows)
+        except (OSError, UserError) as error:
+            log.error("%s: nothing trained (%s)", FAILED, reason(error))
+            return Ending(FAILED, 1, reason(error))
+        ending = _work(config, writer, clock, checkpoint, interrupts)
+        seconds = clock.split()
+        try:
+            writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
+        except OSError as error:
+            ending = Ending(FAILED, 1, reason(error))
+        _tell(ending, directory, writer.last_rows, _duration(seconds, clock.earlier))
+    return ending
+
+
+def _why_done(checkpoint: Checkpoint, n_iter: int) -> str:
+    """Why there is no more to train; empty if there is."""
+    if checkpoint["stopped"]:
+        return f"it stopped early, in iteration {checkpoint['iteration']}"
+    return "to train longer, raise task.n_iter" if checkpoint["iteration"] == n_iter else ""
+
+
+class _Clock:
+    """Where the time goes, in seconds; earlier: where it went before the run was resumed, unless it was killed then."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.build = self.simulate = 0.0
+        self.earlier: dict[str, float] = {}
+
+    def split(self) -> dict[str, float]:
+        """Seconds spent building the network, simulating, and on all else."""
+        other = time.perf_counter() - self.began - self.build - self.simulate
+        seconds = {"build": self.build, "simulate": self.simulate, "other": other}
+        return {key: round(self.earlier.get(key, 0.0) + value, 3) for key, value in seconds.items()}
+
+
+def _duration(seconds: dict[str, float], earlier: dict[str, float]) -> str:
+    """Seconds in all, and how many of them since the run was resumed."""
+    total = sum(seconds.values())
+    resumed = f" ({total - sum(earlier.values()):.1f} s since it was resumed)" if earlier else ""
+    return f"{total:.1f} s{resumed}"
+
+
+def _work(
+    config: Config, writer: RunWriter, clock: _Clock, checkpoint: Checkpoint | None, interrupts: Interrupts
+) -> Ending:
+    """Train and draw; interrupts are held back afterwards."""
+    try:
+        interrupts.release()
+        _train(config, writer, clock, checkpoint, interrupts)
+        _draw(config, writer.directory)
+        interrupts.hold()
+    except Interruption as interruption:
+        return _interrupted(interruption)
+    except BaseException as error:  # a task of the user's may raise SystemExit
+        interrupts.hold()
+        if (cause := interruption_behind(error)) is not None:
+            return _interrupted(cause)
+        log_to_file.exception("the run failed")
+        return Ending(FAILED, 1, reason(error))
+    return Ending(COMPLETED, 0)
+
+
+def _interrupted(interruption: Interruption) -> Ending:
+    return Ending(INTERRUPTED, 128 + interruption.number, f"interrupted by {interruption}")
+
+
+def _train(
+    config: Config, writer: RunWriter, clock: _Clock, checkpoint: Checkpoint | None, interrupts: Interrupts
+) -> None:
+    done = 0 if checkpoint is None else int(checkpoint["iteration"])
+    if checkpoint is not None:
+        log.info("Resuming after iteration %d", done)
+        timing = Timing.of(config.task, config.kernel)
+        writer.earlier_weight_changes(timing.ms(done * timing.iteration))
+    with reporter(config, done) as report:
+        trainer = make_trainer(config, checkpoint)
+        clock.build = time.perf_counter() - clock.began
+        keeper = _Keeper(config, writer, trainer)
+        try:
+            for record in trainer.records():
+                interrupts.hold()
+                clock.simulate = trainer.simulating
+                keeper.take(record)
+                report(record.row)
+                interrupts.release()
+        finally:
+            interrupts.hold()
+            trainer.close()
+            keeper.finish()
+        interrupts.release()
+
+
+class _Keeper:
+    """Puts records and checkpoints where they belong."""
+
+    def __init__(self, config: Config, writer: RunWriter, trainer: Trainer) -> None:
+        self._writer, self._trainer = writer, trainer
+        self._resolution = config.kernel.resolution
+        self._every = getattr(config.training, "checkpoint_every", 1)
+        self._checkpoint = trainer.commit()
+        self._save()
+
+    def take(self, record: Record) -> None:
+        row = record.row
+        self._writer.row(row)
+        if record.weight_changes is not None:
+            self._writer.weight_changes(record.weight_changes)
+        if record.recording is not None:
+            self._writer.recording(row.iteration, record.recording, record.batch, self._resolution)
+        if row.phase == TRAINING:
+            self._checkpoint = self._trainer.commit()
+            if row.iteration % self._every == 0:
+                self._save()
+
+    def finish(self) -> None:
+        """Write what a run leaves however it ends."""
+        self._save()
+        self._writer.weights(self._trainer.initial, self._trainer.weights())
+        self._writer.save_weight_changes()
+
+    def _save(self) -> None:
+        if self._checkpoint is not None:
+            self._writer.settle()
+            save_checkpoint(self._writer.directory, self._checkpoint)
+
+
+def _draw(config: Config, directory: Path) -> None:
+    if config.plots.figures:
+        from eprop_cli.figures.draw import draw_run  # matplotlib takes a while to import
+        from eprop_cli.runs.reader import Run
+
+        draw_run(Run(directory), config.plots.figures, config.plots.formats, config.plots.dpi, directory / "figures")
+
+
+def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], duration: str) -> None:
+    """The last lines on the terminal: result, files, what next."""
+    shown = Path(directory)
+    cwd = Path.cwd()
+    if shown.is_relative_to(cwd):
+        shown = shown.relative_to(cwd)
+    result = "nothing trained"
+    if last_rows:
+        loss, error = (fmean(getattr(row, name) for row in last_rows) for name in ("loss", "recall_error"))
+        iterations, phase = last_rows[-1].iteration, last_rows[-1].phase
+        result = f"{iterations} iterations in {duration}, {phase} loss {loss:.4f}"
+        if error == error:
+            result += f", recall error {error:.3f}"
+        if len(last_rows) > 1:
+            result += f" (means of {len(last_rows)} batches)"
+    log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")
+    log.info("Files: %s", shown)
+    compare = f"; eprop-compare {shlex.quote(str(shown.parent))}" if _has_siblings(directory) else ""
+    log.info("Look further: eprop-plot %s%s", shlex.quote(str(shown)), compare)
+
+
+def _has_siblings(directory: Path) -> bool:
+    """Whether runs are gathered where this one is: in outputs/<date>, as conf/ has it, or in a sweep directory."""
+    place = directory.resolve().parent
+    by_date = place.parent.name == "outputs" and re.fullmatch(r"\d{4}-\d\d-\d\d", place.name)
+    return bool(by_date) or (place / SWEEP).exists()

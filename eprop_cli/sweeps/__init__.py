@@ -1,0 +1,1 @@
+"""Many runs at once: multiruns, their jobs, what is left of them."""

@@ -1,0 +1,76 @@
+"""What the commands share at the terminal: exit statuses, parsers, how they end."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from eprop_cli.errors import UserError
+
+BAD_INPUT = 2  # exit status
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line."""
+
+    def __init__(self, prog: str, description: str, epilog: str) -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=raw, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Exit."""
+        self.exit(BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def leave(prog: str, act: Callable[[], int]) -> NoReturn:
+    """Exit with the status of an action, or with one line if it cannot be done."""
+    replace_closed_outputs()
+    try:
+        status = act()
+        sys.stdout.flush()
+    except UserError as error:
+        status = complain(prog, error)
+    except BrokenPipeError:  # the reader, such as head, has had enough
+        drop_output()
+        status = 0
+    except OSError as error:
+        status = complain(prog, f"{error.filename}: {error.strerror}" if error.filename else error)
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def drop_output() -> None:
+    """Let what is still to be printed go nowhere, or Python would complain of it on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def complain(prog: str, problem: object) -> int:
+    """Tell a problem in one line; returns the exit status of a bad input."""
+    print(f"{prog}: {problem}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def name_list(text: str) -> list[str]:
+    """Names separated by commas, as the type of an option."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("must name at least one")
+    return names
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, as the type of an option."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError("must be a whole number from 1")
+    return int(text)
+
+
+def replace_closed_outputs() -> None:
+    """Let what is printed to an output that was closed, as by >&-, go nowhere, here and in processes started here."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_WRONLY)  # the number of the closed one, as the lowest that is free
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w"))

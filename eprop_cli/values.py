@@ -1,0 +1,69 @@
+"""The nouns that travel: weights, batches, recordings, rows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# projection ("in_rec", "rec_rec", "rec_out", "out_rec") -> float64 (n_post, n_pre), pA; recurrent neurons: reg, then ad
+Weights = dict[str, NDArray[np.float64]]
+# column -> one value per row; arrays of equal length
+Table = dict[str, NDArray[np.generic]]
+# name of a recording -> table, rows sorted by sequence, time, neuron. Columns of all tables:
+#   sequence (index in the batch), time (ms from the start of the sequence, on the population's own clock: delays taken
+#   off), neuron (index within the population); and of
+#   spikes: population ("in", "reg", "ad")
+#   reg, ad, out: the dynamic variables of RECORDABLES
+Recording = dict[str, Table]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A named stretch of the sequence, shaded in figures.
+
+    kind: windows of one kind share a colour and a legend entry, e.g. "cue left".
+    start, stop: time steps, stop excluded.
+    """
+
+    kind: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of sequences.
+
+    spikes: bool (n_batch, n_steps, n_in), True where an input neuron fires; never in step 0, which NEST drops.
+    targets: float64 (n_out, n_batch, n_steps), target signal of each readout (a probability for cross-entropy).
+    windows: n_batch tuples of windows, what a figure of that sequence shades.
+    """
+
+    spikes: NDArray[np.bool_]
+    targets: NDArray[np.float64]
+    windows: tuple[tuple[Window, ...], ...]
+
+
+Checkpoint = dict[str, Any]  # name -> array, number or text; what checkpoint.npz holds
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of metrics.csv.
+
+    iteration: training iterations done, this one included.
+    phase: training, validation, early-stopping or test.
+    accuracy, recall_error: fractions of sequences; nan unless the loss is cross-entropy.
+    rate_reg, rate_ad: mean firing rates in spikes/s; nan for an empty population.
+    seconds: wall-clock time.
+    """
+
+    iteration: int
+    phase: str
+    loss: float
+    accuracy: float
+    recall_error: float
+    rate_reg: float
+    rate_ad: float
+    seconds: float
