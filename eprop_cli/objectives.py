@@ -1,53 +1,70 @@
-"""The number that a job returns to the search that started it: one of those in metrics.csv, by name."""
+"""The number that a job returns to the search that started it: one of those in metrics.csv, by name.
+
+[best_ | medianK_][val_ | test_]METRIC: of the training batches the last, the best, or the median of the last K; of the
+validation batches likewise; of the test batches the mean.
+"""
 
 import math
+import re
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from eprop_cli.errors import require
+from eprop_cli.columns import HIGHER
+from eprop_cli.errors import ConfigError, require
 from eprop_cli.phases import TEST, TRAINING, VALIDATION
 
 if TYPE_CHECKING:
     import pandas as pd
 
+PHASES = {"": TRAINING, "val_": VALIDATION, "test_": TEST}
+SHORT = {"error": "recall_error"}  # other names of metrics
+FORM = re.compile(r"(?:(?P<best>best)_|median(?P<last>[1-9]\d*)_)?(?P<phase>val_|test_)?(?P<metric>\w+)")
+
 
 @dataclass(frozen=True)
 class Objective:
-    """A column of one phase, and what is taken of its rows: "last", "min" or "mean"."""
+    """A column of one phase, and what is taken of it: "last", "min", "max", "mean", or the median of the last k."""
 
     phase: str
     column: str
-    take: str
+    take: str | int
 
     def value(self, metrics: "pd.DataFrame") -> float:
         """The number, from a table as Run.metrics; nan if the phase has no row."""
         values = metrics.loc[metrics["phase"] == self.phase, self.column]
         if not len(values):
             return math.nan
+        if isinstance(self.take, int):
+            return float(median(values.iloc[-self.take :]))
         return float(values.iloc[-1] if self.take == "last" else values.agg(self.take))
 
 
-OBJECTIVES = {
-    "loss": Objective(TRAINING, "loss", "last"),
-    "best_loss": Objective(TRAINING, "loss", "min"),
-    "recall_error": Objective(TRAINING, "recall_error", "last"),
-    "val_loss": Objective(VALIDATION, "loss", "last"),
-    "val_error": Objective(VALIDATION, "recall_error", "last"),
-    "test_loss": Objective(TEST, "loss", "mean"),
-    "test_error": Objective(TEST, "recall_error", "mean"),
-}
+def parse_objective(name: str, better: dict[str, str]) -> Objective:
+    """The objective that a name means. better: which way each metric is better, by column.
+
+    Raises ConfigError if it means none.
+    """
+    match = FORM.fullmatch(name)
+    column = match["metric"] if match else ""
+    column = SHORT.get(column, column)
+    if not match or column not in better:
+        choices = ", ".join(better)
+        raise ConfigError("objective", name, f"must be a metric ({choices}), or val_, test_, best_ or median5_ of one")
+    phase = PHASES[match["phase"] or ""]
+    if match["best"]:
+        return Objective(phase, column, "max" if better[column] == HIGHER else "min")
+    if match["last"]:
+        return Objective(phase, column, int(match["last"]))
+    return Objective(phase, column, "mean" if phase == TEST else "last")
 
 
 def check_objective(config: Any) -> None:
     """Raise ConfigError unless config.objective is one that a run of this config has."""
-    key, name, training = "objective", config.objective, config.training
-    require(name in OBJECTIVES, key, name, f"must be one of {', '.join(OBJECTIVES)}")
-    objective = OBJECTIVES[name]
+    name, training = config.objective, config.training
+    objective = parse_objective(name, {column.name: column.better for column in config.columns})
     if objective.phase == TEST:
-        require(training.n_iter_test > 0, key, name, "needs a test; set training.n_iter_test, e.g. to 4")
+        require(training.n_iter_test > 0, "objective", name, "needs a test; set training.n_iter_test, e.g. to 4")
     if objective.phase == VALIDATION:
         validates = training.do_early_stopping and config.task.n_iter > 0
-        require(validates, key, name, "needs validation; set training.do_early_stopping=true")
-    if objective.column == "recall_error":
-        remedy = "needs classes; set neuron.out.loss=cross_entropy, or choose a loss"
-        require(config.neuron.out.loss == "cross_entropy", key, name, remedy)
+        require(validates, "objective", name, "needs validation; set training.do_early_stopping=true")

@@ -2,12 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
-
-from eprop_cli.config.groups import Training
+from statistics import fmean
+from typing import Protocol
 
 PHASES = TRAINING, VALIDATION, EARLY_STOPPING, TEST = "training", "validation", "early-stopping", "test"
+
+
+class Plan(Protocol):
+    """When to validate, stop and test: what phases() needs of a training config."""
+
+    do_early_stopping: bool
+    n_iter_validate_every: int
+    n_iter_early_stop: int
+    n_iter_test: int
 
 
 @dataclass
@@ -16,25 +23,37 @@ class Progress:
 
     iteration: int = 0  # training iterations begun
     stopped: bool = False  # early
-    error: float = 0.0  # recall error of the batch evaluated last
+    metric: float = 0.0  # training.stop_metric of the batch evaluated last
 
 
-def phases(training: Training, n_iter: int, progress: Progress) -> Iterator[str]:
+@dataclass(frozen=True)
+class Criterion:
+    """When a metric is good enough: below crit, or above it where higher is better."""
+
+    crit: float
+    higher_is_better: bool = False
+
+    def met(self, value: float) -> bool:
+        """Whether a value is good enough."""
+        return value > self.crit if self.higher_is_better else value < self.crit
+
+
+def phases(plan: Plan, criterion: Criterion, n_iter: int, progress: Progress) -> Iterator[str]:
     """Yield the phase of each batch in turn, by the rules of NEST's 3.10 tutorial.
 
-    progress: where to begin; its counters are kept up to date here, its error by the caller. Where that error
+    progress: where to begin; its counters are kept up to date here, its metric by the caller. Where that metric
         lags the batch presented last, as in a continuous simulation, the rules see the lagging one, as in the tutorial.
     """
     while progress.iteration < n_iter and not progress.stopped:
-        if training.do_early_stopping and progress.iteration % training.n_iter_validate_every == 0:
+        if plan.do_early_stopping and progress.iteration % plan.n_iter_validate_every == 0:
             yield VALIDATION
-            if progress.iteration > 0 and progress.error < training.stop_crit:
-                errors = []
-                for _ in range(training.n_iter_early_stop):
+            if progress.iteration > 0 and criterion.met(progress.metric):
+                values = []
+                for _ in range(plan.n_iter_early_stop):
                     yield EARLY_STOPPING
-                    errors.append(progress.error)
-                progress.stopped = bool(np.mean(errors) < training.stop_crit)
+                    values.append(progress.metric)
+                progress.stopped = criterion.met(fmean(values))
         progress.iteration += 1
         yield TRAINING
-    for _ in range(training.n_iter_test):
+    for _ in range(plan.n_iter_test):
         yield TEST

@@ -1,9 +1,9 @@
-"""Constraints on config values, and typed configs as plain values."""
+"""A rule and a unit beside each key of a config, one walker that checks them, and typed configs as plain values."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar
 
 from omegaconf import OmegaConf
 
@@ -13,6 +13,71 @@ TIC = 0.001  # ms, NEST's finest time step
 MOST = 1e9  # largest parameter of a neuron; far beyond, NEST and the compiled kernels overflow differently
 MOST_COUNT = 2**31 - 1
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list, as in [a, b]"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be, of a list each item; null is allowed where the key's type has it."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+POSITIVE = Rule("positive", lambda value: value > 0)
+NON_NEGATIVE = Rule("non-negative", lambda value: value >= 0)
+PROBABILITY = Rule("a probability, from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def at_least(least: int, what: str = "") -> Rule:
+    """A number from least; what: of what."""
+    return Rule(f"at least {least}{what and ' ' + what}", lambda value: value >= least)
+
+
+def one_of(choices: Sequence[str]) -> Rule:
+    """One of some names."""
+    return Rule(f"one of {', '.join(choices)}", lambda value: value in choices)
+
+
+def key(*rules: Rule, unit: str = "") -> Any:
+    """A key of a config group: the rules that its value must keep, and its unit as in tables and axes."""
+    return field(metadata={"rules": rules, "unit": unit})
+
+
+@dataclass
+class Group:
+    """The keys of a config group. Its rules are checked when it is made; what needs several keys, by its subclass.
+
+    GROUP: its name in the config, with which errors begin.
+    """
+
+    GROUP: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        check_rules(self, self.GROUP)
+
+
+def check_rules(group: Any, path: str) -> None:
+    """Raise ConfigError for the first value that breaks a rule of its key, in nested groups too."""
+    for each in fields(group):
+        value, name = getattr(group, each.name), f"{path}.{each.name}" if path else each.name
+        if is_dataclass(value):
+            check_rules(value, name)
+        for rule in each.metadata.get("rules", ()):
+            for item in value if isinstance(value, list) else [value]:
+                if item is not None:
+                    require(rule.holds(item), name, item if isinstance(item, str) else value, f"must be {rule.text}")
+
+
+def units(group: Any, path: str = "") -> dict[str, str]:
+    """Units of the keys of a config, by key, of those that have one."""
+    found: dict[str, str] = {}
+    for each in fields(group):
+        name = f"{path}.{each.name}" if path else each.name
+        if each.metadata.get("unit"):
+            found[name] = each.metadata["unit"]
+        if is_dataclass(inner := getattr(group, each.name, each.type)):
+            found |= units(inner, name)
+    return found
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -58,15 +123,6 @@ def check_magnitude(key: str, value: float) -> None:
         require(value <= MOST_COUNT, key, value, f"must be at most {MOST_COUNT}")
     if key.startswith("neuron."):
         require(abs(value) <= MOST, key, value, f"must be from {-MOST:g} to {MOST:g}")
-
-
-def check_kinds(group: Any, key: str, kinds: dict[str, str]) -> None:
-    """Check values (those that exist and are not null) to be "positive" or "non-negative"."""
-    for name, kind in kinds.items():
-        value = getattr(group, name, None)
-        for item in value if isinstance(value, list) else [value]:
-            if item is not None:
-                require(item > 0 if kind == "positive" else item >= 0, f"{key}.{name}", value, f"must be {kind}")
 
 
 def check_choice(key: str, value: Any, choices: Any) -> None:

@@ -1,9 +1,11 @@
 """When things happen in a simulation, in time steps and ms."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
-from eprop_cli.config.groups import Kernel
-from eprop_cli.tasks.base import TaskConfig
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,6 @@ class Timing:
 
     sequence: int
     learning_window: int
-    n_batch: int
     resolution: float  # ms
 
     offset_gen: int = 1
@@ -23,16 +24,6 @@ class Timing:
     delay_rec_out: int = 1
     delay_out_norm: int = 1
     extension_sim: int = 1  # Simulate() stops before the last step of its interval is recorded
-
-    @classmethod
-    def of(cls, task: TaskConfig, kernel: Kernel) -> "Timing":
-        """Timing of a task at a resolution."""
-        return cls(task.sequence_steps, task.learning_window_steps, task.n_batch, kernel.resolution)
-
-    @property
-    def iteration(self) -> int:
-        """Steps of one batch."""
-        return self.n_batch * self.sequence
 
     @property
     def delays(self) -> int:
@@ -56,3 +47,11 @@ class Timing:
     def steps(self, duration: float) -> int:
         """Number of steps in a duration in ms."""
         return round(duration / self.resolution)
+
+
+def decay(tau: Any, dt: float) -> NDArray[np.float64]:
+    """exp(-dt / tau) of one or several time constants (ms), rounded as in C++, which NumPy's is not always.
+
+    Returns float64 (n,), n 1 for a number.
+    """
+    return np.array([math.exp(-dt / value) for value in np.ravel(tau)])

@@ -13,8 +13,8 @@ Table = dict[str, NDArray[np.generic]]
 # name of a recording -> table, rows sorted by sequence, time, neuron. Columns of all tables:
 #   sequence (index in the batch), time (ms from the start of the sequence, on the population's own clock: delays taken
 #   off), neuron (index within the population); and of
-#   spikes: population ("in", "reg", "ad")
-#   reg, ad, out: the dynamic variables of RECORDABLES
+#   spikes: population ("in" or that of the neuron)
+#   each recurrent population, out: the model family's recordables
 Recording = dict[str, Table]
 
 
@@ -35,7 +35,7 @@ class Window:
 class Batch:
     """One batch of sequences.
 
-    spikes: bool (n_batch, n_steps, n_in), True where an input neuron fires; never in step 0, which NEST drops.
+    spikes: bool (n_batch, n_steps, n_in), True where an input neuron fires.
     targets: float64 (n_out, n_batch, n_steps), target signal of each readout (a probability for cross-entropy).
     windows: n_batch tuples of windows, what a figure of that sequence shades.
     """
@@ -54,16 +54,15 @@ class Row:
 
     iteration: training iterations done, this one included.
     phase: training, validation, early-stopping or test.
-    accuracy, recall_error: fractions of sequences; nan unless the loss is cross-entropy.
-    rate_reg, rate_ad: mean firing rates in spikes/s; nan for an empty population.
+    metrics: column -> value, in the table's order.
     seconds: wall-clock time.
     """
 
     iteration: int
     phase: str
-    loss: float
-    accuracy: float
-    recall_error: float
-    rate_reg: float
-    rate_ad: float
+    metrics: dict[str, float]
     seconds: float
+
+    def flat(self) -> dict[str, Any]:
+        """The row as it stands in the table."""
+        return {"iteration": self.iteration, "phase": self.phase, **self.metrics, "seconds": self.seconds}

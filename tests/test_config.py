@@ -6,6 +6,7 @@ import typing
 
 import hydra
 import pytest
+from eprop_cli.optimizers.config import Adam, Optimizer
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException as OmegaConfError
 from small import compose, config
@@ -19,7 +20,6 @@ from eprop_cli.connectivity import base
 from eprop_cli.errors import ConfigError, UserError, require
 from eprop_cli.models import bsshslm_2020
 from eprop_cli.optimizers import config as optimizers
-from eprop_cli.optimizers.config import Adam, Optimizer
 from eprop_cli.schema import flatten, to_dict
 from eprop_cli.tasks import TASKS
 

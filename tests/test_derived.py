@@ -2,11 +2,11 @@ import math
 
 import numpy as np
 import pytest
+from eprop_cli.optimizers.optimize import optimizer_parameters
 from small import config
 
 from eprop_cli.engines.nest.kernel import kernel_parameters
 from eprop_cli.models.bsshslm_2020 import adapt_beta, n_rec, population_parameters
-from eprop_cli.optimizers.optimize import optimizer_parameters
 from eprop_cli.timing import Timing
 
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
+from eprop_cli.optimizers.optimize import optimizer_parameters
 from small import BARE, SEQUENCE, SMALL, config
 
 from eprop_cli.connectivity.weights import initial_weights
 from eprop_cli.engines.nest.kernel import start_kernel
 from eprop_cli.engines.nest.network import EPROP_SYNAPSE, build_network, force_final_update, present, read_weights
 from eprop_cli.engines.nest.recordings import count_spikes, recording_of
-from eprop_cli.optimizers.optimize import optimizer_parameters
 from eprop_cli.training import make_trainer
 from eprop_cli.values import Batch
 

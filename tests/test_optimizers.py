@@ -3,10 +3,10 @@ import math
 
 import numpy as np
 import pytest
+from eprop_cli.optimizers.optimize import OptimizerState, initial_state, learning_rate, optimize
 from small import config
 
 from eprop_cli.connectivity.base import InitialMoments
-from eprop_cli.optimizers.optimize import OptimizerState, initial_state, learning_rate, optimize
 
 PLASTIC = ("in_rec", "rec_rec", "rec_out")
 SHAPES = {"in_rec": (3, 4), "rec_rec": (3, 3), "rec_out": (2, 3), "out_rec": (3, 2)}

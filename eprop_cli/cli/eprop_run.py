@@ -22,8 +22,10 @@ from eprop_cli.config.arguments import check_arguments, one_line
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
+from eprop_cli.config.moved import moved_among, with_new_names
 from eprop_cli.errors import ConfigError, UserError, reason, require
 from eprop_cli.runs.directory import claim
+from eprop_cli.training.base import check_ready
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
 BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
@@ -57,6 +59,9 @@ def main() -> None:
     problem: BaseException | None = None
     try:
         sys.argv[1:] = with_earlier_arguments(sys.argv[1:])
+        for line in moved_among(sys.argv[1:]):
+            print(f"eprop-run: {line}", file=sys.stderr)
+        sys.argv[1:] = with_new_names(sys.argv[1:])
         check_arguments(sys.argv[1:])
         _main()
     except (Exception, KeyboardInterrupt) as error:
@@ -101,7 +106,7 @@ class Doorkeeper(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Exit with one line unless the run can begin; Hydra would turn an exception here into a warning."""
         try:
-            checked = check(load(without_hydra(config)))
+            checked = check_ready(load(without_hydra(config)))
             check_subdir(config.hydra, resumed=config.resume is not None)
             take(checked, Path(config.hydra.run.dir))
         except (UserError, OmegaConfBaseException) as error:
@@ -115,7 +120,7 @@ class Doorkeeper(Callback):
 
         try:
             check_subdir(config.hydra)
-            multirun = begin(config, self._stamp, lambda composed: check(load(without_hydra(composed))))
+            multirun = begin(config, self._stamp, lambda composed: check_ready(load(without_hydra(composed))))
         except BAD_INPUTS as error:
             _refuse(error)
         except Exception as error:
@@ -126,18 +131,6 @@ class Doorkeeper(Callback):
 def without_hydra(config: DictConfig) -> DictConfig:
     """A composed config without Hydra's own part."""
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-
-
-def check(config: Config) -> Config:
-    """Find out all that can be known before a run begins; raises UserError."""
-    import numpy as np
-
-    from eprop_cli.connectivity.weights import initial_weights
-    from eprop_cli.engines import check_engine
-
-    check_engine(config)
-    initial_weights(config, np.random.RandomState(config.seed))
-    return config
 
 
 def with_earlier_arguments(arguments: list[str]) -> list[str]:

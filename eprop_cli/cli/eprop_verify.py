@@ -8,21 +8,28 @@ import copy
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
+from omegaconf import OmegaConf
 
-from eprop_cli.cli.eprop_run import BAD_INPUTS, check
+from eprop_cli.cli.eprop_run import BAD_INPUTS
 from eprop_cli.config.arguments import check_overrides, one_line
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
-from eprop_cli.connectivity.base import PROJECTIONS
+from eprop_cli.config.moved import moved_among, with_new_names
+from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.engines.base import make_engine
 from eprop_cli.errors import ConfigError, TrainingError, UserError, reason, require
+from eprop_cli.optimizers.base import set_moments
+from eprop_cli.phases import TRAINING
+from eprop_cli.registry import variant
 from eprop_cli.terminal import Parser, leave, positive
+from eprop_cli.training.base import check_ready, initial_weights, make_task
 
 if TYPE_CHECKING:
     from eprop_cli.engines.base import Outcome
@@ -54,8 +61,8 @@ TOLERANCES = {
     "evaluation": 1e-12,
     "spikes": 0.0,
     "dynamic variables": 1e-12,
-    **{f"gradient {projection}": 1e-12 for projection in PROJECTIONS},
-    **{f"weights {projection}": 1e-10 for projection in PROJECTIONS},
+    **{f"gradient {projection}": 1e-12 for projection in PLASTIC},
+    **{f"weights {projection}": 1e-10 for projection in PLASTIC},
 }
 
 
@@ -99,7 +106,9 @@ def _verify(prog: str, options: argparse.Namespace) -> int:
 
 def compose(overrides: list[str], config_dir: Path | None) -> Config:
     """The config of eprop-run with training=data_parallel; raises UserError unless both engines take it."""
-    overrides = list(overrides)
+    for line in moved_among(overrides):
+        print(f"eprop-verify: {line}", file=sys.stderr)
+    overrides = with_new_names(overrides)
     if not any(override.startswith("training=") for override in overrides):
         overrides.append("training=data_parallel")
     if config_dir is not None:
@@ -117,7 +126,7 @@ def compose(overrides: list[str], config_dir: Path | None) -> Config:
     if config.resume is not None:
         raise ConfigError("resume", config.resume, "goes with eprop-run; for trained weights, synapse.weights_from")
     for engine in ENGINES:
-        check(_with_engine(config, engine))
+        check_ready(_with_engine(config, engine))
     return config
 
 
@@ -125,19 +134,18 @@ def compare(config: Config, n_iter: int) -> Iterator[Compared]:
     """Train with each engine and yield what they differ in after each iteration."""
     import numpy as np
 
-    from eprop_cli.connectivity.weights import initial_weights
-    from eprop_cli.engines import make_engine
-    from eprop_cli.optimizers.optimize import initial_state, optimize
-    from eprop_cli.tasks import make_task
-
     config = copy.deepcopy(config)
     config.recording.spikes = True
     rng = np.random.RandomState(config.seed)
     initial = initial_weights(config, rng)
     weights = dict.fromkeys(ENGINES, initial)
-    state = dict.fromkeys(ENGINES, initial_state(config.optimizer, initial, config.synapse.init_optimizer))
-    task = make_task(config.task)
-    batches = [task.batch(rng) for _ in range(n_iter + 1)]
+    optimizer = config.make_optimizer()
+    begun = optimizer.initial_state(initial)
+    set_moments(begun, config.synapse.init_optimizer)
+    state = dict.fromkeys(ENGINES, begun)
+    task = make_task(config)
+    task.prepare(rng)
+    batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter + 1)]
     with ExitStack() as stack:
         engines = {name: stack.enter_context(closing(make_engine(_with_engine(config, name)))) for name in ENGINES}
         for batch, next_batch in pairwise(batches):
@@ -148,7 +156,7 @@ def compare(config: Config, n_iter: int) -> Iterator[Compared]:
                 learning[name] = engine.gradient(weights[name], batch, following, True)
                 gradients = learning[name].gradients
                 assert gradients is not None
-                weights[name], state[name] = optimize(config.optimizer, state[name], weights[name], gradients)
+                weights[name], state[name] = optimizer.optimize(state[name], weights[name], gradients)
             yield _loss(config, learning, batch.targets[:, :, -config.task.learning_window_steps :])
             yield from _outcomes(learning, evaluation)
             yield from _matrices("gradient", {name: outcome.gradients for name, outcome in learning.items()})
@@ -156,9 +164,7 @@ def compare(config: Config, n_iter: int) -> Iterator[Compared]:
 
 
 def _loss(config: Config, learning: "Mapping[str, Outcome]", target: Any) -> Compared:
-    from eprop_cli.losses import LOSSES
-
-    nest, compiled = (LOSSES[config.neuron.out.loss](learning[name].readout, target) for name in ENGINES)
+    nest, compiled = (config.loss.value(learning[name].readout, target) for name in ENGINES)
     return _compared("loss", nest, compiled)
 
 
@@ -180,7 +186,7 @@ def _matrices(kind: str, matrices: "Mapping[str, Weights | None]") -> Iterator[C
     nest, compiled = (matrices[name] for name in ENGINES)
     assert nest is not None
     assert compiled is not None
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         yield _compared(f"{kind} {projection}", nest[projection], compiled[projection])
 
 
@@ -235,6 +241,8 @@ def _show(rows: list[Compared]) -> None:
 
 
 def _with_engine(config: Config, name: str) -> Config:
-    config = copy.deepcopy(config)
-    config.engine.name = name
-    return config
+    """The config with another engine, which has as many workers."""
+    if config.engine.name == name:
+        return config
+    keys = dict(OmegaConf.load(conf_dir() / "engine" / f"{name}.yaml")) | {"n_workers": config.engine.n_workers}
+    return replace(config, engine=variant("engine", name).Config(**keys))

@@ -1,75 +1,139 @@
-"""The whole typed config, and the checks that need more than one group."""
+"""The whole typed config, what follows from it, and the checks that need more than one group."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from eprop_cli.config.groups import Engine, Kernel, Plots, Recording
-from eprop_cli.connectivity.base import PROJECTIONS, Synapse
+from eprop_cli.columns import HIGHER, Column, rate_column
+from eprop_cli.config.groups import Kernel, Plots, Recording
+from eprop_cli.connectivity.base import ends
 from eprop_cli.errors import require
-from eprop_cli.models.bsshslm_2020 import Neuron
-from eprop_cli.schema import check_choice, check_multiple
+from eprop_cli.losses import Loss, Metric
+from eprop_cli.models.base import Model
+from eprop_cli.objectives import check_objective
+from eprop_cli.optimizers.base import Optimizer
+from eprop_cli.phases import Criterion
+from eprop_cli.registry import variant
+from eprop_cli.schema import Rule, check_multiple, check_rules, key
+from eprop_cli.tasks.base import Task, TaskConfig, task_class
+from eprop_cli.timing import Timing
+
+VARIED = ("task", "neuron", "synapse", "optimizer", "engine", "training")  # groups whose name means a class
+STOP_METRICS = ("recall_error", "loss")  # what training stops at by default: the first of these that there is
 
 
 @dataclass
 class Config:
-    """The whole config. task has the schema of the class that task.name means."""
+    """The whole config; groups of VARIED have the schema of the class that their name means."""
 
-    seed: int
+    seed: int = key(Rule("from 0 to 4294967295", lambda seed: 0 <= seed < 2**32))
     resume: str | None
     objective: str
     task: Any
-    neuron: Neuron
-    synapse: Synapse
+    neuron: Any
+    synapse: Any
     optimizer: Any
     training: Any
-    engine: Engine
+    engine: Any
     kernel: Kernel
     recording: Recording
     plots: Plots
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**32, "seed", self.seed, "must be from 0 to 4294967295")
+        check_rules(self, "")
         require(self.resume != "", "resume", self.resume, "must be a run directory, or null for a run of its own")
-        window, sequence = self.task.learning_window_steps, self.task.sequence_steps
-        constraint = f"must be from 1 to the length of the sequence ({sequence} steps)"
-        require(1 <= window <= sequence, "task.learning_window_steps", window, constraint)
-        self._check_resolution()
+        assert isinstance(self.task, TaskConfig)
+        self.task.check_window("task.learning_window_steps")
+        self._check_fits()
+        self._check_recording()
         self._check_initial_moments()
-        from eprop_cli.objectives import check_objective  # phases have their names in a module that needs this one
-
+        self._check_stopping()
         check_objective(self)
-        if self.training.name == "continuous":
-            self._check_continuous()
-        else:
-            self._check_data_parallel()
+        for group in VARIED:
+            variant(group, getattr(self, group).name).check(self)
 
-    def _check_resolution(self) -> None:
-        dt = self.kernel.resolution
-        grid = f"kernel.resolution ({dt} ms)"
-        sequence = self.task.sequence_steps
-        for group in ("reg", "ad"):
-            neuron = getattr(self.neuron, group)
-            check_multiple(f"neuron.{group}.t_ref", neuron.t_ref, dt, grid)
-            flush, key = neuron.flush_event_send_interval, f"neuron.{group}.flush_event_send_interval"
-            if flush is not None:
-                check_multiple(key, flush, dt, grid)
-                constraint = f"must be at least one sequence ({sequence * dt:g} ms)"
-                require(round(flush / dt) >= sequence, key, flush, constraint)
-        check_multiple("recording.interval", self.recording.interval, dt, grid)
+    @property
+    def task_class(self) -> type[Task]:
+        """The task that is to be learned."""
+        return task_class(self.task.name)
+
+    @property
+    def loss(self) -> Loss:
+        """The loss that training makes small."""
+        loss = variant("loss", self.neuron.out.loss)()
+        assert isinstance(loss, Loss)
+        return loss
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the readout that is largest on average is the answer."""
+        return self.loss.needs_classes or self.task_class.has_classes
+
+    @property
+    def timing(self) -> Timing:
+        """When things happen in a sequence."""
+        steps = self.task.sequence_steps, self.task.learning_window_steps
+        timing = variant("neuron", self.neuron.name).make_timing(*steps, self.kernel.resolution)
+        assert isinstance(timing, Timing)
+        return timing
+
+    @property
+    def model(self) -> Model:
+        """The model family with its parameters."""
+        model = variant("neuron", self.neuron.name)(self.neuron, self.synapse, self.timing)
+        assert isinstance(model, Model)
+        return model
+
+    @property
+    def needs(self) -> str:
+        """What the training needs of the engine: GRADIENT or STREAM."""
+        needs: str = variant("training", self.training.name).needs
+        return needs
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimizer with its parameters."""
+        optimizer = variant("optimizer", self.optimizer.name)(self.optimizer)
+        assert isinstance(optimizer, Optimizer)
+        return optimizer
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is computed from the readouts of each batch."""
+        return self.loss.metrics(self.task.n_out, self.has_classes)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of metrics.csv between the phase and the seconds."""
+        rates = (rate_column(population.name, population.label) for population in self.model.populations)
+        return (*(metric.column for metric in self.metrics), *rates)
+
+    @property
+    def criterion(self) -> Criterion:
+        """When training stops early."""
+        columns = {column.name: column for column in self.columns}
+        return Criterion(self.training.stop_crit, columns[self.training.stop_metric].better == HIGHER)
+
+    def _check_fits(self) -> None:
+        losses = self.task_class.losses
+        name, key = self.neuron.out.loss, "neuron.out.loss"
+        require(name in losses, key, name, f"does not fit task={self.task.name}, which has {', '.join(losses)}")
+        model = variant("neuron", self.neuron.name)
+        constraint = f"does not go with neuron={self.neuron.name}; choose synapse={model.fits[0] if model.fits else ''}"
+        require(self.synapse.name in model.fits, "synapse", self.synapse.name, constraint)
+
+    def _check_recording(self) -> None:
+        interval, dt, sequence = self.recording.interval, self.kernel.resolution, self.task.sequence_steps
+        check_multiple("recording.interval", interval, dt, f"kernel.resolution ({dt} ms)")
         constraint = f"must divide the sequence ({sequence * dt:g} ms)"
-        divides = sequence % round(self.recording.interval / dt) == 0
-        require(divides, "recording.interval", self.recording.interval, constraint)
+        require(sequence % round(interval / dt) == 0, "recording.interval", interval, constraint)
 
     def _check_initial_moments(self) -> None:
-        entries = self.synapse.init_optimizer
-        key = "synapse.init_optimizer"
+        entries, key = self.synapse.init_optimizer, "synapse.init_optimizer"
         if entries:
-            require(self.optimizer.name == "adam", key, entries, "needs optimizer=adam; remove it")
-        n_rec = self.neuron.n_reg + self.neuron.n_ad
-        sizes = {"in": self.task.n_in, "rec": n_rec, "out": self.task.n_out}
+            has_moments = bool(self.make_optimizer().moments)
+            require(has_moments, key, entries, "needs optimizer=adam; remove it")
+        sizes = {"in": self.task.n_in, "rec": self.model.n_rec, "out": self.task.n_out}
         for entry in entries:
-            check_choice(f"{key}.projection", entry.projection, PROJECTIONS)
-            pre, post = (sizes[population] for population in entry.projection.split("_"))
+            pre, post = (sizes[population] for population in ends(entry.projection))
             require(0 <= entry.pre < pre, f"{key}.pre", entry.pre, f"must be from 0 to {pre - 1}")
             in_range = all(0 <= index < post for index in entry.post)
             require(in_range, f"{key}.post", entry.post, f"must be from 0 to {post - 1}")
@@ -79,26 +143,21 @@ class Config:
             require(not autapse, f"{key}.post", entry.post, "must not hold pre: there are no autapses")
             require(entry.v >= 0, f"{key}.v", entry.v, "must be at least 0")
 
-    def _check_continuous(self) -> None:
-        remedy = "needs training=data_parallel; NEST's own optimizer does not have it"
-        optimizer = self.optimizer
-        require(optimizer.weight_decay == 0, "optimizer.weight_decay", optimizer.weight_decay, remedy)
-        require(optimizer.clip_norm is None, "optimizer.clip_norm", optimizer.clip_norm, remedy)
-        require(optimizer.schedule.name == "constant", "optimizer.schedule.name", optimizer.schedule.name, remedy)
-        require(optimizer.schedule.warmup == 0, "optimizer.schedule.warmup", optimizer.schedule.warmup, remedy)
-        require(self.engine.name == "nest", "engine", self.engine.name, "needs training=data_parallel")
-        # A Simulate() call begins in step 1 of a batch; there a softmax misses the other readouts' signals.
-        window, most = self.task.learning_window_steps, self.task.sequence_steps - 2
-        constraint = f"must be at most {most} with training=continuous and cross_entropy (sequence less 2 steps)"
-        fits = window <= most or self.neuron.out.loss != "cross_entropy"
-        require(fits, "task.steps.learning_window", window, constraint)
-        phases = self.task.n_iter + self.training.n_iter_test
-        require(phases > 0, "task.n_iter", self.task.n_iter, "must be at least 1 unless training.n_iter_test is")
+    def _check_stopping(self) -> None:
+        training = self.training
+        columns = {column.name: column for column in self.columns if column.better}
+        metric = training.stop_metric
+        require(metric in columns, "training.stop_metric", metric, f"must be one of {', '.join(columns)}")
+        column, crit = columns[metric], training.stop_crit
+        possible = (column.least is None or crit >= column.least) and (column.most is None or crit <= column.most)
+        upper = f" to {column.most:g}" if column.most is not None else ""
+        require(possible, "training.stop_crit", crit, f"must be from {column.least}{upper}, as {metric} is")
+        if training.do_early_stopping:
+            remedy = "has nothing to validate on, as every batch of this task is the same; set it to false"
+            require(self.task.batches_differ, "training.do_early_stopping", True, remedy)
 
-    def _check_data_parallel(self) -> None:
-        workers, n_batch = self.training.n_workers, self.task.n_batch
-        constraint = f"must be at most task.n_batch ({n_batch}): a worker takes at least one sequence"
-        require(workers <= n_batch, "training.n_workers", workers, constraint)
-        reset = self.kernel.eprop_reset_neurons_on_update
-        remedy = "must be true with training=data_parallel, where sequences are independent; or use training=continuous"
-        require(reset, "kernel.eprop_reset_neurons_on_update", reset, remedy)
+
+def default_metric(columns: tuple[Column, ...]) -> str:
+    """What training stops at unless told otherwise."""
+    names = [column.name for column in columns]
+    return next(name for name in STOP_METRICS if name in names)

@@ -1,29 +1,20 @@
 """Turn a composed config into its typed form, or say in one line what is wrong with it."""
 
+import logging
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from eprop_cli.config.config import Config
-from eprop_cli.config.groups import DataParallel, Engine, Training
-from eprop_cli.connectivity.base import Synapse
+from eprop_cli.config.config import VARIED, Config, default_metric
+from eprop_cli.config.moved import MOVED
 from eprop_cli.errors import ConfigError, UserError, require
-from eprop_cli.models.bsshslm_2020 import Neuron
-from eprop_cli.optimizers.config import Adam, Optimizer
-from eprop_cli.schema import KINDS, check_choice, check_magnitude, numbers
-from eprop_cli.tasks import task_class
+from eprop_cli.registry import VARIANTS, is_known, variant
+from eprop_cli.schema import KINDS, check_magnitude, numbers
 
-# Schemas by the group's name; the groups not listed have one, tasks name their own.
-SCHEMAS: dict[str, dict[str, type]] = {
-    "neuron": {"bsshslm_2020": Neuron},
-    "synapse": {"bsshslm_2020": Synapse},
-    "optimizer": {"adam": Adam, "gradient_descent": Optimizer},
-    "training": {"continuous": Training, "data_parallel": DataParallel},
-    "engine": {"nest": Engine, "compiled": Engine},
-}
+log = logging.getLogger(__name__)
 
 
 def load(composed: DictConfig) -> Config:
@@ -32,13 +23,14 @@ def load(composed: DictConfig) -> Config:
     Raises UserError (most often ConfigError) with one line for the first thing wrong.
     """
     try:
-        schema = OmegaConf.structured(Config)
-        for group in ("task", *SCHEMAS):
+        for group in VARIED:
             whole = isinstance(composed[group], DictConfig)
             require(whole, group, composed[group], "must be a group of keys, as a file of its own has them")
-        schema.task = OmegaConf.structured(task_class(str(composed.task.name)).Config)
-        for group, choices in SCHEMAS.items():
-            schema[group] = OmegaConf.structured(_schema(group, composed[group], choices))
+        composed = with_new_keys(composed)
+        schema = OmegaConf.structured(Config)
+        for group in VARIED:
+            schema[group] = OmegaConf.structured(_schema(group, composed[group]))
+        composed = _with_defaults(composed)
         merged = OmegaConf.merge(schema, composed)
         for key, value in numbers(OmegaConf.to_container(merged, resolve=True)):
             check_magnitude(key, value)
@@ -47,6 +39,38 @@ def load(composed: DictConfig) -> Config:
         raise UserError(explain(error)) from error
     assert isinstance(config, Config)
     return config
+
+
+def with_new_keys(composed: DictConfig) -> DictConfig:
+    """A composed config in which keys that have moved are where they belong; one line names each."""
+    composed = composed.copy()
+    with open_dict(composed):
+        for old, new in MOVED.items():
+            (group, key), (new_group, new_key) = old.split("."), new.split(".")
+            if key in composed[group]:
+                value = composed[group].pop(key)
+                if new_key in composed[new_group]:
+                    composed[new_group][new_key] = value
+                log.warning("%s is now %s", old, new)
+        own = {field.name for field in fields(variant("engine", str(composed.engine.name)).Config)}
+        for new in MOVED.values():  # an old name may ask of an engine what makes no difference to it
+            key = new.split(".")[1]
+            if key in composed.engine and key not in own:
+                composed.engine.pop(key)
+    return composed
+
+
+def _with_defaults(composed: DictConfig) -> DictConfig:
+    """A composed config with the loss that is the task's own, and the metric that is the loss's, where null."""
+    task = variant("task", str(composed.task.name))
+    if composed.neuron.out.loss is None:
+        composed.neuron.out.loss = task.losses[0]
+    if composed.training.get("stop_metric") is None:
+        loss = variant("loss", str(composed.neuron.out.loss))()
+        columns = [metric.column for metric in loss.metrics(1, loss.needs_classes or task.has_classes)]
+        with open_dict(composed):
+            composed.training.stop_metric = default_metric(tuple(columns))
+    return composed
 
 
 def explain(error: OmegaConfBaseException) -> str:
@@ -62,14 +86,17 @@ def explain(error: OmegaConfBaseException) -> str:
     return f"{error.full_key}: {message}" if error.full_key else message
 
 
-def _schema(group: str, composed: Any, choices: dict[str, type]) -> type:
+def _schema(group: str, composed: Any) -> type:
     """The schema that a group's name means."""
-    key, name = f"{group}.name", composed.name
-    check_choice(key, name, choices)
-    keys = {other: {field.name for field in fields(schema)} for other, schema in choices.items()}
-    mixed = ", ".join(other for other in choices if set(composed) == keys[other] != keys[name])
-    require(not mixed, key, name, f"stands among the keys of {mixed}; choose {group}={name}, which brings its own")
-    return choices[name]
+    name = str(composed.name)
+    schema: type = variant(group, name).Config
+    own = {field.name for field in fields(schema)}
+    if is_known(group, name) and set(composed) != own:
+        others = {other: {field.name for field in fields(variant(group, other).Config)} for other in VARIANTS[group]}
+        mixed = ", ".join(other for other, keys in others.items() if set(composed) == keys)
+        constraint = f"stands among the keys of {mixed}; choose {group}={name}, which brings its own"
+        require(not mixed, f"{group}.name", name, constraint)
+    return schema
 
 
 def _wanted(error: OmegaConfBaseException) -> str | None:

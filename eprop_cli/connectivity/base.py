@@ -1,44 +1,37 @@
-"""The projections, and the config of their synapses."""
+"""The projections, and which of their synapses exist."""
 
-from dataclasses import dataclass
+from typing import Any
 
-from eprop_cli.schema import check_choice, check_kinds
+import numpy as np
+from numpy.typing import NDArray
 
-PROJECTIONS = ("in_rec", "rec_rec", "rec_out")  # plastic ones, in the tutorial's order
+from eprop_cli.values import Weights
 
-
-@dataclass
-class WeightScale:
-    """Factors on the initial weights, per projection."""
-
-    in_rec: float
-    rec_rec: float
-    rec_out: float
-    out_rec: float
+PLASTIC = ("in_rec", "rec_rec", "rec_out")  # projections that learn, in the tutorial's order
+FEEDBACK = "out_rec"
 
 
-@dataclass
-class InitialMoments:
-    """Initial Adam moments of the synapses from neuron pre to the neurons post (indices within populations)."""
-
-    projection: str
-    pre: int
-    post: list[int]
-    m: float
-    v: float
+def exists(projection: str, n_post: int, n_pre: int) -> NDArray[np.bool_]:
+    """Which synapses there are, bool (n_post, n_pre): all but those from a neuron to itself."""
+    there = np.ones((n_post, n_pre), dtype=bool)
+    if projection == "rec_rec":
+        np.fill_diagonal(there, False)
+    return there
 
 
-@dataclass
-class Synapse:
-    """Plastic synapses and their initial weights."""
+def clear(values: Weights) -> Weights:
+    """Set values where there is no synapse to 0, in place; returns them."""
+    if "rec_rec" in values:
+        np.fill_diagonal(values["rec_rec"], 0.0)
+    return values
 
-    name: str
-    average_gradient: bool
-    weight_scale: WeightScale
-    dtype_weights: str
-    weights_from: str | None
-    init_optimizer: list[InitialMoments]
 
-    def __post_init__(self) -> None:
-        check_kinds(self.weight_scale, "synapse.weight_scale", dict.fromkeys(vars(self.weight_scale), "non-negative"))
-        check_choice("synapse.dtype_weights", self.dtype_weights, ("float32", "float64"))
+def ends(projection: str) -> tuple[str, str]:
+    """Populations that a projection goes from and to."""
+    pre, post = projection.split("_")
+    return pre, post
+
+
+def like(values: Weights, fill: Any) -> Weights:
+    """Arrays as those of the plastic projections, filled with a value."""
+    return {projection: np.full_like(values[projection], fill) for projection in PLASTIC}

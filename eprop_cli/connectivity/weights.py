@@ -1,35 +1,32 @@
 """Draw initial weights, or take trained ones from a run directory."""
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.connectivity.base import PROJECTIONS, Synapse
+from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, clear
+from eprop_cli.connectivity.synapses import SynapseConfig
 from eprop_cli.errors import ConfigError, require
-from eprop_cli.models.bsshslm_2020 import n_rec
 from eprop_cli.values import Weights
-
-if TYPE_CHECKING:
-    from eprop_cli.config.config import Config
 
 NOT_AN_ARCHIVE = (AttributeError, TypeError, zipfile.BadZipFile, zlib.error)  # the first two from a single array
 
 
-def initial_weights(config: Config, rng: np.random.RandomState) -> Weights:
+def initial_weights(
+    synapse: SynapseConfig, n_in: int, n_rec: int, n_out: int, rng: np.random.RandomState, resumed: bool = False
+) -> Weights:
     """Weights that training starts from; always draws from rng, so that later draws do not depend on weights_from.
 
-    Raises ConfigError if they do not fit the network, or lie outside the optimizer's bounds.
+    resumed: the run's checkpoint has them, and where they came from may be gone.
+    Raises ConfigError if they do not fit the network.
     """
-    source = config.synapse.weights_from
+    source = synapse.weights_from
     with np.errstate(over="ignore"):  # _check_finite tells
-        weights = draw_weights(config.synapse, config.task.n_in, n_rec(config.neuron), config.task.n_out, rng)
-    if config.resume is not None:  # its checkpoint has them, and where they came from may be gone
+        weights = draw_weights(synapse, n_in, n_rec, n_out, rng)
+    if resumed:
         return weights
     if source is not None:
         trained = _load(source)
@@ -37,19 +34,22 @@ def initial_weights(config: Config, rng: np.random.RandomState) -> Weights:
             shape = trained[projection].shape
             constraint = f"has {projection} weights of shape {shape}, but the network needs {drawn.shape}"
             require(shape == drawn.shape, "synapse.weights_from", source, constraint)
-        weights = trained
-    _check_finite(config.synapse, weights)
-    optimizer = config.optimizer
-    for projection in PROJECTIONS:
-        least, most = float(weights[projection].min()), float(weights[projection].max())
-        constraint = f"must not be above the smallest initial weight of {projection} ({least:.4g})"
-        require(optimizer.Wmin <= least, "optimizer.Wmin", optimizer.Wmin, constraint)
-        constraint = f"must not be below the largest initial weight of {projection} ({most:.4g})"
-        require(optimizer.Wmax >= most, "optimizer.Wmax", optimizer.Wmax, constraint)
+        weights = clear(trained)
+    _check_finite(synapse, weights)
     return weights
 
 
-def draw_weights(synapse: Synapse, n_in: int, n_rec: int, n_out: int, rng: np.random.RandomState) -> Weights:
+def check_bounds(weights: Weights, least: float, most: float) -> None:
+    """Raise ConfigError unless initial weights lie within the optimizer's bounds."""
+    for projection in PLASTIC:
+        low, high = float(weights[projection].min()), float(weights[projection].max())
+        constraint = f"must not be above the smallest initial weight of {projection} ({low:.4g})"
+        require(least <= low, "optimizer.Wmin", least, constraint)
+        constraint = f"must not be below the largest initial weight of {projection} ({high:.4g})"
+        require(most >= high, "optimizer.Wmax", most, constraint)
+
+
+def draw_weights(synapse: SynapseConfig, n_in: int, n_rec: int, n_out: int, rng: np.random.RandomState) -> Weights:
     """Draw weights in the tutorial's order: in_rec, rec_rec, rec_out, out_rec.
 
     Normal with standard deviation 1/sqrt(fan-in), for rec_out Glorot uniform, for the feedback 1; each times its scale.
@@ -66,11 +66,10 @@ def draw_weights(synapse: Synapse, n_in: int, n_rec: int, n_out: int, rng: np.ra
         projection: _rounded(getattr(synapse.weight_scale, projection) * values.T, synapse.dtype_weights)
         for projection, values in drawn.items()
     }
-    np.fill_diagonal(weights["rec_rec"], 0.0)  # no autapses
-    return weights
+    return clear(weights)
 
 
-def _check_finite(synapse: Synapse, weights: Weights) -> None:
+def _check_finite(synapse: SynapseConfig, weights: Weights) -> None:
     for projection, values in weights.items():
         key, value = "synapse.weights_from", synapse.weights_from
         if value is None:
@@ -88,7 +87,7 @@ def _load(source: str) -> Weights:
     try:
         require(path.exists(), key, source, "does not exist; give a run directory or its weights.npz")
         with np.load(path / "weights.npz" if path.is_dir() else path, allow_pickle=False) as file:
-            names = {key: f"{key}_after" for key in PROJECTIONS} | {"out_rec": "out_rec"}
+            names = {key: f"{key}_after" for key in PLASTIC} | {FEEDBACK: FEEDBACK}
             return {key: np.asarray(file[name], dtype=np.float64) for key, name in names.items()}
     except (OSError, ValueError, LookupError, NotImplementedError, EOFError, *NOT_AN_ARCHIVE) as error:
         constraint = "must be a run directory or its weights.npz, whole and readable"

@@ -1,12 +1,30 @@
 """What an engine is: (weights, batch) -> readout, spike counts and gradients. Training loops know only this."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from importlib.util import find_spec
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.values import Batch, Recording, Weights
+from eprop_cli.config.config import Config
+from eprop_cli.engines.limits import check_limits
+from eprop_cli.errors import require
+from eprop_cli.models.base import Model
+from eprop_cli.registry import VARIANTS, variant
+from eprop_cli.schema import Group, at_least, key
+from eprop_cli.values import Batch, Recording, Table, Weights
+
+
+@dataclass
+class EngineConfig(Group):
+    """The keys that every engine has."""
+
+    GROUP = "engine"
+
+    name: str
+    n_workers: int = key(at_least(1))
 
 
 @dataclass(frozen=True)
@@ -14,20 +32,88 @@ class Outcome:
     """What one batch gave.
 
     readout: float64 (n_out, n_batch, learning_window), softmax or plain readout signal.
-    n_spikes: spikes of the populations "reg" and "ad" in all sequences together.
+    n_spikes: spikes of each recurrent population in all sequences together.
     gradients: projection -> float64 (n_post, n_pre), mean over the batch, averaged over the learning window where
         synapse.average_gradient is; 0 where there is no synapse. None from an evaluation.
     recording: None where none was asked for.
+    weight_changes: of a stream, columns projection, pre, post, time (ms since it began), weight; None where none was
+        asked for.
     """
 
     readout: NDArray[np.float64]
     n_spikes: dict[str, int]
     gradients: Weights | None = None
     recording: Recording | None = None
+    weight_changes: Table | None = None
 
 
-class Engine(Protocol):
-    """Computes batches; holds workers or buffers, but no state that a result depends on."""
+class Stream(Protocol):
+    """A simulation that goes on and on, weights changing as spikes pass.
+
+    A batch is known when its last readout has been recorded, a few steps into the next one; hence begin() gives the
+    outcome of the batch before.
+    """
+
+    def begin(self, batch: Batch, eta: float, record: bool) -> Outcome | None:
+        """Present a batch with a learning rate; returns the outcome of the batch before, None for the first.
+
+        record: whether the outcome of this batch is to have a recording.
+        """
+        ...
+
+    def go_on(self) -> None:
+        """Simulate to the end of the batch that has begun."""
+        ...
+
+    def finish(self) -> Outcome | None:
+        """Have every synapse apply what it has learned; returns the outcome of the last batch."""
+        ...
+
+    def weights(self) -> Weights:
+        """Weights as the synapses hold them; one that has not transmitted since its last batch lags behind."""
+        ...
+
+
+class Engine:
+    """Computes batches; holds workers or buffers, but no state that a result depends on.
+
+    package: what it computes with, as it is imported; remedy: what to do where it is not installed.
+    """
+
+    Config: ClassVar[type[EngineConfig]] = EngineConfig
+    package: ClassVar[str]
+    remedy: ClassVar[str]
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    @classmethod
+    def provides(cls, model: type[Model]) -> frozenset[str]:
+        """What it can compute of a model: GRADIENT, STREAM."""
+        raise NotImplementedError
+
+    @classmethod
+    def cores(cls, engine: Mapping[str, Any]) -> int:
+        """Cores that a run takes with these keys of the engine."""
+        return int(engine["n_workers"])
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Raise ConfigError if it does not compute what the training needs."""
+        model, needs = variant("neuron", config.neuron.name), variant("training", config.training.name).needs
+        refusal = f"neuron={config.neuron.name} does not go with it: {model.refusals.get(needs, '')}"
+        require(needs in model.computes, "training", config.training.name, refusal)
+        provided = cls.provides(model)
+        fitting = [name for name in VARIANTS["training"] if variant("training", name).needs in provided]
+        remedy = f"needs training={fitting[0]}" if fitting else f"cannot compute neuron={config.neuron.name}"
+        require(needs in provided, "engine", config.engine.name, remedy)
+
+    @classmethod
+    def check_possible(cls, config: Config) -> None:
+        """Raise ConfigError if it is not installed, or what is to be computed is beyond it."""
+        check_limits(config)
+        constraint = f"needs {cls.package}, which is not installed; {cls.remedy}"
+        require(find_spec(cls.package) is not None, "engine", config.engine.name, constraint)
 
     def gradient(self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
         """Simulate a batch and return its gradients.
@@ -36,12 +122,28 @@ class Engine(Protocol):
             gradient term as a continuous NEST simulation; None for the whole gradient.
         record: return a recording too.
         """
-        ...
+        raise NotImplementedError
 
     def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
         """Simulate a batch without learning; readouts are those that gradient() would return."""
-        ...
+        raise NotImplementedError
+
+    def stream(self, weights: Weights) -> Stream:
+        """Begin a simulation that goes on and on."""
+        raise NotImplementedError
+
+    def compile(self) -> None:
+        """Have on disk what would otherwise be compiled in each of several processes."""
 
     def close(self) -> None:
         """Give workers back."""
-        ...
+
+
+def engine_class(config: Config) -> type[Engine]:
+    """The class of the engine that the config names."""
+    return variant("engine", config.engine.name)
+
+
+def make_engine(config: Config) -> Engine:
+    """The engine that the config names; what it computes with is imported here."""
+    return engine_class(config)(config)

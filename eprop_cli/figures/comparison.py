@@ -5,20 +5,23 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from eprop_cli.columns import Column, judged
 from eprop_cli.runs.comparison import (
     MAX_VALUE,
     SEED,
     Group,
+    Opened,
     _order,
     _rounded,
-    _units,
     differing,
     grouped,
     open_run,
     places,
     short_names,
     spelling,
+    units_of,
 )
 from eprop_cli.runs.reader import Run
 
@@ -47,7 +50,7 @@ def sweep_figure(runs: Sequence[Run]) -> "Figure":
     keys = [key for key in differing(opened) if key != SEED]
     groups = grouped(opened, keys)
     labels = _labels(groups, keys)
-    panels = ["loss"] + ["recall_error"] * any(each.training["recall_error"].notna().any() for each in opened)
+    panels = _panels(opened)
     grid = _is_grid(groups)
     width = 11.0 if grid else 6.4
     per_row = max(1, int(width * 13 / (max(map(len, labels), default=0) + 8)))
@@ -76,7 +79,8 @@ def sweep_figure(runs: Sequence[Run]) -> "Figure":
 
 def _labels(groups: Sequence[Group], keys: Sequence[str]) -> list[str]:
     """What tells the groups from each other: their values, or where those would fill the figure, their directories."""
-    names, units = short_names(keys), _units(keys)
+    members = [each for group in groups for each in group.members]
+    names, units = short_names(keys), units_of(members, keys)
     ends = [f" {units[key]}" if key in units else "" for key in keys]
 
     def label(group: Group, spell: Callable[[Any], str]) -> str:
@@ -109,29 +113,36 @@ def _elided(labels: Sequence[str]) -> list[str]:
     return max(choices, key=lambda choice: len(set(choice)))  # the first of those that are equally good
 
 
-def _draw_curves(ax: "Axes", groups: Sequence[Group], column: str) -> None:
+def _draw_curves(ax: "Axes", groups: Sequence[Group], column: Column) -> None:
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
-    from eprop_cli.figures.learning import LOSS_LABELS, RECALL_ERROR_LABEL
+    from eprop_cli.figures.learning import scale
     from eprop_cli.figures.style import DASHES, LINES, MANY_ROWS, ROUND
 
     colours: Sequence[Any] = LINES
     if len(groups) > len(LINES):
         colours = list(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.92, len(groups))))
     for index, group in enumerate(groups):
-        colour, curve = colours[index], group.curve(column)
+        colour, curve = colours[index], group.curve(column.name)
         marker = "." if len(curve) <= MANY_ROWS else ""
         ax.plot(curve.index, curve["mean"], marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)])
         if len(group.members) > 1:
             ax.fill_between(curve.index, curve["low"], curve["high"], **_band(colour, len(groups)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=ROUND))
-    if column == "recall_error":
-        ax.set_ylabel(RECALL_ERROR_LABEL)
-        ax.set_ylim(-0.05, 1.05)
-    else:
-        losses = {each.config["neuron.out.loss"] for group in groups for each in group.members}
-        ax.set_ylabel(LOSS_LABELS.get(losses.pop(), "loss") if len(losses) == 1 else "loss")
+    curves = [group.curve(column.name)["mean"] for group in groups]
+    scale(ax, column, pd.concat(curves) if curves else pd.Series(dtype=float))
+
+
+def _panels(opened: Sequence[Opened]) -> list[Column]:
+    """The metrics by which runs are judged; one that is a loss of several kinds is called by no more than its name."""
+    found: dict[str, Column] = {}
+    for each in opened:
+        for column in judged(each.columns):
+            other = found.setdefault(column.name, column)
+            if other.label != column.label:
+                found[column.name] = Column(column.name, "", "", column.better)
+    return list(found.values()) or [Column("loss", "")]
 
 
 def _band(colour: Any, n_groups: int) -> dict[str, Any]:
@@ -162,7 +173,8 @@ def _draw_grid(ax: "Axes", groups: Sequence[Group], keys: Sequence[str]) -> None
             colour = "white" if loss < middle else "black"
             number = f"{loss:#.3g}".removesuffix(".")
             ax.text(column, row, number, ha="center", va="center", color=colour, fontsize="small")
-    names, units = short_names(keys), _units(keys)
+    members = [each for group in groups for each in group.members]
+    names, units = short_names(keys), units_of(members, keys)
     labels = [f"{names[key]} ({units[key]})" if key in units else names[key] for key in keys]
     beside, below = (
         [(text if no_number else _rounded(number))[:MAX_VALUE] for no_number, number, text in side]

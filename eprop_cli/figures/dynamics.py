@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from eprop_cli.figures.style import DASHES, GROUPS, HATCHES, LABEL_ROW, LINES, SHADES, STYLE
+from eprop_cli.figures.base import Drawing
+from eprop_cli.figures.style import DASHES, HATCHES, LABEL_ROW, LINES, SHADES, STYLE
+from eprop_cli.runs.reader import Group, Run
 
 
 @dataclass(frozen=True)
@@ -27,41 +29,59 @@ class Panel:
     column: str = ""
 
 
-PANELS = (
-    Panel("in", "spikes\n$z_i$\n(neuron)"),
-    Panel("reg", "spikes\n$z_j$\n(neuron)"),
-    Panel("reg", "membrane\npotential\n$v_j$ (mV)", "V_m"),
-    Panel("reg", "surrogate\ngradient\n$\\psi_j$ (1/mV)", "surrogate_gradient"),
-    Panel("reg", "learning\nsignal\n$L_j$ (pA)", "learning_signal"),
-    Panel("ad", "spikes\n$z_j$\n(neuron)"),
-    Panel("ad", "membrane\npotential\n$v_j$ (mV)", "V_m"),
-    Panel("ad", "surrogate\ngradient\n$\\psi_j$ (1/mV)", "surrogate_gradient"),
-    Panel("ad", "adaptive\nthreshold\n$A_j$ (mV)", "V_th_adapt"),
-    Panel("ad", "learning\nsignal\n$L_j$ (pA)", "learning_signal"),
-    Panel("out", "membrane\npotential\n$v_k$ (mV)", "V_m"),
-    Panel("out", "target\nsignal\n{target}", "target_signal"),
-    Panel("out", "readout\nsignal\n{readout}", "readout_signal"),
-    Panel("out", "error\nsignal\n{error}", "error_signal"),
-)
-READOUT_SYMBOLS = {
-    "cross_entropy": {"target": "$\\pi_k^*$", "readout": "$\\pi_k$", "error": "$\\pi_k-\\pi_k^*$"},
-    "mean_squared_error": {"target": "$y_k^*$ (mV)", "readout": "$y_k$ (mV)", "error": "$y_k-y_k^*$ (mV)"},
+SPIKES = "spikes\n$z_{}$\n(neuron)"
+RECURRENT = {  # column -> label, of whatever recurrent population has it
+    "V_m": "membrane\npotential\n$v_j$ (mV)",
+    "surrogate_gradient": "surrogate\ngradient\n$\\psi_j$ (1/mV)",
+    "V_th_adapt": "adaptive\nthreshold\n$A_j$ (mV)",
+    "learning_signal": "learning\nsignal\n$L_j$ (pA)",
 }
+READOUTS = {
+    "V_m": "membrane\npotential\n$v_k$ (mV)",
+    "target_signal": "target\nsignal\n{target}",
+    "readout_signal": "readout\nsignal\n{readout}",
+    "error_signal": "error\nsignal\n{error}",
+}
+
+
+class Dynamics(Drawing):
+    """plots.figures=[dynamics]."""
+
+    @staticmethod
+    def draw(run: Run) -> Iterator[tuple[str, Figure]]:
+        """A figure of the first sequence of each recorded iteration."""
+        recordings = {iteration: run.recording(iteration, 0) for iteration in run.recorded}
+        shown = [tables["windows"] for tables in recordings.values() if "windows" in tables]
+        kinds = sorted({str(kind) for windows in shown for kind in windows["kind"]})
+        for iteration, tables in recordings.items():
+            if tables.keys() - {"windows"}:
+                figure = dynamics(tables, run.populations, run.record["loss"]["symbols"], kinds, iteration)
+                yield f"dynamics_iteration_{iteration}", figure
+
+
+def panels_of(populations: Sequence[Group], symbols: Mapping[str, str]) -> list[Panel]:
+    """All panels that there can be, from top to bottom."""
+    panels = [Panel("in", SPIKES.format("i"))]
+    for population in populations:
+        if population.name != "in":
+            panels.append(Panel(population.name, SPIKES.format("j")))
+            panels += [Panel(population.name, label, column) for column, label in RECURRENT.items()]
+    return panels + [Panel("out", label.format_map(symbols), column) for column, label in READOUTS.items()]
 
 
 @style.context(STYLE)
 def dynamics(
     recording: Mapping[str, pd.DataFrame],
-    sizes: Mapping[str, int],
-    loss: str,
+    populations: Sequence[Group],
+    symbols: Mapping[str, str],
     kinds: Sequence[str],
     iteration: int,
     sequence: int = 0,
 ) -> Figure:
     """Spikes and dynamic variables of one sequence, as far as they are in the recording.
 
-    recording: tables spikes, reg, ad, out, windows, as Run gives them; any may be missing.
-    sizes: number of neurons of the populations in, reg, ad.
+    recording: tables as Run.recording gives them; any may be missing.
+    populations: input and recurrent ones, as Run.populations. symbols: of the target, readout and error signal.
     kinds: all kinds of windows that there are, so that figures of several iterations agree on the colours.
     """
     tables = {name: table[table["sequence"] == sequence] for name, table in recording.items()}
@@ -70,21 +90,22 @@ def dynamics(
     if "out" in tables:
         handles += [Line2D([], [], label=f"readout {k}", **_line(k)) for k in _neurons(tables["out"])]
     columns = max(1, len(handles) if len(handles) <= 6 else 4)
-    panels = [panel for panel in PANELS if _has(panel, tables, sizes)]
+    sizes = {population.name: population.size for population in populations}
+    panels = [panel for panel in panels_of(populations, symbols) if _has(panel, tables, sizes)]
     figure, axes = _stack(panels, above=0.55 + LABEL_ROW * math.ceil(len(handles) / columns))
     for ax, panel in zip(axes, panels, strict=True):
         if panel.column:
             _draw_traces(ax, tables[panel.population], panel.column)
         else:
             _draw_spikes(ax, tables["spikes"], panel.population, sizes[panel.population])
-        label = panel.label.format(**READOUT_SYMBOLS.get(loss, READOUT_SYMBOLS["cross_entropy"]))
-        ax.set_ylabel(label, rotation=0, ha="right", va="center", ma="center")
+        ax.set_ylabel(panel.label, rotation=0, ha="right", va="center", ma="center")
         ax.yaxis.set_label_coords(-0.095, 0.5)
         for spans, look in windows.values():
             boxes = [[(start, 0), (start, 1), (stop, 1), (stop, 0)] for start, stop in spans]
             shade = PolyCollection(boxes, transform=ax.get_xaxis_transform(), zorder=0, **look)
             ax.add_collection(shade, autolim=False)
-    _mark_groups(figure, axes, panels, tables)
+    names = {population.name: population.label for population in populations} | {"out": "readout"}
+    _mark_groups(figure, axes, panels, tables, names)
     axes[-1].set_xlabel("time in the sequence (ms)")
     axes[-1].set_xlim(0.0, _last(tables))
     inch = 1 / figure.get_figheight()
@@ -96,7 +117,7 @@ def dynamics(
 def _has(panel: Panel, tables: Mapping[str, pd.DataFrame], sizes: Mapping[str, int]) -> bool:
     if panel.column:
         return panel.column in tables.get(panel.population, pd.DataFrame()).columns
-    return "spikes" in tables and sizes[panel.population] > 0
+    return "spikes" in tables and sizes.get(panel.population, 0) > 0
 
 
 def _stack(panels: Sequence[Panel], above: float) -> tuple[Figure, list[Axes]]:
@@ -168,14 +189,18 @@ def _window_looks(
 
 
 def _mark_groups(
-    figure: Figure, axes: Sequence[Axes], panels: Sequence[Panel], tables: Mapping[str, pd.DataFrame]
+    figure: Figure,
+    axes: Sequence[Axes],
+    panels: Sequence[Panel],
+    tables: Mapping[str, pd.DataFrame],
+    names: Mapping[str, str],
 ) -> None:
     """Name the populations at the right, and the neurons that the lines belong to."""
-    for population, name in GROUPS.items():
+    for population, name in names.items():
         own = [ax.get_position() for ax, panel in zip(axes, panels, strict=True) if panel.population == population]
         if not own:
             continue
-        neurons = _neurons(tables[population]) if population in ("reg", "ad") and population in tables else []
+        neurons = _neurons(tables[population]) if population not in ("in", "out") and population in tables else []
         traces = {0: "", 1: f": neuron {min(neurons, default=0)}"}.get(len(neurons), f": {len(neurons)} neurons")
         bottom, top, x = own[-1].y0, own[0].y1, own[0].x1
         figure.add_artist(Line2D([x + 0.012] * 2, [bottom, top], color="grey", linewidth=1.0))

@@ -41,7 +41,6 @@ METADATA: dict[str, dict[str, Any]] = {
 LABEL_ROW = 0.18  # inches, a row of a legend
 ROUND = [1, 2, 5, 10]  # between ticks that count iterations
 MANY_ROWS = 60  # from here on the points of a line are no longer marked
-GROUPS = {"in": "input", "reg": "regular", "ad": "adaptive", "out": "readout"}
 
 
 @style.context(STYLE)

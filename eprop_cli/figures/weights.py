@@ -1,6 +1,7 @@
 """Weights over time, and before and after training."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,35 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from eprop_cli.connectivity.base import PROJECTIONS
-from eprop_cli.figures.style import GROUPS, LINES, SIGNED, STYLE
-from eprop_cli.runs.reader import Projection
+from eprop_cli.connectivity.base import PLASTIC, ends, exists
+from eprop_cli.figures.base import Drawing
+from eprop_cli.figures.style import LINES, SIGNED, STYLE
+from eprop_cli.phases import PHASES, TRAINING
+from eprop_cli.runs.files import WEIGHT_CHANGES, WEIGHTS
+from eprop_cli.runs.reader import Group, Projection, Run
+
+POPULATIONS = {"in": "input", "rec": "recurrent", "out": "readout"}
+
+
+class WeightTimeCourses(Drawing):
+    """plots.figures=[weight_time_courses]."""
+
+    @staticmethod
+    def draw(run: Run) -> Iterator[tuple[str, Figure]]:
+        """One figure."""
+        if (run.directory / WEIGHT_CHANGES).exists() and (run.directory / WEIGHTS).exists():
+            n_record = run.config["recording"]["n_record_w"]
+            yield "weight_time_courses", weight_time_courses(run.weights, run.weight_changes, n_record, _end(run))
+
+
+class WeightMatrices(Drawing):
+    """plots.figures=[weight_matrices]."""
+
+    @staticmethod
+    def draw(run: Run) -> Iterator[tuple[str, Figure]]:
+        """One figure."""
+        if (run.directory / WEIGHTS).exists():
+            yield "weight_matrices", weight_matrices(run.weights, run.populations)
 
 
 @style.context(STYLE)
@@ -25,13 +52,13 @@ def weight_time_courses(
     last = float(changes["time"].max()) if end is None else end
     unit, ms = ("s", 1000.0) if last >= 10_000.0 else ("ms", 1.0)
     figure = Figure(figsize=(6.4, 6.0))
-    axes = figure.subplots(len(PROJECTIONS), 1, sharex=True)
+    axes = figure.subplots(len(PLASTIC), 1, sharex=True)
     courses = dict(iter(changes.groupby(["projection", "pre", "post"], observed=True)))
-    for ax, projection in zip(axes, PROJECTIONS, strict=True):
+    for ax, projection in zip(axes, PLASTIC, strict=True):
         n_post, n_pre = weights[projection].before.shape
         n_post = n_post if projection == "rec_out" else min(n_record, n_post)
         for post, pre in np.ndindex(n_post, min(n_record, n_pre)):
-            if projection == "rec_rec" and pre == post:
+            if not exists(projection, post + 1, pre + 1)[post, pre]:
                 continue
             course = courses.get((projection, pre, post), changes[:0])
             times, values = [0.0, *course["time"]], [weights[projection].before[post, pre], *course["weight"]]
@@ -39,7 +66,7 @@ def weight_time_courses(
                 times, values = [*times, end], [*values, weights[projection].after[post, pre]]
                 ax.plot(end / ms, values[-1], ".", color=LINES[post % len(LINES)], markersize=4, clip_on=False)
             ax.step(np.divide(times, ms), values, where="post", color=LINES[post % len(LINES)], linewidth=0.8)
-        source, target = (GROUPS.get(name, "recurrent") for name in projection.split("_"))
+        source, target = (POPULATIONS[name] for name in ends(projection))
         ax.set_title(f"{source} to {target}", loc="left", fontsize="medium")
         ax.set_ylabel(f"$W_\\mathrm{{{_SHORT[projection]}}}$ (pA)")
     axes[-1].set_xlabel(f"task time ({unit})")
@@ -55,12 +82,12 @@ _SHORT = {"in_rec": "in", "rec_rec": "rec", "rec_out": "out"}
 
 
 @style.context(STYLE)
-def weight_matrices(weights: Mapping[str, Projection], n_reg: int) -> Figure:
+def weight_matrices(weights: Mapping[str, Projection], populations: Sequence[Group]) -> Figure:
     """Weights before and after training, all on one colour scale that is symmetric about zero.
 
-    n_reg: number of regular neurons, which come before the adaptive ones.
+    populations: as Run.populations; where there are several recurrent ones, the figure marks where each begins.
     """
-    shown = {name: weights[name] for name in PROJECTIONS}
+    shown = {name: weights[name] for name in PLASTIC}
     limit = max(float(np.abs(values).max()) for pair in shown.values() for values in (pair.before, pair.after)) or 1.0
     figure = Figure(figsize=(6.4, 7.4))
     grid = {"height_ratios": [2, 3, 1], "left": 0.15, "right": 0.83, "bottom": 0.07, "top": 0.92}
@@ -78,13 +105,17 @@ def weight_matrices(weights: Mapping[str, Projection], n_reg: int) -> Figure:
         row[0].set_ylabel(_MATRIX_LABELS[name])
     axes[0, 0].set_title("before training")
     axes[0, 1].set_title("after training")
-    if 0 < n_reg < len(shown["rec_rec"].before):
+    recurrent = [population for population in populations if population.name != "in"]
+    starts = list(itertools.accumulate(population.size for population in recurrent))[:-1]
+    for start in starts:
         for ax in axes.flat:
-            ax.axvline(n_reg - 0.5, **BOUNDARY)
+            ax.axvline(start - 0.5, **BOUNDARY)
         for ax in axes[1]:
-            ax.axhline(n_reg - 0.5, **BOUNDARY)
-        note = f"dashed: from neuron {n_reg} on the recurrent neurons are adaptive"
-        figure.text(0.49, 0.985, note, ha="center", va="top", color="dimgrey")
+            ax.axhline(start - 0.5, **BOUNDARY)
+    if starts:
+        begun = zip(starts, recurrent[1:], strict=True)
+        parts = [f"from neuron {start} on the recurrent neurons are {each.label}" for start, each in begun]
+        figure.text(0.49, 0.985, f"dashed: {', '.join(parts)}", ha="center", va="top", color="dimgrey")
     figure.align_ylabels(axes[:, 0])
     figure.colorbar(image, cax=figure.add_axes((0.86, 0.25, 0.025, 0.5)), label="weight (pA)")
     return figure
@@ -96,3 +127,16 @@ _MATRIX_LABELS = {
     "rec_rec": "$W_\\mathrm{rec}$\nrecurrent neurons\n(postsynaptic)",
     "rec_out": "$W_\\mathrm{out}$\nreadout neurons\n(postsynaptic)",
 }
+
+
+def _end(run: Run) -> float | None:
+    """Task time (ms) at which training ended; None if the duration of a sequence is not known from a recording."""
+    config = run.config
+    tables = [table for number in run.recorded for table in run.recording(number, 0).items()]
+    lasts = [float(table["time"].max()) for name, table in tables if name not in ("spikes", "windows") and len(table)]
+    if not lasts:
+        return None
+    sequence: float = max(lasts) + config["recording"]["interval"]  # which divides it
+    phases = PHASES if run.record["is_stream"] else [TRAINING]
+    n_sequences: int = run.metrics["phase"].isin(phases).sum() * config["task"]["n_batch"]
+    return n_sequences * sequence

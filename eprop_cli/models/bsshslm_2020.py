@@ -1,51 +1,51 @@
-"""The model family of Bellec et al. (2020): its neurons' config, and their parameters in NEST 3.10's spelling."""
+"""The model family of Bellec et al. (2020), NEST's models with that suffix: reset and updated at each sequence's end.
 
-from __future__ import annotations
+The one place where the paper's parametrisation is turned into NEST 3.10's.
+"""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.connectivity.base import Synapse
+from eprop_cli.connectivity.synapses import SynapseConfig
 from eprop_cli.errors import require
-from eprop_cli.losses import LOSSES
-from eprop_cli.schema import check_choice, check_kinds, number_or_list
-from eprop_cli.timing import Timing
-
-if TYPE_CHECKING:
-    from eprop_cli.config.config import Config
+from eprop_cli.models.base import GRADIENT, STREAM, Model, NeuronConfig, Population, Synapses, passed_on
+from eprop_cli.registry import variant
+from eprop_cli.schema import NON_NEGATIVE, POSITIVE, at_least, check_multiple, key, number_or_list, one_of
+from eprop_cli.timing import decay
 
 SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan_derivative")
+REGULAR, ADAPTIVE = "reg", "ad"
 
 
 @dataclass
 class Recurrent:
     """Parameters of a recurrent population."""
 
-    C_m: float
-    c_reg: float
-    E_L: float
-    f_target: float
-    gamma: float
-    I_e: float
+    C_m: float = key(POSITIVE, unit="pF")
+    c_reg: float = key(NON_NEGATIVE)
+    E_L: float = key(unit="mV")
+    f_target: float = key(NON_NEGATIVE, unit="spikes/s")
+    gamma: float = key(POSITIVE)
+    I_e: float = key(unit="pA")
     regular_spike_arrival: bool
-    surrogate_gradient_function: str
-    t_ref: float
-    tau_m: Any  # float, or one per neuron
-    V_m: float
-    V_min: float | None
-    V_th: float
-    flush_event_send_interval: float | None
+    surrogate_gradient_function: str = key(one_of(SURROGATE_GRADIENTS))
+    t_ref: float = key(NON_NEGATIVE, unit="ms")
+    tau_m: Any = key(unit="ms")  # float, or one per neuron
+    V_m: float = key(unit="mV")
+    V_min: float | None = key(unit="mV")
+    V_th: float = key(POSITIVE, unit="mV")
+    flush_event_send_interval: float | None = key(POSITIVE, unit="ms")
 
 
 @dataclass
 class Adaptive(Recurrent):
     """Parameters of the adaptive population."""
 
-    adapt_tau: Any  # float, or one per neuron
-    adapt_beta_scale: float
+    adapt_tau: Any = key(unit="ms")  # float, or one per neuron
+    adapt_beta_scale: float = key(NON_NEGATIVE)
     adaptation: float
 
 
@@ -53,91 +53,134 @@ class Adaptive(Recurrent):
 class Readout:
     """Parameters of the readout neurons."""
 
-    C_m: float
-    E_L: float
-    I_e: float
+    C_m: float = key(POSITIVE, unit="pF")
+    E_L: float = key(unit="mV")
+    I_e: float = key(unit="pA")
     loss: str
     regular_spike_arrival: bool
-    tau_m: float
-    V_m: float
-    V_min: float | None
+    tau_m: float = key(POSITIVE, unit="ms")
+    V_m: float = key(unit="mV")
+    V_min: float | None = key(unit="mV")
 
 
 @dataclass
-class Neuron:
-    """The three populations behind the input."""
+class Bsshslm2020Config(NeuronConfig):
+    """Keys of conf/neuron/bsshslm_2020.yaml."""
 
-    name: str
-    n_reg: int
-    n_ad: int
+    n_reg: int = key(at_least(0))
+    n_ad: int = key(at_least(0))
     rec: Recurrent
     reg: Recurrent
     ad: Adaptive
     out: Readout
 
     def __post_init__(self) -> None:
-        for key in ("n_reg", "n_ad"):
-            require(getattr(self, key) >= 0, f"neuron.{key}", getattr(self, key), "must be at least 0")
+        super().__post_init__()
         require(self.n_reg + self.n_ad > 0, "neuron.n_reg", self.n_reg, "n_reg and n_ad must not both be 0")
-        for name, size in {"rec": None, "reg": self.n_reg, "ad": self.n_ad}.items():
-            self._check_recurrent(f"neuron.{name}", getattr(self, name), size)
-        check_kinds(self.out, "neuron.out", {"C_m": "positive", "tau_m": "positive"})
-        check_choice("neuron.out.loss", self.out.loss, LOSSES)
-
-    @staticmethod
-    def _check_recurrent(key: str, group: Recurrent, size: int | None) -> None:
-        for name in ("tau_m", "adapt_tau"):
-            if hasattr(group, name):
-                setattr(group, name, number_or_list(f"{key}.{name}", getattr(group, name), size))
-        positive = dict.fromkeys(("C_m", "gamma", "t_ref", "V_th", "flush_event_send_interval"), "positive")
-        check_kinds(group, key, positive | dict.fromkeys(("c_reg", "f_target", "adapt_beta_scale"), "non-negative"))
-        check_choice(f"{key}.surrogate_gradient_function", group.surrogate_gradient_function, SURROGATE_GRADIENTS)
-        if group.V_min is not None:
-            require(group.V_min < group.V_th, f"{key}.V_min", group.V_min, f"must be below V_th ({group.V_th})")
+        for name, size in {"rec": None, REGULAR: self.n_reg, ADAPTIVE: self.n_ad}.items():
+            group = getattr(self, name)
+            for tau in ("tau_m", "adapt_tau"):
+                if hasattr(group, tau):
+                    setattr(group, tau, number_or_list(f"neuron.{name}.{tau}", getattr(group, tau), size))
+            if group.V_min is not None:
+                constraint = f"must be below V_th ({group.V_th})"
+                require(group.V_min < group.V_th, f"neuron.{name}.V_min", group.V_min, constraint)
 
 
-RECORDABLES = {
-    "reg": ("V_m", "surrogate_gradient", "learning_signal"),
-    "ad": ("V_m", "surrogate_gradient", "learning_signal", "V_th_adapt", "adaptation"),
-    "out": ("V_m", "readout_signal", "readout_signal_unnorm", "target_signal", "error_signal"),
-}
-SPIKE_MODELS = {"reg": "eprop_iaf_bsshslm_2020", "ad": "eprop_iaf_adapt_bsshslm_2020"}
+@dataclass
+class Bsshslm2020SynapseConfig(SynapseConfig):
+    """Keys of conf/synapse/bsshslm_2020.yaml."""
+
+    average_gradient: bool
 
 
-def population_parameters(config: Config, population: str) -> dict[str, Any]:
-    """Parameters of a population ("reg", "ad", "out") for nest.Create."""
-    if population == "out":
-        return _passed_on(config.neuron.out)
-    neuron: Recurrent = getattr(config.neuron, population)
-    parameters = _passed_on(neuron, without=("gamma", "c_reg", "adapt_beta_scale"))
-    parameters["surrogate_gradient_height"] = neuron.gamma / neuron.V_th
-    parameters["surrogate_gradient_width"] = abs(neuron.V_th)
-    timing = Timing.of(config.task, config.kernel)
-    parameters["c_reg"] = c_reg(neuron, config.synapse, timing)
-    parameters.setdefault("flush_event_send_interval", timing.ms(timing.sequence))
-    if isinstance(neuron, Adaptive):
-        parameters["adapt_beta"] = adapt_beta(neuron, config.kernel.resolution)
-    return parameters
+class Bsshslm2020Synapses(Synapses):
+    """eprop_synapse_bsshslm_2020."""
+
+    Config = Bsshslm2020SynapseConfig
 
 
-def c_reg(neuron: Recurrent, synapse: Synapse, timing: Timing) -> float:
-    """Firing rate regularisation in NEST 3.10's scaling: times the learning window where gradients are averaged."""
-    return neuron.c_reg * (timing.learning_window if synapse.average_gradient else 1)
+class Bsshslm2020(Model):
+    """Regular and adaptive neurons; weights change once per batch."""
+
+    Config = Bsshslm2020Config
+    fits = ("bsshslm_2020",)
+    computes = (GRADIENT, STREAM)
+    equations = "adjoint"
+    readout = "eprop_readout_bsshslm_2020"
+    synapse = "eprop_synapse_bsshslm_2020"
+    learning_signal = "eprop_learning_signal_connection_bsshslm_2020"
+    readout_recordables = ("V_m", "readout_signal", "readout_signal_unnorm", "target_signal", "error_signal")
+    neuron: Bsshslm2020Config
+
+    _kinds: ClassVar = (
+        Population(REGULAR, "regular", 0, "eprop_iaf_bsshslm_2020", ("V_m", "surrogate_gradient", "learning_signal")),
+        Population(
+            ADAPTIVE,
+            "adaptive",
+            0,
+            "eprop_iaf_adapt_bsshslm_2020",
+            ("V_m", "surrogate_gradient", "learning_signal", "V_th_adapt", "adaptation"),
+        ),
+    )
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Raise ConfigError for durations that are not whole steps, or too short."""
+        dt, sequence = config.kernel.resolution, config.task.sequence_steps
+        grid = f"kernel.resolution ({dt} ms)"
+        for name in (REGULAR, ADAPTIVE):
+            neuron = getattr(config.neuron, name)
+            if neuron.t_ref:
+                check_multiple(f"neuron.{name}.t_ref", neuron.t_ref, dt, grid)
+            flush, key = neuron.flush_event_send_interval, f"neuron.{name}.flush_event_send_interval"
+            if flush is not None:
+                check_multiple(key, flush, dt, grid)
+                constraint = f"must be at least one sequence ({sequence * dt:g} ms)"
+                require(round(flush / dt) >= sequence, key, flush, constraint)
+
+    @property
+    def populations(self) -> tuple[Population, ...]:
+        """Regular, then adaptive neurons."""
+        sizes = {REGULAR: self.neuron.n_reg, ADAPTIVE: self.neuron.n_ad}
+        return tuple(replace(kind, size=sizes[kind.name]) for kind in self._kinds if sizes[kind.name])
+
+    def parameters(self, population: str) -> dict[str, Any]:
+        """Parameters for nest.Create."""
+        if population == "out":
+            loss = variant("loss", self.neuron.out.loss)
+            link = "cross_entropy" if loss.softmax else "mean_squared_error"  # all that NEST knows of losses
+            return passed_on(self.neuron.out) | {"loss": link}
+        neuron: Recurrent = getattr(self.neuron, population)
+        parameters = passed_on(neuron, without=("gamma", "c_reg", "adapt_beta_scale"))
+        parameters["surrogate_gradient_height"] = neuron.gamma / neuron.V_th
+        parameters["surrogate_gradient_width"] = abs(neuron.V_th)
+        parameters["c_reg"] = self.c_reg(neuron)
+        parameters.setdefault("flush_event_send_interval", self.timing.ms(self.timing.sequence))
+        if isinstance(neuron, Adaptive):
+            parameters["adapt_beta"] = adapt_beta(neuron, self.timing.resolution)
+        return parameters
+
+    def c_reg(self, neuron: Recurrent) -> float:
+        """Firing rate regularisation in NEST 3.10's scaling: times the learning window where gradients are averaged."""
+        return neuron.c_reg * (self.timing.learning_window if self.synapses.average_gradient else 1)
+
+    def plastic(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Parameters of the synapses; their eligibility traces are filtered as the readouts filter spikes."""
+        return {"average_gradient": self.synapses.average_gradient}, {"tau_m_readout": self.neuron.out.tau_m}
+
+    def kernel(self) -> dict[str, Any]:
+        """When NEST updates weights; durations in ms."""
+        timing = self.timing
+        return {
+            "eprop_update_interval": timing.ms(timing.sequence),
+            "eprop_learning_window": timing.ms(timing.learning_window),
+        }
 
 
 def adapt_beta(neuron: Adaptive, resolution: float) -> Any:
     """Prefactor of the threshold adaptation; a list where tau_m or adapt_tau is one (NEST's tutorial)."""
-    decay = 1.0 - np.exp(-resolution / np.asarray(neuron.adapt_tau, dtype=float))
-    leak = 1.0 - np.exp(-resolution / np.asarray(neuron.tau_m, dtype=float))
-    beta: NDArray[np.float64] = neuron.adapt_beta_scale * (decay / leak)
-    return beta.tolist()
-
-
-def n_rec(neuron: Neuron) -> int:
-    """Number of recurrent neurons."""
-    return neuron.n_reg + neuron.n_ad
-
-
-def _passed_on(group: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of a config group that NEST takes as they are; null leaves NEST's default."""
-    return {key: value for key, value in vars(group).items() if key not in without and value is not None}
+    adaptation, leak = (1.0 - decay(tau, resolution) for tau in (neuron.adapt_tau, neuron.tau_m))
+    beta: NDArray[np.float64] = neuron.adapt_beta_scale * (adaptation / leak)
+    several = isinstance(neuron.adapt_tau, list) or isinstance(neuron.tau_m, list)
+    return beta.tolist() if several else float(beta[0])

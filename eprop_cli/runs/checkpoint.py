@@ -10,25 +10,20 @@ from typing import Any
 import numpy as np
 
 from eprop_cli.config.config import Config
-from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.phases import PHASES
+from eprop_cli.errors import ConfigError, UserError, require
+from eprop_cli.phases import PHASES, TRAINING
+from eprop_cli.registry import variant
 from eprop_cli.runs.files import METRICS, RUN, RUNNING, WEIGHT_CHANGES, is_alive, lock, write_whole
+from eprop_cli.runs.format import FORMAT, check_format, migrated_config
 from eprop_cli.runs.reader import Run
-from eprop_cli.runs.writer import HEADER
+from eprop_cli.runs.writer import parse_row
 from eprop_cli.schema import flatten, to_dict
-from eprop_cli.values import Checkpoint, Row
+from eprop_cli.values import Checkpoint
 
 CHECKPOINT = "checkpoint.npz"
 # Keys that say how a run is carried out and looked at; they change nothing in what it leaves but its figures.
-HOW_KEYS: tuple[str, ...] = (
-    "resume",
-    "objective",
-    "plots.",
-    "training.n_workers",
-    "training.backend",
-    "training.scheduler",
-)
-HOW_KEYS += ("training.max_retries", "training.checkpoint_every", "kernel.local_num_threads")
+HOW_KEYS: tuple[str, ...] = ("resume", "objective", "plots.", "training.checkpoint_every")
+HOW_KEYS += tuple(f"engine.{key}" for key in ("n_workers", "local_num_threads", "backend", "scheduler", "max_retries"))
 # Keys that may differ from the checkpoint's: they do not change results, or only extend them.
 FREE_KEYS: tuple[str, ...] = (*HOW_KEYS, "task.n_iter", "recording.")
 
@@ -36,6 +31,7 @@ FREE_KEYS: tuple[str, ...] = (*HOW_KEYS, "task.n_iter", "recording.")
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; the one before stays until it is whole."""
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in checkpoint.items()}
+    arrays["format"] = FORMAT
     write_whole(directory / CHECKPOINT, lambda file: np.savez(file, **arrays))
 
 
@@ -46,13 +42,24 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         with path.open("rb") as opened:
             file = np.load(opened, allow_pickle=False)
             checkpoint = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else {}
-        json.loads(str(checkpoint.get("config", "null")))
+        checkpoint = _migrated(checkpoint)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file, so there is nothing to resume from") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({error}), so there is nothing to resume from") from error
+    return checkpoint
+
+
+def _migrated(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint in today's format; raises ValueError for one of a newer version of eprop-cli, or none at all."""
     if not {"config", "rows", "iteration", "stopped"} <= checkpoint.keys():
-        raise UserError(f"{path}: not written by eprop-run, so there is nothing to resume from")
+        raise ValueError("it was not written by eprop-run")
+    number = int(checkpoint.pop("format", 1))
+    check_format(number)
+    if number == 1:
+        config = migrated_config(json.loads(str(checkpoint["config"])))
+        drawn = {f"drawn_{phase}": 0 for phase in PHASES} | {f"drawn_{TRAINING}": checkpoint["iteration"]}
+        checkpoint |= {"config": json.dumps(config), "metric": checkpoint.pop("error"), **drawn}
     return checkpoint
 
 
@@ -70,14 +77,11 @@ def read_record(directory: Path) -> dict[str, Any]:
 def check_resume(config: Config, directory: Path) -> None:
     """Refuse to go on in a run directory where that is impossible or would not be exact; raises UserError."""
     record = read_record(directory)
-    if config.training.name != "data_parallel":
-        reason = (
-            "a continuous run cannot be continued exactly, as NEST does not give out the state of its synapses; "
-            "start again with training=data_parallel, which can"
-        )
-        raise ConfigError("resume", directory, reason)
+    trainer = variant("training", config.training.name)
+    require(trainer.resumable, "resume", directory, trainer.not_resumable)
     checkpoint = load_checkpoint(directory)
-    if not _is_free(directory / METRICS, int(checkpoint["rows"])) or _is_running(record):
+    columns = [column.name for column in config.columns]
+    if not _is_free(directory / METRICS, int(checkpoint["rows"]), columns) or _is_running(record):
         where = f"process {record.get('pid')} on {record.get('host')}"
         raise ConfigError("resume", directory, f"is still running ({where}); stop it first")
     if (directory / WEIGHT_CHANGES).exists():
@@ -94,7 +98,7 @@ def check_resume(config: Config, directory: Path) -> None:
         raise ConfigError("task.n_iter", config.task.n_iter, constraint)
 
 
-def _is_free(path: Path, rows: int) -> bool:
+def _is_free(path: Path, rows: int, columns: list[str]) -> bool:
     """Whether a table is free to be written; raises UserError unless it has the rows that a checkpoint counts on."""
     try:
         with path.open("r+b") as file:
@@ -104,19 +108,18 @@ def _is_free(path: Path, rows: int) -> bool:
     whole = table[:-1]  # the last is not ended
     if len(whole) < rows:
         raise UserError(f"{path}: damaged (it has {len(whole)} of {rows} rows), so the run cannot go on")
-    wrong = [] if first == HEADER.strip().encode() else [1]
-    wrong += [number for number, line in enumerate(whole[:rows], start=2) if not _is_row(line)]
+    wrong = [] if first == ",".join(["iteration", "phase", *columns, "seconds"]).encode() else [1]
+    wrong += [number for number, line in enumerate(whole[:rows], start=2) if not _is_row(line, columns)]
     if wrong:
         raise UserError(f"{path}: damaged (line {wrong[0]} is not one of a run), so the run cannot go on")
     return free
 
 
-def _is_row(line: bytes) -> bool:
+def _is_row(line: bytes, columns: list[str]) -> bool:
     """Whether a line of metrics.csv can be read."""
     try:
-        iteration, phase, *numbers = line.decode().split(",")
-        row = Row(int(iteration), phase, *map(float, numbers))
-    except (ValueError, TypeError):
+        row = parse_row(line.decode(), columns)
+    except ValueError:
         return False
     return row.phase in PHASES
 

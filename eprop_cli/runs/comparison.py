@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eprop_cli.config.files import conf_dir
+from eprop_cli.columns import Column
 from eprop_cli.errors import UserError
 from eprop_cli.phases import TEST, TRAINING
+from eprop_cli.registry import VARIANTS, is_known, variant
 from eprop_cli.runs.reader import Run
-from eprop_cli.schema import flatten
+from eprop_cli.schema import flatten, units
 
 KILLED, UNREADABLE = "KILLED", "UNREADABLE"  # statuses of runs that cannot say so themselves
 # what summarise() says of a run besides its config
@@ -24,7 +24,6 @@ SUMMARY = ("status", "iterations", "final_loss", "best_loss", "accuracy", "test_
 SEED = "seed"
 NO_PARAMETERS = ("resume", "objective", "plots")  # keys and groups that do not change what a run computes
 MAX_VALUE = 40  # characters
-UNIT = re.compile(r"^ *(?P<key>\w+):[^#\n]*# (?P<unit>ms|mV|pA|pF|spikes/s)\b", re.MULTILINE)  # in conf/
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Opened:
     config: Mapping[str, Any]
     referring: frozenset[str]
     metrics: pd.DataFrame
+    columns: list[Column]
     error: str | None
 
     @property
@@ -56,8 +56,10 @@ class Group:
 
     def curve(self, column: str) -> pd.DataFrame:
         """Columns mean, low and high of a metric, by training iteration, over the runs that got there."""
-        series = [each.training.groupby("iteration")[column].last() for each in self.members]
-        table = pd.concat(series, axis=1)
+        have = [each.training for each in self.members if column in each.training]
+        table = (
+            pd.concat([rows.groupby("iteration")[column].last() for rows in have], axis=1) if have else pd.DataFrame()
+        )
         return pd.DataFrame({"mean": table.mean(axis=1), "low": table.min(axis=1), "high": table.max(axis=1)})
 
     @property
@@ -108,16 +110,16 @@ def open_run(run: Run) -> Opened:
     """Read what there is of a run."""
     record: Mapping[str, Any] = {"status": UNREADABLE}
     config: Mapping[str, Any] = {}
-    metrics = pd.DataFrame({name: [] for name in ("iteration", "phase", "loss", "accuracy", "recall_error", "seconds")})
+    metrics, columns = pd.DataFrame({name: [] for name in ("iteration", "phase", "loss", "seconds")}), []
     error = None
     try:
         record = run.record
         config = flatten(run.config)
-        metrics = run.metrics
+        metrics, columns = run.metrics, run.columns
         error = record.get("error")
     except UserError as problem:
         record, error = {"status": UNREADABLE}, str(problem)
-    return Opened(run, record, config, _referring(run), metrics, error)
+    return Opened(run, record, config, _referring(run), metrics, columns, error)
 
 
 def _referring(run: Run) -> frozenset[str]:
@@ -133,15 +135,15 @@ def _summary(opened: Opened) -> dict[str, Any]:
     training, metrics, record = opened.training, opened.metrics, opened.record
     if record["status"] == UNREADABLE:
         return dict.fromkeys(SUMMARY, math.nan) | {"status": UNREADABLE, "iterations": None, "error": opened.error}
-    test = metrics.loc[metrics["phase"] == TEST, "recall_error"]
+    test = metrics[metrics["phase"] == TEST]
     seconds = record.get("seconds")
     return {
         "status": KILLED if opened.run.killed else record["status"],
         "iterations": int(training["iteration"].max()) if len(training) else 0,
         "final_loss": training["loss"].iloc[-1] if len(training) else math.nan,
-        "best_loss": training["loss"].min(),
-        "accuracy": training["accuracy"].iloc[-1] if len(training) else math.nan,
-        "test_error": test.mean(),
+        "best_loss": training["loss"].min() if len(training) else math.nan,
+        "accuracy": training["accuracy"].iloc[-1] if len(training) and "accuracy" in training else math.nan,
+        "test_error": test["recall_error"].mean() if "recall_error" in test else math.nan,
         "seconds": round(sum(seconds.values()) if seconds else float(metrics["seconds"].sum()), 3),
         "error": opened.error or math.nan,
     }
@@ -188,8 +190,11 @@ def _order(value: Any) -> tuple[bool, float, str]:
     return not number, value if number else 0.0, spelling(value)
 
 
-def _units(keys: Sequence[str]) -> dict[str, str]:
-    """Units of the keys that have one, as the comments in conf/ say."""
-    texts = [path.read_text() for path in sorted(conf_dir().rglob("*.yaml"))]
-    known = {match["key"]: match["unit"] for text in texts for match in UNIT.finditer(text)}
-    return {key: known[key.rsplit(".", 1)[-1]] for key in keys if key.rsplit(".", 1)[-1] in known}
+def units_of(opened: Sequence[Opened], keys: Sequence[str]) -> dict[str, str]:
+    """Units of the keys that have one, as the schemas of the runs' configs say."""
+    known: dict[str, str] = {}
+    for group in {key.partition(".")[0] for key in keys}:
+        for name in {str(each.config.get(f"{group}.name")) for each in opened}:
+            if group in VARIANTS and is_known(group, name):
+                known |= units(variant(group, name).Config, group)
+    return {key: known[key] for key in keys if key in known}

@@ -3,9 +3,10 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from eprop_cli.columns import Column, judged
 from eprop_cli.config.config import Config
 from eprop_cli.phases import TRAINING
 from eprop_cli.values import Row
@@ -36,16 +37,29 @@ def reporter(config: Config, done: int = 0) -> Iterator[Callable[[Row], None]]:
         yield _lines(config)
 
 
-def describe(row: Row) -> str:
-    """A row in a few words."""
-    parts = [f"loss {row.loss:.4f}"]
-    if row.recall_error == row.recall_error:
-        parts.append(f"recall error {row.recall_error:.3f}")
-    parts.append(f"rates {row.rate_reg:.1f} (regular) and {row.rate_ad:.1f} (adaptive) spikes/s")
+def describe(row: Row, columns: Sequence[Column]) -> str:
+    """A row in a few words: the metrics by which it is judged, and the firing rates."""
+    parts = [describe_metrics(row.metrics, columns)]
+    rates = {column.label.partition(", ")[2]: row.metrics[column.name] for column in columns if not column.better}
+    if rates:
+        listed = " and ".join(f"{rate:.1f} ({label})" for label, rate in rates.items())
+        parts.append(f"{'rates' if len(rates) > 1 else 'rate'} {listed} spikes/s")
+    return ", ".join(parts)
+
+
+def describe_metrics(metrics: Mapping[str, float], columns: Sequence[Column]) -> str:
+    """The loss, and the metric that says best how well the task is done."""
+    parts = []
+    for column in judged(columns):
+        if column.name == "loss":
+            parts.append(f"loss {metrics['loss']:.4f}")
+        else:
+            parts.append(f"{column.short} {metrics[column.name]:.3f}")
     return ", ".join(parts)
 
 
 def _lines(config: Config) -> Callable[[Row], None]:
+    columns = config.columns
     began = time.monotonic()
     due = 0.0
 
@@ -55,7 +69,7 @@ def _lines(config: Config) -> Callable[[Row], None]:
         last = row.phase == TRAINING and row.iteration == config.task.n_iter
         if now >= due or last:
             phase = "" if row.phase == TRAINING else f" ({row.phase})"
-            log.info("iteration %d/%d%s: %s", row.iteration, config.task.n_iter, phase, describe(row))
+            log.info("iteration %d/%d%s: %s", row.iteration, config.task.n_iter, phase, describe(row, columns))
             due = now + max(LOG_EVERY, LOG_FRACTION * (now - began))
 
     return report
@@ -65,7 +79,7 @@ def _lines(config: Config) -> Callable[[Row], None]:
 def _live(config: Config, done: int) -> Iterator[Callable[[Row], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-    columns = (
+    shown = (
         SpinnerColumn(),
         TextColumn("{task.fields[phase]}"),
         BarColumn(),
@@ -73,13 +87,13 @@ def _live(config: Config, done: int) -> Iterator[Callable[[Row], None]]:
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as display:
+    columns = config.columns
+    with Progress(*shown) as display:
         bar = display.add_task("", total=config.task.n_iter, completed=done, phase="starting", state="")
 
         def report(row: Row) -> None:
             rate = config.task.n_batch / row.seconds if row.seconds else 0.0
-            error = f"  error {row.recall_error:.3f}" if row.recall_error == row.recall_error else ""
-            state = f"loss {row.loss:.4f}{error}  {rate:.1f} sequences/s"
+            state = f"{describe_metrics(row.metrics, columns)}  {rate:.1f} sequences/s"
             display.update(bar, completed=row.iteration, phase=row.phase, state=state)
 
         yield report

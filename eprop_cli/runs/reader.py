@@ -15,11 +15,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from eprop_cli.columns import Column
 from eprop_cli.errors import UserError
+from eprop_cli.phases import PHASES
 from eprop_cli.runs.files import (
     COMPLETED,
     CONFIG,
@@ -36,6 +38,7 @@ from eprop_cli.runs.files import (
     iteration_directory,
     natural,
 )
+from eprop_cli.runs.format import migrated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +60,15 @@ class Projection:
 
     before: NDArray[np.float64]
     after: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neurons of one kind: name in tables, label in figures, how many there are."""
+
+    name: str
+    label: str
+    size: int
 
 
 class Run:
@@ -83,7 +95,7 @@ class Run:
                 raise ValueError("it does not say what became of the run")
             if not all(isinstance(record.get(key) or {}, dict) for key in ("seconds", "last_row")):
                 raise ValueError("its seconds and last_row are not those of a run")
-        return record
+            return migrated(record)
 
     @property
     def status(self) -> str:
@@ -106,6 +118,19 @@ class Run:
         return config
 
     @property
+    def columns(self) -> list[Column]:
+        """What the columns of metrics are, but for iteration, phase and seconds: label, unit, which way is better."""
+        with _reading(self.directory / RUN):
+            return [Column(**column) for column in self.record["columns"]]
+
+    @property
+    def populations(self) -> list[Group]:
+        """The populations in and recurrent ones, in the order of their neurons."""
+        with _reading(self.directory / RUN):
+            groups = [Group(**group) for group in self.record["populations"]]
+            return [Group("in", "input", self.config["task"]["n_in"]), *groups]
+
+    @property
     def overrides(self) -> list[str]:
         """What was given on the command line, e.g. ["task.n_iter=50", "seed=2"]."""
         return [str(override) for override in self._yaml(OVERRIDES)]
@@ -117,10 +142,9 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row per batch: iteration, phase, loss, accuracy, recall_error, rate_reg, rate_ad, seconds.
+        """One row per batch: iteration, phase, the columns that columns describes, seconds.
 
-        accuracy and recall_error are fractions of sequences (nan unless the loss is cross-entropy), rates are in
-        spikes/s. The last line of a run that was killed is left out if it was cut off.
+        The last line of a run that was killed is left out if it was cut off.
         """
         record = self.record  # read first: a run that has completed by then has written all of its metrics
         path = self.directory / METRICS
@@ -263,10 +287,8 @@ def _parse_metrics(text: str, record: dict[str, Any]) -> pd.DataFrame:
     """The table in metrics.csv; raises ValueError unless it is whole, or cut off at its end by a run that did not."""
     import pandas as pd
 
-    from eprop_cli.phases import PHASES
-    from eprop_cli.values import Row
-
-    kinds = {field.name: field.type for field in fields(Row)}
+    columns = [column["name"] for column in record["columns"]]
+    kinds = {"iteration": int, "phase": str, **dict.fromkeys(columns, float), "seconds": float}
     *lines, rest = text.split("\n")
     if rest and record["status"] == COMPLETED:
         raise ValueError("its last line is cut off")

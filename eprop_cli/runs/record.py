@@ -5,23 +5,33 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from eprop_cli import __version__
+from eprop_cli.config.config import Config
+from eprop_cli.models.base import STREAM
+from eprop_cli.runs.format import FORMAT
+from eprop_cli.schema import to_dict
 
 PACKAGES = ("nest-simulator", "hydra-core", "omegaconf", "numpy", "pandas", "pyarrow", "matplotlib", "joblib", "numba")
 
 
-def origin(config: dict[str, Any]) -> dict[str, Any]:
-    """What run.json says of a run that begins here and now; config: as to_dict() gives it."""
+def origin(config: Config) -> dict[str, Any]:
+    """What run.json says of a run that begins here and now."""
+    return start() | describe(config)
+
+
+def start() -> dict[str, Any]:
+    """Where and when a run begins, and with what."""
     return {
+        "format": FORMAT,
         "status": None,
         "start": now(),
         "stop": None,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "seed": config.get("seed"),
         "pid": os.getpid(),
         "host": platform.node(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
@@ -30,7 +40,21 @@ def origin(config: dict[str, Any]) -> dict[str, Any]:
         "seconds": None,
         "last_row": None,
         "error": None,
-        "config": config,
+        "columns": [],
+        "populations": [],
+    }
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """What follows from the config, for those who read a run without its classes; and the config itself."""
+    loss = config.loss
+    return {
+        "seed": config.seed,
+        "loss": {"name": loss.name, "label": loss.label, "unit": loss.unit, "symbols": dict(loss.symbols)},
+        "columns": [asdict(column) for column in config.columns],
+        "populations": [{"name": p.name, "label": p.label, "size": p.size} for p in config.model.populations],
+        "is_stream": config.needs == STREAM,  # task time passes in all phases
+        "config": to_dict(config),
     }
 
 

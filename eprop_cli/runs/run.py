@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from eprop_cli.columns import Column
 from eprop_cli.config.config import Config
 from eprop_cli.errors import UserError, reason
 from eprop_cli.phases import TRAINING
 from eprop_cli.runs.checkpoint import load_checkpoint, read_record, save_checkpoint
 from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, SWEEP
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
-from eprop_cli.runs.progress import reporter
+from eprop_cli.runs.progress import describe_metrics, reporter
 from eprop_cli.runs.record import now, origin
 from eprop_cli.runs.writer import RunWriter
-from eprop_cli.schema import to_dict
-from eprop_cli.timing import Timing
-from eprop_cli.training import make_trainer
-from eprop_cli.training.base import Record, Trainer
+from eprop_cli.training.base import Record, Trainer, make_trainer
 from eprop_cli.values import Checkpoint, Row
 
 log = logging.getLogger(__name__)
@@ -43,7 +41,7 @@ class Ending:
 def run(config: Config, directory: Path) -> Ending:
     """Train as config says and leave everything in directory; whatever happens is told by the ending, not raised."""
     logging.raiseExceptions = False  # a full disk must not have the log add tracebacks to the terminal
-    checkpoint, rows, record, clock = None, None, origin(to_dict(config)), _Clock()
+    checkpoint, rows, record, clock = None, None, origin(config), _Clock()
     if config.resume:
         checkpoint, earlier = load_checkpoint(directory), read_record(directory)
         if earlier["status"] == COMPLETED and (why := _why_done(checkpoint, config.task.n_iter)):
@@ -64,7 +62,7 @@ def run(config: Config, directory: Path) -> Ending:
             writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
         except OSError as error:
             ending = Ending(FAILED, 1, reason(error))
-        _tell(ending, directory, writer.last_rows, _duration(seconds, clock.earlier))
+        _tell(ending, directory, writer.last_rows, config.columns, _duration(seconds, clock.earlier))
     return ending
 
 
@@ -127,8 +125,8 @@ def _train(
     done = 0 if checkpoint is None else int(checkpoint["iteration"])
     if checkpoint is not None:
         log.info("Resuming after iteration %d", done)
-        timing = Timing.of(config.task, config.kernel)
-        writer.earlier_weight_changes(timing.ms(done * timing.iteration))
+        timing = config.timing
+        writer.earlier_weight_changes(timing.ms(done * config.task.n_batch * timing.sequence))
     with reporter(config, done) as report:
         trainer = make_trainer(config, checkpoint)
         clock.build = time.perf_counter() - clock.began
@@ -189,7 +187,7 @@ def _draw(config: Config, directory: Path) -> None:
         draw_run(Run(directory), config.plots.figures, config.plots.formats, config.plots.dpi, directory / "figures")
 
 
-def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], duration: str) -> None:
+def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], columns: Sequence[Column], duration: str) -> None:
     """The last lines on the terminal: result, files, what next."""
     shown = Path(directory)
     cwd = Path.cwd()
@@ -197,11 +195,9 @@ def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], duration: s
         shown = shown.relative_to(cwd)
     result = "nothing trained"
     if last_rows:
-        loss, error = (fmean(getattr(row, name) for row in last_rows) for name in ("loss", "recall_error"))
         iterations, phase = last_rows[-1].iteration, last_rows[-1].phase
-        result = f"{iterations} iterations in {duration}, {phase} loss {loss:.4f}"
-        if error == error:
-            result += f", recall error {error:.3f}"
+        means = {name: fmean(row.metrics[name] for row in last_rows) for name in last_rows[-1].metrics}
+        result = f"{iterations} iterations in {duration}, {phase} {describe_metrics(means, columns)}"
         if len(last_rows) > 1:
             result += f" (means of {len(last_rows)} batches)"
     log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")

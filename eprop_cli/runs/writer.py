@@ -6,8 +6,8 @@ Files appear whole: written beside their place, then moved there; metrics.csv gr
 import contextlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, astuple, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,11 @@ from eprop_cli.runs.files import (
     write_text,
     write_whole,
 )
+from eprop_cli.runs.format import FORMAT
 from eprop_cli.runs.reader import Run
 from eprop_cli.values import Batch, Recording, Row, Table, Weights
 
 MAX_WEIGHT_BATCHES = 1000  # beyond, only every second, fourth ... batch's weight changes are kept
-HEADER = ",".join(field.name for field in fields(Row)) + "\n"  # of metrics.csv
 
 
 class RunWriter:
@@ -47,6 +47,7 @@ class RunWriter:
         self.directory = directory
         self.last_rows: list[Row] = []  # the last batches that were of one phase and of the same weights
         self._record = dict(record)
+        self._columns = [column["name"] for column in record["columns"]]
         self._changes = WeightChanges()
         self._metrics = (directory / METRICS).open("ab", buffering=0)
         if not lock(self._metrics):
@@ -57,7 +58,7 @@ class RunWriter:
         if keep_rows is not None:
             self._keep(keep_rows)
         if self._metrics.seek(0, os.SEEK_END) == 0:
-            self._append(HEADER.strip())
+            self._append(",".join(["iteration", "phase", *self._columns, "seconds"]))
         self.update(status=RUNNING)
 
     @property
@@ -67,12 +68,12 @@ class RunWriter:
 
     def update(self, **record: Any) -> None:
         """Change entries of run.json."""
-        self._record |= record | {"last_row": asdict(self.last_row) if self.last_row else None}
+        self._record |= record | {"last_row": self.last_row.flat() if self.last_row else None}
         write_text(self.directory / RUN, json.dumps(self._record, indent=2) + "\n")
 
     def row(self, row: Row) -> None:
         """Append a line to metrics.csv."""
-        self._append(",".join(str(value) for value in asdict(row).values()))
+        self._append(",".join(map(str, row.flat().values())))
         last = self.last_row
         same = last is not None and (last.iteration, last.phase) == (row.iteration, row.phase)
         self.last_rows = [*self.last_rows, row] if same else [row]
@@ -90,6 +91,7 @@ class RunWriter:
         arrays: dict[str, Any] = {f"{key}_before": before[key] for key in before if key != "out_rec"}
         arrays |= {f"{key}_after": after[key] for key in after if key != "out_rec"}
         arrays["out_rec"] = before["out_rec"]
+        arrays["format"] = FORMAT
         write_whole(self.directory / WEIGHTS, lambda file: np.savez(file, **arrays))
 
     def weight_changes(self, changes: Table) -> None:
@@ -125,8 +127,7 @@ class RunWriter:
         _, *rows = lines = (self.directory / METRICS).read_bytes().splitlines(keepends=True)[: n + 1]
         self._metrics.truncate(sum(map(len, lines)))
         if rows:
-            iteration, phase, *numbers = rows[-1].decode().split(",")
-            self.last_rows = [Row(int(iteration), phase, *map(float, numbers))]
+            self.last_rows = [parse_row(rows[-1].decode(), self._columns)]
 
     def _append(self, line: str) -> None:
         size, data = self._metrics.tell(), line.encode() + b"\n"
@@ -137,6 +138,12 @@ class RunWriter:
             with contextlib.suppress(OSError):
                 self._metrics.truncate(size)
             raise OSError(error.errno, error.strerror, str(self.directory / METRICS)) from error
+
+
+def parse_row(line: str, columns: Sequence[str]) -> Row:
+    """A line of metrics.csv; raises ValueError unless it is one."""
+    iteration, phase, *numbers, seconds = line.split(",")
+    return Row(int(iteration), phase, dict(zip(columns, map(float, numbers), strict=True)), float(seconds))
 
 
 class WeightChanges:

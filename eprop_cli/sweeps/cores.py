@@ -6,6 +6,7 @@ from typing import Any
 import joblib
 
 from eprop_cli.config.config import Config
+from eprop_cli.engines.base import engine_class
 
 # Name of a launcher's class -> (jobs that it runs at once, cores that they share); the arguments are its own config and
 # the number of jobs that there are to run at once.
@@ -42,16 +43,16 @@ def shortage(config: Config, swept: Mapping[str, Sequence[Any]], launcher: Mappi
     if kind not in LAUNCHERS:
         return ""
     n_at_once, cores = LAUNCHERS[kind](launcher, n_jobs)
-    threads = _most(config.kernel.local_num_threads, swept.get("kernel.local_num_threads", ()))
-    workers = _most(getattr(config.training, "n_workers", 1), swept.get("training.n_workers", ()))
-    if config.engine.name == "compiled":  # its workers are threads
-        threads = 1
-    wanted = n_at_once * workers * threads
+    values = {key.partition(".")[2]: others for key, others in swept.items() if key.startswith("engine.")}
+    most = {
+        key: _most(value, values.get(key, ())) for key, value in vars(config.engine).items() if isinstance(value, int)
+    }
+    each = engine_class(config).cores(most)
+    wanted = n_at_once * each
     if wanted <= cores:
         return ""
-    each = f"{workers} workers (training.n_workers) x {threads} threads (kernel.local_num_threads)"
-    parts = f"{n_at_once} at once x {each}"
     remedy = "give hydra.launcher.cpus_per_task" if kind == "SlurmLauncher" else "hydra/launcher=parallel counts them"
+    parts = f"{n_at_once} at once x {each} each (engine.n_workers and threads)"
     return f"the jobs want {wanted} cores ({parts}), but have {cores}; {remedy}"
 
 

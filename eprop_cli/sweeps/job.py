@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from eprop_cli.config.config import Config
 from eprop_cli.config.load import load
 from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.objectives import OBJECTIVES
+from eprop_cli.objectives import parse_objective
 from eprop_cli.runs.checkpoint import CHECKPOINT, HOW_KEYS, check_resume
 from eprop_cli.runs.directory import RESERVE
 from eprop_cli.runs.files import (
@@ -45,9 +45,9 @@ from eprop_cli.runs.files import (
     natural,
     write_text,
 )
+from eprop_cli.runs.format import migrated
 from eprop_cli.runs.reader import Run
-from eprop_cli.runs.record import origin
-from eprop_cli.runs.writer import HEADER
+from eprop_cli.runs.record import describe, start
 from eprop_cli.schema import flatten, to_dict
 from eprop_cli.sweeps.multirun import SKIPPED, Multirun, Outcome, Plan
 from eprop_cli.sweeps.process import Errand, run_apart
@@ -151,7 +151,7 @@ class Place:
                 else:
                     self._note(record | {"status": RUNNING, "pid": os.getpid(), "host": platform.node()})
                     return replace(config, resume=str(self.directory))
-        self._enter(self.directory, to_dict(config), status=RUNNING)
+        self._enter(self.directory, to_dict(config), status=RUNNING, **describe(config))
         return config
 
     def refuse(self, composed: DictConfig, error: str) -> None:
@@ -203,7 +203,7 @@ class Place:
 
     def _check_same(self, wanted: dict[str, Any], record: dict[str, Any]) -> None:
         """Raise ConfigError if the run computes something else than the job would."""
-        new, old = flatten(wanted), flatten(record["config"])
+        new, old = flatten(wanted), flatten(migrated(record)["config"])
         for key in sorted(new.keys() | old.keys()):
             if not _is_how(key) and new.get(key) != old.get(key):
                 remedy = "move it away or choose another hydra.sweep.dir"
@@ -217,9 +217,12 @@ class Place:
 
     def _enter(self, directory: Path, config: dict[str, Any], **record: Any) -> None:
         """Turn the scratch directory into a run directory; of several processes one can."""
-        record = origin(config) | {"command": self.command} | record
+        record = start() | {"seed": config.get("seed"), "config": config, "command": self.command} | record
         write_text(self.scratch / RUN, json.dumps(record, indent=2) + "\n")
-        write_text(self.scratch / METRICS, HEADER)
+        write_text(
+            self.scratch / METRICS,
+            ",".join(["iteration", "phase", *(c["name"] for c in record["columns"]), "seconds"]) + "\n",
+        )
         try:
             self.scratch.rename(directory)
         except OSError as error:
@@ -249,7 +252,8 @@ def _attempt(
         status, problem = place.conclude(f"its process {killed}", INTERRUPTED if stopped else FAILED)
     objective = None
     if status in (COMPLETED, SKIPPED):
-        value = OBJECTIVES[config.objective].value(Run(place.directory).metrics)
+        better = {column.name: column.better for column in config.columns}
+        value = parse_objective(config.objective, better).value(Run(place.directory).metrics)
         objective = value if math.isfinite(value) else None
     return status, problem, objective
 

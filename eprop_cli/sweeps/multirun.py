@@ -156,7 +156,7 @@ def begin(config: DictConfig, stamp: str, check: Callable[[DictConfig], Config])
     first = _first_possible(config, sweep.jobs, check)
     if short := shortage(first, sweep.values, hydra.launcher, sweep.at_once):
         print(f"eprop-run: warning: {short}", file=sys.stderr)
-    if first.engine.name == "compiled" and at_once(hydra.launcher, sweep.at_once) > 1:
+    if at_once(hydra.launcher, sweep.at_once) > 1:
         _compile(first)
 
     directory = Path(hydra.sweep.dir).absolute()
@@ -212,10 +212,10 @@ def _first_possible(config: DictConfig, jobs: Sequence[Sequence[str]], check: Ca
 
 def _compile(config: Config) -> None:
     """Have the compiled engine on disk before the jobs start, or each would compile it."""
-    from eprop_cli.engines.compiled.engine import compile_kernels
+    from eprop_cli.engines.base import make_engine
 
-    with contextlib.suppress(UserError):  # the job will tell
-        compile_kernels(config)
+    with contextlib.suppress(UserError), contextlib.closing(make_engine(config)) as engine:  # the job will tell
+        engine.compile()
 
 
 def _claim(directory: Path) -> bool:

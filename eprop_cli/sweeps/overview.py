@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eprop_cli.errors import UserError
-from eprop_cli.objectives import OBJECTIVES
+from eprop_cli.objectives import parse_objective
 from eprop_cli.reports.table import show, write_csv
 from eprop_cli.runs.files import COMPLETED, FAILED, RUNNING
 from eprop_cli.runs.reader import Run
@@ -134,7 +134,9 @@ def _show(runs: Sequence[Run], table: "pd.DataFrame", files: Sequence[Path]) -> 
 def _objective(run: Run) -> float:
     """What a job returned to the search that started it; nan if it did not get there."""
     try:
-        return OBJECTIVES[run.config["objective"]].value(run.metrics) if run.status == COMPLETED else math.nan
+        better = {column.name: column.better for column in run.columns}
+        objective = parse_objective(run.config["objective"], better)
+        return objective.value(run.metrics) if run.status == COMPLETED else math.nan
     except (UserError, KeyError):
         return math.nan
 

@@ -1,29 +1,29 @@
 """What a task is: a config, and a function from a random generator to a batch of spikes and targets."""
 
+from collections.abc import Sized
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from eprop_cli.errors import require
+from eprop_cli.errors import UserError, require
+from eprop_cli.registry import variant
+from eprop_cli.schema import Group, at_least, key
 from eprop_cli.values import Batch
 
 
 @dataclass
-class TaskConfig:
+class TaskConfig(Group):
     """The keys that every task has. Counts are numbers of neurons, sequences or iterations."""
 
-    name: str
-    n_iter: int
-    n_batch: int
-    n_in: int
-    n_out: int
+    GROUP = "task"
 
-    def __post_init__(self) -> None:
-        require(self.n_iter >= 0, "task.n_iter", self.n_iter, "must be at least 0")
-        for key in ("n_batch", "n_in", "n_out"):
-            value = getattr(self, key)
-            require(value >= 1, f"task.{key}", value, "must be at least 1")
+    name: str
+    n_iter: int = key(at_least(0))
+    n_batch: int = key(at_least(1))
+    n_in: int = key(at_least(1))
+    n_out: int = key(at_least(1))
 
     @property
     def sequence_steps(self) -> int:
@@ -35,12 +35,98 @@ class TaskConfig:
         """Time steps at the end of a sequence in which learning signals are non-zero."""
         raise NotImplementedError
 
+    @property
+    def batches_differ(self) -> bool:
+        """Whether a batch is another one each time, so that there is something to validate on."""
+        return True
 
-class Task(Protocol):
-    """A task made from its config; it keeps no state between batches."""
+    def check_window(self, window_key: str) -> None:
+        """Raise ConfigError unless the learning window fits into the sequence."""
+        window, sequence = self.learning_window_steps, self.sequence_steps
+        constraint = f"must be from 1 to the length of the sequence ({sequence} steps)"
+        require(1 <= window <= sequence, window_key, window, constraint)
 
-    def __init__(self, config: TaskConfig) -> None: ...
+
+class Task:
+    """A task made from its config. Between batches it keeps no state but what prepare() drew.
+
+    losses: names of those that fit, the one to take by default first.
+    has_classes: whether the readout that is largest on average is the answer; with a loss that needs classes it always
+        is.
+    planes: pairs of readouts that are the coordinates of a point, to be drawn in the plane.
+    """
+
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "mean_squared_error")
+    has_classes: ClassVar[bool] = False
+    planes: ClassVar[tuple[tuple[int, int], ...]] = ()
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Raise ConfigError for what does not go with the rest of a config."""
+
+    def prepare(self, rng: np.random.RandomState) -> None:
+        """Draw once, after the initial weights and from the training stream, what all batches share."""
 
     def batch(self, rng: np.random.RandomState) -> Batch:
         """Draw the next batch from the generator."""
-        ...
+        raise NotImplementedError
+
+    def batch_at(self, rng: np.random.RandomState, phase: str, index: int) -> Batch:
+        """The batch number index, from 0, of a phase; a task that draws has no need to know its place."""
+        return self.batch(rng)
+
+
+def task_class(name: str) -> type[Task]:
+    """The class that task.name means; raises ConfigError if there is none."""
+    return variant("task", name)
+
+
+class CheckedTask:
+    """The task that a config names; raises UserError if a batch is not what Batch says, as a user's may be anything.
+
+    probabilities: whether targets must be some, as for a softmax.
+    """
+
+    def __init__(self, config: TaskConfig, probabilities: bool = False) -> None:
+        self._config = config
+        self._probabilities = probabilities
+        self._task = task_class(config.name)(config)
+
+    def prepare(self, rng: np.random.RandomState) -> None:
+        """Draw what all batches share."""
+        self._task.prepare(rng)
+
+    def batch_at(self, rng: np.random.RandomState, phase: str, index: int) -> Batch:
+        """The batch number index, from 0, of a phase."""
+        batch, c = self._task.batch_at(rng, phase, index), self._config
+        shape = (c.n_batch, c.sequence_steps, c.n_in)
+        self._check("spikes", batch.spikes, "bool", np.bool_, shape)
+        if batch.spikes[:, 0].any():
+            raise self._error("there must be no spikes in step 0 of a sequence, where they are lost")
+        self._check("targets", batch.targets, "float64", np.float64, (c.n_out, *shape[:2]))
+        self._check_targets(batch.targets)
+        if not isinstance(batch.windows, Sized) or len(batch.windows) != c.n_batch:
+            raise self._error(f"windows must have an entry for each of the {c.n_batch} sequences")
+        return batch
+
+    def _check_targets(self, targets: NDArray[np.float64]) -> None:
+        if not np.isfinite(targets).all():
+            raise self._error("targets must be finite")
+        if self._probabilities:
+            shown = targets[:, :, -self._config.learning_window_steps :]
+            distributed = (shown >= 0).all() and np.allclose(shown.sum(axis=0), 1.0)
+            if not distributed:
+                remedy = "targets of cross_entropy must be probabilities that add up to 1 over the readouts"
+                raise self._error(f"{remedy}; or set neuron.out.loss=mean_squared_error")
+
+    def _check(self, what: str, values: Any, kind: str, dtype: type[Any], shape: tuple[int, ...]) -> None:
+        values = np.asarray(values)
+        if values.dtype != dtype or values.shape != shape:
+            raise self._error(f"{what} must be {kind} {shape}, but are {values.dtype} {values.shape}")
+
+    def _error(self, message: str) -> UserError:
+        return UserError(f"task.name={self._config.name}: {message}")

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.errors import require
-from eprop_cli.tasks.base import TaskConfig
+from eprop_cli.schema import PROBABILITY, Rule, at_least, key, one_of
+from eprop_cli.tasks.base import Task, TaskConfig
 from eprop_cli.values import Batch, Window
 
 LEFT, RIGHT, RECALL, NOISE = range(4)  # groups of input neurons, in the order of the input neurons
 DRAWS = ("per_step", "per_spike")
+STEPS = "time steps"
 NOISE_FRACTION = 4.0  # background noise neurons fire with input_spike_prob over this
 
 
@@ -21,46 +23,30 @@ NOISE_FRACTION = 4.0  # background noise neurons fire with input_spike_prob over
 class Steps:
     """Durations in time steps."""
 
-    cue: int
-    spacing: int
-    bg_noise: int
-    recall: int
-    learning_window: int
+    cue: int = key(at_least(1, STEPS))
+    spacing: int = key(at_least(0, STEPS))
+    bg_noise: int = key(at_least(0, STEPS))
+    recall: int = key(at_least(1, STEPS))
+    learning_window: int = key(at_least(1, STEPS))
 
 
 @dataclass
 class EvidenceAccumulationConfig(TaskConfig):
     """Keys of conf/task/evidence_accumulation.yaml."""
 
-    n_input_symbols: int
-    n_cues: int
-    prob_group: float
-    input_spike_prob: float
-    input_draws: str
+    n_input_symbols: int = key(Rule("at least 4 (left, right, recall, noise)", lambda n: n >= 4))
+    n_cues: int = key(Rule("odd and at least 1, so that one side has more cues", lambda n: n >= 1 and n % 2 == 1))
+    prob_group: float = key(PROBABILITY)
+    input_spike_prob: float = key(PROBABILITY)
+    input_draws: str = key(one_of(DRAWS))
     steps: Steps
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        symbols, n_cues = self.n_input_symbols, self.n_cues
+        symbols = self.n_input_symbols
         require(self.n_out == 2, "task.n_out", self.n_out, "must be 2 in this task, one readout per side")
-        require(symbols >= 4, "task.n_input_symbols", symbols, "must be at least 4 (left, right, recall, noise)")
         require(self.n_in % symbols == 0, "task.n_in", self.n_in, f"must be a multiple of n_input_symbols ({symbols})")
-        odd = n_cues >= 1 and n_cues % 2 == 1
-        require(odd, "task.n_cues", n_cues, "must be odd and at least 1, so that one side has more cues")
-        for key in ("prob_group", "input_spike_prob"):
-            value = getattr(self, key)
-            require(0 <= value <= 1, f"task.{key}", value, "must be a probability, from 0 to 1")
-        require(self.input_draws in DRAWS, "task.input_draws", self.input_draws, f"must be one of {', '.join(DRAWS)}")
-        for key, least in {"cue": 1, "spacing": 0, "bg_noise": 0, "recall": 1, "learning_window": 1}.items():
-            value = getattr(self.steps, key)
-            require(value >= least, f"task.steps.{key}", value, f"must be at least {least} time steps")
-        window, sequence = self.steps.learning_window, self.sequence_steps
-        require(
-            window <= sequence,
-            "task.steps.learning_window",
-            window,
-            f"must not be longer than the sequence ({sequence} steps)",
-        )
+        self.check_window("task.steps.learning_window")
 
     @property
     def sequence_steps(self) -> int:
@@ -73,13 +59,13 @@ class EvidenceAccumulationConfig(TaskConfig):
         return self.steps.learning_window
 
 
-class EvidenceAccumulation:
+class EvidenceAccumulation(Task):
     """Draws batches of cue sequences; the target is the side that had more cues."""
 
     Config = EvidenceAccumulationConfig
-
-    def __init__(self, config: EvidenceAccumulationConfig) -> None:
-        self.config = config
+    losses = ("cross_entropy", "mean_squared_error")
+    has_classes = True
+    config: EvidenceAccumulationConfig
 
     def batch(self, rng: np.random.RandomState) -> Batch:
         """Draw sides, cues and spikes, in the tutorial's order: all sides, all cues, all spikes."""

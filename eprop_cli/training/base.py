@@ -1,21 +1,39 @@
-"""What every way of training shares: records, the order of phases, and the check of a batch's result."""
+"""What every way of training shares: records, initial weights, and the check of a batch's result."""
 
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config
-from eprop_cli.errors import TrainingError
-from eprop_cli.losses import LOSSES, firing_rate
-from eprop_cli.losses import accuracy as sequence_accuracy
+from eprop_cli.connectivity import weights as connectivity
+from eprop_cli.engines.base import engine_class
+from eprop_cli.errors import TrainingError, require
+from eprop_cli.losses import firing_rate
 from eprop_cli.phases import Progress
-from eprop_cli.timing import Timing
+from eprop_cli.registry import variant
+from eprop_cli.schema import NON_NEGATIVE, POSITIVE, Group, key
+from eprop_cli.tasks.base import CheckedTask
 from eprop_cli.values import Batch, Checkpoint, Recording, Row, Table, Weights
+
+
+@dataclass
+class TrainingConfig(Group):
+    """The keys that every way of training has: when to validate, stop and test. Batches and iterations are counted."""
+
+    GROUP = "training"
+
+    name: str
+    do_early_stopping: bool
+    n_iter_validate_every: int = key(POSITIVE)
+    n_iter_early_stop: int = key(POSITIVE)
+    stop_metric: str
+    stop_crit: float
+    n_iter_test: int = key(NON_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -33,27 +51,72 @@ class Record:
     weight_changes: Table | None = None
 
 
-class Trainer(Protocol):
-    """A way of training. records() can be iterated once; weights() tells where it stands at any time."""
+class Trainer:
+    """A way of training. records() can be iterated once; weights() tells where it stands at any time.
+
+    needs: what it needs of the engine, GRADIENT or STREAM of models.base.
+    resumable: whether it can go on from a checkpoint exactly; not_resumable: why not.
+    """
+
+    Config: ClassVar[type[TrainingConfig]] = TrainingConfig
+    needs: ClassVar[str]
+    resumable: ClassVar[bool] = False
+    not_resumable: ClassVar[str] = "it keeps no checkpoint"
 
     initial: Weights
-    simulating: float  # seconds spent simulating so far
+    simulating: float = 0.0  # seconds spent simulating so far
+
+    def __init__(self, config: Config, checkpoint: Checkpoint | None = None) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Raise ConfigError for what this way of training cannot do."""
+        batches = config.task.n_iter + config.training.n_iter_test
+        require(batches > 0, "task.n_iter", config.task.n_iter, "must be at least 1 unless training.n_iter_test is")
 
     def records(self) -> Iterator[Record]:
         """Train, yielding after each batch."""
-        ...
+        raise NotImplementedError
 
     def commit(self) -> Checkpoint | None:
         """Take note that all records so far are written; a state to go on from, if there is one at this point."""
-        ...
+        return None
 
     def weights(self) -> Weights:
         """Weights after what has been trained so far."""
-        ...
+        raise NotImplementedError
 
     def close(self) -> None:
         """Give workers back; whatever happened before."""
-        ...
+
+
+def make_trainer(config: Config, checkpoint: Checkpoint | None = None) -> Trainer:
+    """The trainer that the config names, at its beginning or where a checkpoint left off."""
+    trainer = variant("training", config.training.name)(config, checkpoint)
+    assert isinstance(trainer, Trainer)
+    return trainer
+
+
+def make_task(config: Config) -> CheckedTask:
+    """The task that the config names."""
+    return CheckedTask(config.task, probabilities=config.loss.needs_classes)
+
+
+def initial_weights(config: Config, rng: np.random.RandomState) -> Weights:
+    """The weights that training begins with; raises ConfigError if they do not fit the config."""
+    task, resumed = config.task, config.resume is not None
+    weights = connectivity.initial_weights(config.synapse, task.n_in, config.model.n_rec, task.n_out, rng, resumed)
+    if not resumed:
+        connectivity.check_bounds(weights, config.optimizer.Wmin, config.optimizer.Wmax)
+    return weights
+
+
+def check_ready(config: Config) -> Config:
+    """Find out all that can be known before a run begins; raises UserError."""
+    engine_class(config).check_possible(config)
+    initial_weights(config, np.random.RandomState(config.seed))
+    return config
 
 
 @dataclass
@@ -64,7 +127,9 @@ class Bookkeeper:
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self.timing = Timing.of(self.config.task, self.config.kernel)
+        self._metrics = self.config.metrics
+        self._populations = self.config.model.populations
+        self._timing = self.config.timing
 
     def wants(self, progress: Progress) -> bool:
         """Whether the training iteration under way is to be recorded. That it is the last is known beforehand."""
@@ -77,23 +142,30 @@ class Bookkeeper:
         self, iteration: int, phase: str, readout: NDArray[np.float64], batch: Batch, n_spikes: dict[str, int]
     ) -> Row:
         """The row of a batch; raises TrainingError if its loss is not finite."""
-        neuron, timing = self.config.neuron, self.timing
+        timing = self._timing
         target = batch.targets[:, :, -timing.learning_window :]
-        loss = LOSSES[neuron.out.loss](readout, target)
-        if not math.isfinite(loss):
-            raise TrainingError(f"the loss became {loss} in {phase} iteration {iteration}")
-        classes = neuron.out.loss == "cross_entropy"
-        accuracy = sequence_accuracy(readout, target) if classes else math.nan
-        duration = timing.ms(timing.iteration)
+        values = {metric.column.name: metric.value(readout, target) for metric in self._metrics}
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(f"the loss became {values['loss']} in {phase} iteration {iteration}")
+        duration = timing.ms(len(batch.spikes) * timing.sequence)
+        for population in self._populations:
+            rate = firing_rate(n_spikes[population.name], population.size, duration)
+            values[f"rate_{population.name}"] = rate
         now = time.perf_counter()
         seconds, self.began = now - self.began, now
-        return Row(
-            iteration,
-            phase,
-            loss,
-            accuracy,
-            1.0 - accuracy,
-            firing_rate(n_spikes["reg"], neuron.n_reg, duration),
-            firing_rate(n_spikes["ad"], neuron.n_ad, duration),
-            seconds,
-        )
+        return Row(iteration, phase, values, seconds)
+
+
+def check_finite(weights: Weights, projections: tuple[str, ...], when: str = "") -> None:
+    """Raise TrainingError for weights that nothing can be computed with."""
+    for projection in projections:
+        if not np.isfinite(weights[projection]).all():
+            raise TrainingError(f"a weight of {projection} became infinite or NaN{when}")
+
+
+def timed(trainer: Trainer, simulate: Any) -> Any:
+    """What a function returns, its time added to the trainer's."""
+    began = time.perf_counter()
+    result = simulate()
+    trainer.simulating += time.perf_counter() - began
+    return result

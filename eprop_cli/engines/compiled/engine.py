@@ -4,37 +4,56 @@ The sequences of a batch are shared out over threads. Each keeps its gradient to
 batch's order, so results are the same for any number of threads. The threads are Python's: the kernels release the
 interpreter's lock, and so need none of Numba's threading layers, of which OpenMP's crashes next to NEST's OpenMP.
 
-Two keys of the config make no difference here: kernel.local_num_threads are threads of NEST, and
-flush_event_send_interval frees a history that the kernels do not keep.
+flush_event_send_interval makes no difference here: it frees a history that the kernels do not keep.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config
-from eprop_cli.config.groups import DataParallel
-from eprop_cli.connectivity.weights import initial_weights
-from eprop_cli.engines.base import Outcome
-from eprop_cli.engines.compiled import kernels
-from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters, readout_parameters, surrogates
-from eprop_cli.engines.compiled.recording import Simulated, recorded_neurons, recorded_tables, window_targets
-from eprop_cli.tasks import make_task
+from eprop_cli.connectivity.base import clear
+from eprop_cli.engines.base import Engine, Outcome
+from eprop_cli.errors import ConfigError, require
+from eprop_cli.models.base import GRADIENT, Model
 from eprop_cli.values import Batch, Weights
 
+try:
+    from eprop_cli.engines.compiled import kernels
+    from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters, readout_parameters, surrogates
+    from eprop_cli.engines.compiled.recording import Simulated, recorded_neurons, recorded_tables, window_targets
+except ImportError as error:
+    constraint = f"needs Numba ({error}); pip install '.[compiled]' in the checkout"
+    raise ConfigError("engine", "compiled", constraint) from error
 
-class CompiledEngine:
+
+class CompiledEngine(Engine):
     """engine=compiled."""
 
+    package = "numba"
+    remedy = "pip install '.[compiled]' in the checkout"
+
     def __init__(self, config: Config) -> None:
-        assert isinstance(config.training, DataParallel)
-        self._config = config
-        self._neurons = neuron_parameters(config)
-        self._readouts = readout_parameters(config)
-        self._n_threads = config.training.n_workers
+        super().__init__(config)
+        self._model = config.model
+        self._neurons = neuron_parameters(self._model)
+        self._readouts = readout_parameters(self._model)
+        self._n_threads = config.engine.n_workers
         self._threads = ThreadPoolExecutor(self._n_threads)
+
+    @classmethod
+    def provides(cls, model: type[Model]) -> frozenset[str]:
+        """The gradient of models that have the kernels' equations."""
+        return frozenset({GRADIENT} if model.equations == "adjoint" else ())
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Raise ConfigError for more threads than sequences."""
+        super().check(config)
+        workers, n_batch = config.engine.n_workers, config.task.n_batch
+        constraint = f"must be at most task.n_batch ({n_batch}): a worker takes at least one sequence"
+        require(workers <= n_batch, "engine.n_workers", workers, constraint)
 
     def gradient(self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
         """Simulate a batch forward and backward."""
@@ -49,6 +68,14 @@ class CompiledEngine:
     def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
         """Simulate a batch forward only."""
         return Outcome(*self._metrics(self._simulate(weights, batch, None, np.empty(0, dtype=np.int64), False)))
+
+    def compile(self) -> None:
+        """Compile the kernels, unless Numba has them on disk."""
+        task, n_rec = self._config.task, self._model.n_rec
+        shapes = {"in_rec": (n_rec, task.n_in), "rec_rec": (n_rec, n_rec), "rec_out": (task.n_out, n_rec)}
+        weights = {name: np.zeros(shape) for name, shape in (shapes | {"out_rec": (n_rec, task.n_out)}).items()}
+        spikes = np.zeros((1, task.sequence_steps, task.n_in), dtype=bool)
+        self.gradient(weights, Batch(spikes, np.zeros((task.n_out, 1, task.sequence_steps)), ((),)), None, False)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -78,9 +105,9 @@ class CompiledEngine:
         )
         arguments = (
             self._neurons,
-            surrogates(config),
+            surrogates(self._model),
             self._readouts,
-            config.neuron.out.loss == "cross_entropy",
+            config.loss.softmax,
             *_packed(weights),
             np.require(batch.spikes, dtype=bool, requirements=["C", "W"]),
             window_targets(batch, window),
@@ -94,8 +121,8 @@ class CompiledEngine:
 
     def _metrics(self, simulated: Simulated) -> tuple[Floats, dict[str, int]]:
         """Readout and spike counts as in an Outcome."""
-        n_reg, n_spikes = self._config.neuron.n_reg, simulated.n_spikes.sum(axis=0)
-        counts = {"reg": int(n_spikes[:n_reg].sum()), "ad": int(n_spikes[n_reg:].sum())}
+        n_spikes = simulated.n_spikes.sum(axis=0)
+        counts = {population: int(n_spikes[place].sum()) for population, place in self._model.places.items()}
         return np.ascontiguousarray(simulated.signal.transpose(2, 0, 1)), counts
 
     def _gradients(self, simulated: Simulated) -> Weights:
@@ -105,24 +132,11 @@ class CompiledEngine:
         rec = simulated.gradients.sum(axis=0) * (self._neurons[kernels.SCALE] / count)
         out = simulated.gradients_out.sum(axis=0) * (self._readouts[kernels.SCALE] / count)
         n_in = n_pre - n_post
-        np.fill_diagonal(rec[n_in:], 0.0)  # no autapses
         gradients = {"in_rec": rec[:n_in], "rec_rec": rec[n_in:], "rec_out": out}
-        return {projection: np.ascontiguousarray(gradient.T) for projection, gradient in gradients.items()}
-
-
-def compile_kernels(config: Config) -> None:
-    """Compile the kernels, unless Numba has them on disk, before several processes would do so at the same time."""
-    one = replace(config.training, n_workers=1)
-    config = replace(config, training=one, task=replace(config.task, n_batch=1))
-    engine, rng = CompiledEngine(config), np.random.RandomState(config.seed)
-    weights = initial_weights(config, rng)
-    engine.gradient(weights, make_task(config.task).batch(rng), None, record=False)
-    engine.close()
+        return clear({projection: np.ascontiguousarray(gradient.T) for projection, gradient in gradients.items()})
 
 
 def _packed(weights: Weights) -> tuple[Floats, Floats, Floats]:
     """Weights as kernels.run takes them; copies, with targets next to each other."""
-    n_in = weights["in_rec"].shape[1]
     rec = np.ascontiguousarray(np.hstack([weights["in_rec"], weights["rec_rec"]]).T)
-    np.fill_diagonal(rec[n_in:], 0.0)  # no autapses
     return rec, weights["rec_out"].T.copy(), weights["out_rec"].T.copy()

@@ -2,7 +2,7 @@
 
 Equations: Bellec et al. (2020), Nature Communications 11:3625, Methods, in the time steps of NEST's model documentation
 (eprop_iaf_adapt_bsshslm_2020, eprop_readout_bsshslm_2020, eprop_synapse_bsshslm_2020). Potentials are relative to E_L.
-Presynaptic neurons are numbered input, regular, adaptive; postsynaptic ones regular, adaptive.
+Presynaptic neurons are numbered input, recurrent; recurrent ones population by population.
 
 What makes it fast: each loop does one simple thing over neighbouring neurons and so becomes vector instructions; and
 functions called in every step take few arrays, neither views nor tuples, because references to them are counted.
@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-PIECEWISE_LINEAR, EXPONENTIAL, FAST_SIGMOID_DERIVATIVE, ARCTAN = range(4)  # in config.SURROGATE_GRADIENTS' order
+PIECEWISE_LINEAR, EXPONENTIAL, FAST_SIGMOID_DERIVATIVE, ARCTAN = range(4)  # in SURROGATE_GRADIENTS' order
 # Rows of the neurons' parameters; readouts have those of the first line. Potentials are in mV and relative to E_L.
 # SCALE: what an arriving spike of weight 1 adds to the potential. DRIVE: what the constant current adds in a step.
 # T_REF: in steps. F_TARGET: spikes per step. SLOPE: 1 / surrogate_gradient_width. RHO, BETA: 0 without adaptation.
@@ -170,7 +170,6 @@ def _forward(
     """
     n_steps, n_in = spikes.shape
     n_rec = neurons.shape[1]
-    function_reg, function_ad, n_reg = surrogates[0], surrogates[1], surrogates[2]
     state = np.zeros((N_STATE, n_rec))
     emitted, n_emitted = np.empty(n_rec + 1, np.int64), 0
     first[0] = 0
@@ -178,11 +177,8 @@ def _forward(
         _collect(t, spikes, n_emitted, emitted, first, pre)
         _deliver(t, first, pre, weights, state)
         _integrate(neurons, state)
-        if function_reg == function_ad:
-            _surrogate_gradient(function_reg, 0, n_rec, t, neurons, state, psi)
-        else:
-            _surrogate_gradient(function_reg, 0, n_reg, t, neurons, state, psi)
-            _surrogate_gradient(function_ad, n_reg, n_rec, t, neurons, state, psi)
+        for s in range(surrogates.shape[0]):
+            _surrogate_gradient(surrogates[s, 0], surrogates[s, 1], surrogates[s, 2], t, neurons, state, psi)
         n_emitted = _fire(neurons, state, emitted)
         _read_out(t, readouts, weights_out, n_emitted, emitted, potential)
         for n in range(recorded.size):
@@ -271,7 +267,7 @@ def run(
     """Simulate some sequences of a batch, given by index.
 
     neurons: (N_PARAMETERS, n_rec). readouts: (N_PARAMETERS,); alpha is the kappa of the eligibility traces too.
-    surrogates: surrogate gradient function of the regular and of the adaptive neurons, and where the latter begin.
+    surrogates: (n_stretches, 3), surrogate gradient function of neurons from start to stop.
     weights: (n_in + n_rec, n_rec), weights_out: (n_rec, n_out), feedback: (n_out, n_rec).
     spikes: (n_batch, n_steps, n_in), targets: (n_batch, learning_window, n_out).
     lost: (n_batch, n_in), inputs whose gradient lacks the term of the last learning signal.

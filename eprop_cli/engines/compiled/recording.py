@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from eprop_cli.config.config import Config
 from eprop_cli.engines.compiled import kernels
 from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters
-from eprop_cli.models.bsshslm_2020 import RECORDABLES
 from eprop_cli.timing import Timing
 from eprop_cli.values import Batch, Recording, Table, Weights
 
@@ -35,33 +34,35 @@ def window_targets(batch: Batch, window: int) -> Floats:
 
 def recorded_neurons(config: Config) -> NDArray[np.int64]:
     """Recurrent neurons whose dynamic variables are recorded: the first ones of each population."""
-    n, neuron = config.recording.n_record, config.neuron
-    return np.concatenate([np.arange(min(n, neuron.n_reg)), neuron.n_reg + np.arange(min(n, neuron.n_ad))])
+    places = config.model.places.values()
+    return np.concatenate([np.arange(place.start, place.stop)[: config.recording.n_record] for place in places])
 
 
 def recorded_tables(
     config: Config, weights: Weights, batch: Batch, recorded: NDArray[np.int64], simulated: Simulated
 ) -> Recording:
     """The tables that NEST's recorders would give; values (n_batch, n_steps, n_neurons) until they become columns."""
+    model = config.model
     targets = window_targets(batch, simulated.signal.shape[1])
     error, n_steps = simulated.signal - targets, batch.spikes.shape[1]
     columns = {}
     if len(recorded):
         learning_signal = _in_sequence(error @ weights["out_rec"][recorded].T, n_steps, FEEDBACK_LAG)
-        parameters = neuron_parameters(config)[:, recorded]
+        parameters = neuron_parameters(model)[:, recorded]
         dynamics = _dynamics(simulated.dynamics, parameters) | {"learning_signal": learning_signal}
-        for population, own in {"reg": recorded < config.neuron.n_reg, "ad": recorded >= config.neuron.n_reg}.items():
-            if own.any():
-                columns[population] = {name: dynamics[name][:, :, own] for name in RECORDABLES[population]}
+        for population in model.populations:
+            place = model.places[population.name]
+            own = (recorded >= place.start) & (recorded < place.stop)
+            columns[population.name] = {name: dynamics[name][:, :, own] for name in population.recordables}
     if config.recording.readout:
         signals = {"readout_signal": simulated.signal, "target_signal": targets, "error_signal": error}
         columns["out"] = _potentials(config, simulated.potential) | {
             name: _in_sequence(values, n_steps, 0) for name, values in signals.items()
         }
-    timing = Timing.of(config.task, config.kernel)
+    timing = config.timing
     recording = {name: _table(timing, config.recording.interval, columns[name]) for name in columns}
     if config.recording.spikes:
-        recording["spikes"] = _spikes(timing, config.neuron.n_reg, batch.spikes, simulated.fired)
+        recording["spikes"] = _spikes(timing, model.places, batch.spikes, simulated.fired)
     return recording
 
 
@@ -80,7 +81,7 @@ def _potentials(config: Config, potential: Floats) -> dict[str, Floats]:
     of the next sequence, and all sequences begin alike.
     """
     v_m = np.roll(potential, -1, axis=1) + config.neuron.out.E_L
-    return {"V_m": v_m, "readout_signal_unnorm": np.exp(v_m) if config.neuron.out.loss == "cross_entropy" else v_m}
+    return {"V_m": v_m, "readout_signal_unnorm": np.exp(v_m) if config.loss.softmax else v_m}
 
 
 def _in_sequence(values: Floats, n_steps: int, lag: int) -> Floats:
@@ -104,9 +105,9 @@ def _table(timing: Timing, interval: float, columns: Mapping[str, Floats]) -> Ta
     return table | {name: thinned[name].ravel() for name in sorted(thinned)}  # the order in which NEST gives them
 
 
-def _spikes(timing: Timing, n_reg: int, spikes: NDArray[np.bool_], fired: NDArray[np.bool_]) -> Table:
+def _spikes(timing: Timing, places: Mapping[str, slice], spikes: NDArray[np.bool_], fired: NDArray[np.bool_]) -> Table:
     """All spikes, as a table sorted by sequence, time and neuron."""
-    fired_by = {"in": spikes, "reg": fired[:, :, :n_reg], "ad": fired[:, :, n_reg:]}
+    fired_by = {"in": spikes} | {population: fired[:, :, place] for population, place in places.items()}
     found = {population: np.nonzero(raster) for population, raster in fired_by.items()}
     sequence, step, neuron = (np.concatenate(columns) for columns in zip(*found.values(), strict=True))
     population = np.repeat(list(found), [len(columns[0]) for columns in found.values()])

@@ -5,31 +5,27 @@ for the whole batch. The synapses' own optimizer is set up so that their last, f
 weight.
 """
 
-import copy
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config
-from eprop_cli.config.groups import DataParallel
-from eprop_cli.connectivity.base import PROJECTIONS
-from eprop_cli.engines.base import Outcome
+from eprop_cli.connectivity.base import PLASTIC, clear, ends
+from eprop_cli.engines.base import Engine, EngineConfig, Outcome
 from eprop_cli.engines.nest.kernel import start_kernel
-from eprop_cli.engines.nest.network import (
-    EPROP_SYNAPSE,
-    FORCING_WEIGHT,
-    Network,
-    build_network,
-    force_final_update,
-    present,
-)
+from eprop_cli.engines.nest.network import FORCING_WEIGHT, Network, build_network, force_final_update, present
 from eprop_cli.engines.nest.recordings import count_spikes, readout, recording_of
+from eprop_cli.engines.nest.stream import NestStream
 from eprop_cli.engines.nest.workers import Workers
-from eprop_cli.errors import TrainingError
+from eprop_cli.errors import TrainingError, require
+from eprop_cli.models.base import GRADIENT, STREAM, Model
+from eprop_cli.schema import NON_NEGATIVE, at_least, key, one_of
 from eprop_cli.values import Batch, Recording, Weights
 
 # With gradient descent of this learning rate, w - ETA * g is -ETA * g to the last bit for any gradient that is not tiny
@@ -46,7 +42,7 @@ class Share:
     lossy: bool (n_sequences, n_in), inputs whose last gradient term is lost, as in a continuous simulation; None: none.
     """
 
-    config: Config  # with n_batch 1
+    config: Config
     weights: Weights
     sequences: tuple[Batch, ...]
     learn: bool
@@ -64,22 +60,79 @@ class SequenceOutcome:
     recording: Recording | None
 
 
-class NestEngine:
+@dataclass
+class NestConfig(EngineConfig):
+    """Keys of conf/engine/nest.yaml."""
+
+    local_num_threads: int = key(at_least(1))
+    backend: str = key(one_of(("loky", "dask")))
+    scheduler: str | None
+    max_retries: int = key(NON_NEGATIVE)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        threads, cores = self.local_num_threads, os.cpu_count() or 1
+        constraint = f"must be at most the number of cores ({cores}): NEST's threads wait for each other spinning"
+        require(threads <= cores, "engine.local_num_threads", threads, constraint)
+        if self.backend == "dask":
+            address = "must be the address of a Dask scheduler, e.g. tcp://host:8786, with backend=dask"
+            require(self.scheduler is not None, "engine.scheduler", self.scheduler, address)
+
+
+class NestEngine(Engine):
     """engine=nest."""
 
+    Config = NestConfig
+    package = "nest"
+    remedy = "install nest-simulator 3.10, or use training=data_parallel engine=compiled"
+
     def __init__(self, config: Config) -> None:
-        assert isinstance(config.training, DataParallel)
-        self._n_workers = config.training.n_workers
-        self._workers = Workers(config.training)
-        self._config = copy.deepcopy(config)
-        self._config.task.n_batch = 1
+        super().__init__(config)
+        self._workers = Workers(config.engine)
+
+    @classmethod
+    def provides(cls, model: type[Model]) -> frozenset[str]:
+        """Whatever can be computed."""
+        return frozenset({GRADIENT, STREAM}.intersection(model.computes))
+
+    @classmethod
+    def cores(cls, engine: Mapping[str, Any]) -> int:
+        """Each worker has its threads."""
+        return int(engine["n_workers"]) * int(engine["local_num_threads"])
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Raise ConfigError for what NEST cannot do."""
+        super().check(config)
+        if config.needs == STREAM:
+            # A Simulate() call begins in step 1 of a batch; there a softmax misses the other readouts' signals.
+            window, most = config.task.learning_window_steps, config.task.sequence_steps - 2
+            constraint = f"must be at most {most} with training=continuous and cross_entropy (sequence less 2 steps)"
+            fits = window <= most or not config.loss.softmax
+            require(fits, "task.steps.learning_window", window, constraint)
+        else:
+            workers, n_batch = config.engine.n_workers, config.task.n_batch
+            constraint = f"must be at most task.n_batch ({n_batch}): a worker takes at least one sequence"
+            require(workers <= n_batch, "engine.n_workers", workers, constraint)
+
+    @classmethod
+    def check_possible(cls, config: Config) -> None:
+        """Raise ConfigError if NEST is not installed, or Dask where it is wanted."""
+        super().check_possible(config)
+        if config.engine.backend == "dask":
+            missing = "needs distributed, which is not installed; pip install '.[dask]' in the checkout"
+            require(find_spec("distributed") is not None, "engine.backend", "dask", missing)
+
+    def stream(self, weights: Weights) -> NestStream:
+        """One NEST simulation, in this process."""
+        return NestStream(self._config, weights)
 
     def gradient(self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
         """Simulate a batch with e-prop synapses."""
         lossy = None if following is None else np.vstack([batch.spikes[1:, 1], following])
         outcomes = self._simulate(weights, batch, True, lossy, record)
         gradients = {}
-        for projection in PROJECTIONS:
+        for projection in PLASTIC:
             total = np.zeros_like(weights[projection])
             for outcome in outcomes:  # in the batch's order, whoever computed it
                 assert outcome.gradients is not None
@@ -103,6 +156,7 @@ class NestEngine:
         self, weights: Weights, batch: Batch, learn: bool, lossy: NDArray[np.bool_] | None, record: bool
     ) -> "list[SequenceOutcome]":
         n_batch = len(batch.spikes)
+        n_workers = min(self._config.engine.n_workers, n_batch)  # a last batch may be small
         shares = [
             Share(
                 self._config,
@@ -112,9 +166,9 @@ class NestEngine:
                 None if lossy is None else lossy[indices],
                 record,
             )
-            for indices in np.array_split(np.arange(n_batch), self._n_workers)
+            for indices in np.array_split(np.arange(n_batch), n_workers)
         ]
-        done = self._workers.map(simulate_share, shares, builds=-(-n_batch // self._n_workers))
+        done = self._workers.map(simulate_share, shares, builds=-(-n_batch // n_workers))
         return [outcome for outcomes in done for outcome in outcomes]
 
 
@@ -141,7 +195,7 @@ def _simulate_sequence(share: Share, index: int) -> SequenceOutcome:
     recording = recording_of(network, events, 0, config.recording.interval) if share.record else None
     signal_name = "readout_signal" if share.learn else "V_m"
     signals = readout(events["out"], config.task.n_out, timing, signal_name)[:, 0]
-    if not share.learn and config.neuron.out.loss == "cross_entropy":
+    if not share.learn and config.loss.softmax:
         signals = np.exp(signals) / np.exp(signals).sum(axis=0)
     return SequenceOutcome(signals, count_spikes(network, events["spikes"]), gradients, recording)
 
@@ -165,7 +219,7 @@ def _simulate_learning(nest: Any, network: Network, share: Share, index: int) ->
     if quiet:
         nest.Simulate(timing.ms(quiet))
     # Attached late the recorder takes few events; asking the connections for their weights takes thirty times as long.
-    nest.SetDefaults(EPROP_SYNAPSE, {"weight_recorder": recorder})
+    nest.SetDefaults(network.synapse, {"weight_recorder": recorder})
     nest.Simulate(timing.ms(timing.sequence + timing.lead - quiet))
     events = recorder.events
     forced = events["times"] > timing.ms(end + 0.5)
@@ -175,15 +229,14 @@ def _simulate_learning(nest: Any, network: Network, share: Share, index: int) ->
 def _gradients(network: Network, weights: Weights, events: dict[str, NDArray[Any]]) -> Weights:
     """Gradients from the weights that synapses have after a step of REPORTING."""
     gradients = {}
-    for projection in PROJECTIONS:
-        pre, post = projection.split("_")
+    for projection in PLASTIC:
+        pre, post = ends(projection)
         own = network.belong(events["senders"], pre) & network.belong(events["targets"], post)
         index = network.index(events["targets"][own], post), network.index(events["senders"][own], pre)
         updated = np.full_like(weights[projection], np.nan)
         updated[index] = events["weights"][own]
         gradients[projection] = (weights[projection] - updated) / ETA
-    np.fill_diagonal(gradients["rec_rec"], 0.0)
-    return gradients
+    return clear(gradients)
 
 
 def _sequence(batch: Batch, index: int) -> Batch:
@@ -194,7 +247,7 @@ def _sequence(batch: Batch, index: int) -> Batch:
 
 def _readouts(outcomes: Sequence[SequenceOutcome]) -> tuple[NDArray[np.float64], dict[str, int]]:
     readouts = np.stack([outcome.readout for outcome in outcomes], axis=1)
-    return readouts, {key: sum(outcome.n_spikes[key] for outcome in outcomes) for key in ("reg", "ad")}
+    return readouts, {key: sum(outcome.n_spikes[key] for outcome in outcomes) for key in outcomes[0].n_spikes}
 
 
 def _joined(recordings: Sequence[Recording]) -> Recording:

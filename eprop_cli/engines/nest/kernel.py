@@ -1,25 +1,22 @@
-"""The NEST kernel: reset and set up."""
+"""The NEST kernel: reset and set up. nest is imported here, so that all else works without it."""
 
 import logging
 import os
 from typing import Any
 
 from eprop_cli.config.config import Config
-from eprop_cli.config.groups import Kernel
 from eprop_cli.errors import UserError
-from eprop_cli.timing import Timing
 
 
-def kernel_parameters(kernel: Kernel, timing: Timing) -> dict[str, Any]:
+def kernel_parameters(config: Config) -> dict[str, Any]:
     """Attributes of the NEST kernel; durations in ms."""
     return {
-        "resolution": kernel.resolution,
-        "local_num_threads": kernel.local_num_threads,
-        "eprop_update_interval": timing.ms(timing.sequence),
-        "eprop_learning_window": timing.ms(timing.learning_window),
-        "eprop_reset_neurons_on_update": kernel.eprop_reset_neurons_on_update,
+        "resolution": config.kernel.resolution,
+        "local_num_threads": config.engine.local_num_threads,
+        "eprop_reset_neurons_on_update": config.kernel.eprop_reset_neurons_on_update,
         "print_time": False,
         "spike_buffer_shrink_limit": 0.0,  # NEST logs each resizing: with buffers that shrink, 24 bytes in every step
+        **config.model.kernel(),
     }
 
 
@@ -34,5 +31,5 @@ def start_kernel(config: Config) -> Any:
         raise UserError(f"engine=nest: NEST cannot be imported ({error}); use engine=compiled") from error
     nest.verbosity = nest.VerbosityLevel.INFO if verbose else nest.VerbosityLevel.ERROR
     nest.ResetKernel()
-    nest.set(**kernel_parameters(config.kernel, Timing.of(config.task, config.kernel)))
+    nest.set(**kernel_parameters(config))
     return nest

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from eprop_cli.config.config import Config
-from eprop_cli.models.bsshslm_2020 import RECORDABLES
 from eprop_cli.schema import TIC
-from eprop_cli.timing import Timing
 from eprop_cli.values import Table
 
 
@@ -37,21 +35,12 @@ class Probe:
         return {key: values[begun & ~past] for key, values in events.items()}
 
 
-def ids_of(nrns: Mapping[str, Any]) -> dict[str, range]:
-    """NEST numbers nodes in the order of their creation: "ad" follows "reg", and both together are "rec"."""
-    ids = {}
-    for population, nodes in nrns.items():
-        first = nodes[0].global_id if len(nodes) else 0
-        ids[population] = range(first, first + len(nodes))
-    recurrent = [ids[population] for population in ("reg", "ad") if ids[population]]
-    return ids | {"rec": range(recurrent[0].start, recurrent[-1].stop)}
+def make_probes(nest: Any, config: Config, nrns: Mapping[str, Any], dynamics: bool, plastic: bool) -> dict[str, Probe]:
+    """Create the recorders. What happens in step 0 of the task is stamped with the population's offset.
 
-
-def make_probes(
-    nest: Any, config: Config, nrns: Mapping[str, Any], timing: Timing, dynamics: bool, plastic: bool
-) -> dict[str, Probe]:
-    """Create the recorders. What happens in step 0 of the task is stamped with the population's offset."""
-    recording = config.recording
+    nrns: "in", the recurrent populations in their order, "out".
+    """
+    recording, timing, model = config.recording, config.timing, config.model
     input_offset = timing.ms(timing.offset_gen + timing.delay_in_rec)
     offsets = {
         "in": input_offset,
@@ -62,22 +51,20 @@ def make_probes(
     probes = {"spikes": Probe(nest.Create("spike_recorder"), offsets["rec"])}
     signals = ["readout_signal" if plastic else "V_m"]
     if dynamics and recording.readout:
-        signals = list(RECORDABLES["out"])
+        signals = list(model.readout_recordables)
     readouts = {"interval": timing.resolution, "record_from": signals}
     probes["out"] = Probe(nest.Create("multimeter", readouts), offsets["out"])
     if dynamics and recording.spikes:
         probes["spikes_in"] = Probe(nest.Create("spike_recorder"), offsets["in"])
     if dynamics and recording.n_record:
-        for population in ("reg", "ad"):
-            if len(nrns[population]):
-                # Recording begins with step 0 and goes on at the interval from there.
-                interval, signals = recording.interval, list(RECORDABLES[population])
-                multimeter: dict[str, Any] = {
-                    "interval": interval,
-                    "offset": timing.ms(timing.steps(offsets["rec"]) % timing.steps(interval)),
-                    "record_from": signals,
-                }
-                probes[population] = Probe(nest.Create("multimeter", multimeter), offsets["rec"])
+        for population in model.populations:
+            # Recording begins with step 0 and goes on at the interval from there.
+            multimeter: dict[str, Any] = {
+                "interval": recording.interval,
+                "offset": timing.ms(timing.steps(offsets["rec"]) % timing.steps(recording.interval)),
+                "record_from": list(population.recordables),
+            }
+            probes[population.name] = Probe(nest.Create("multimeter", multimeter), offsets["rec"])
     if dynamics and plastic and recording.n_record_w:
         ids, n = ids_of(nrns), recording.n_record_w
         senders, targets = [*ids["in"][:n], *ids["rec"][:n]], [*ids["rec"][:n], *ids["out"]]
@@ -85,3 +72,13 @@ def make_probes(
         ends = {"senders": nest.NodeCollection(senders), "targets": nest.NodeCollection(targets)}
         probes["weights"] = Probe(nest.Create("weight_recorder", ends), offsets["out"])
     return probes
+
+
+def ids_of(nrns: Mapping[str, Any]) -> dict[str, range]:
+    """NEST ids of the populations and of "rec", all recurrent ones together, which were created one after another."""
+    ids = {}
+    for population, nodes in nrns.items():
+        first = nodes[0].global_id
+        ids[population] = range(first, first + len(nodes))
+    recurrent = [ids[population] for population in nrns if population not in ("in", "out")]
+    return ids | {"rec": range(recurrent[0].start, recurrent[-1].stop)}

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.engines.nest.network import Network
-from eprop_cli.models.bsshslm_2020 import RECORDABLES
 from eprop_cli.timing import Timing
 from eprop_cli.values import Recording, Table
 
@@ -14,20 +13,21 @@ from eprop_cli.values import Recording, Table
 def readout(events: Table, n_out: int, timing: Timing, signal: str) -> NDArray[np.float64]:
     """A readout signal in the learning windows of one batch, float64 (n_out, n_batch, learning_window)."""
     order = np.lexsort((events["times"], events["senders"]))
-    values = np.asarray(events[signal][order], dtype=np.float64).reshape(n_out, timing.n_batch, timing.sequence)
+    values = np.asarray(events[signal][order], dtype=np.float64).reshape(n_out, -1, timing.sequence)
     return values[:, :, -timing.learning_window :]
 
 
 def count_spikes(network: Network, events: Table) -> dict[str, int]:
     """Spikes of each recurrent population."""
-    return {population: int(network.belong(events["senders"], population).sum()) for population in ("reg", "ad")}
+    return {population: int(network.belong(events["senders"], population).sum()) for population in network.recurrent}
 
 
 def recording_of(network: Network, events: Mapping[str, Table], start: int, interval: float) -> Recording:
     """The recording of a batch that began at time step start, from the events of its probes."""
     tables = {}
-    for population, signals in RECORDABLES.items():
-        if set(signals) <= events.get(population, {}).keys():  # of readouts, metrics need one signal in any case
+    readouts = ["out"] if network.records_readout else []  # metrics need one of their signals in any case
+    for population in (*network.recurrent, *readouts):
+        if population in events:
             table = _table(network, events[population], population, start)
             steps = np.rint(np.asarray(table["time"], dtype=np.float64) / network.timing.resolution)
             on_grid = steps % network.timing.steps(interval) == 0
@@ -54,7 +54,7 @@ def _table(network: Network, events: Table, population: str, start: int) -> Tabl
 
 def _spike_table(network: Network, events: Mapping[str, Table], start: int) -> Table:
     parts = []
-    for population, source in {"in": "spikes_in", "reg": "spikes", "ad": "spikes"}.items():
+    for population, source in {"in": "spikes_in", **dict.fromkeys(network.recurrent, "spikes")}.items():
         own = network.belong(events[source]["senders"], population)
         table = _table(network, {key: values[own] for key, values in events[source].items()}, population, start)
         parts.append(table | {"population": np.full(own.sum(), population)})

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
-from eprop_cli.config.groups import DataParallel
 from eprop_cli.errors import TrainingError, UserError
 
 log = logging.getLogger(__name__)
@@ -27,8 +26,8 @@ ORPHAN_POLL = 1.0  # s, between two looks of a worker at whether its driver is s
 class Workers:
     """Worker processes that are started when needed and replaced when they die."""
 
-    def __init__(self, training: DataParallel) -> None:
-        self._training = training
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
         self._executor: Executor | None = None
         self._builds = 0
 
@@ -38,7 +37,7 @@ class Workers:
         builds: networks that each worker builds for this. If a worker dies, everything is done again by fresh ones, at
         most max_retries times; then TrainingError.
         """
-        for attempt in range(self._training.max_retries + 1):
+        for attempt in range(self._engine.max_retries + 1):
             if self._executor is None:
                 self._executor = self._start()
             try:
@@ -49,7 +48,7 @@ class Workers:
                 self.close(at_once=True)
                 if not _is_death(error):
                     raise
-                if attempt == self._training.max_retries:
+                if attempt == self._engine.max_retries:
                     raise TrainingError(
                         f"a worker died {attempt + 1} times in one iteration; out of memory?"
                     ) from error
@@ -72,11 +71,11 @@ class Workers:
             executor.shutdown(wait=True, **({"kill_workers": True} if at_once else {}))
 
     def _start(self) -> Executor:
-        if self._training.backend == "dask":
-            return _DaskExecutor(str(self._training.scheduler))
+        if self._engine.backend == "dask":
+            return _DaskExecutor(str(self._engine.scheduler))
         from joblib.externals.loky import ProcessPoolExecutor
 
-        n_workers, driver = self._training.n_workers, (os.getpid(),)
+        n_workers, driver = self._engine.n_workers, (os.getpid(),)
         with _interrupts_left_to_the_driver():  # trackers of resources start, too
             resource_tracker.ensure_running()  # started along with a worker, it would unblock SIGINT again
             return ProcessPoolExecutor(n_workers, timeout=IDLE_TIMEOUT, initializer=_follow, initargs=driver)  # type: ignore[no-any-return]
@@ -89,11 +88,11 @@ class _DaskExecutor(Executor):
         try:
             import distributed
         except ImportError as error:
-            raise UserError("training.backend=dask: needs Dask; pip install '.[dask]' in the checkout") from error
+            raise UserError("engine.backend=dask: needs Dask; pip install '.[dask]' in the checkout") from error
         try:
             self._client: Any = distributed.Client(scheduler, timeout=PATIENCE)  # type: ignore[no-untyped-call,unused-ignore]
         except (OSError, ValueError) as error:
-            raise UserError(f"training.scheduler={scheduler}: no Dask scheduler answers there") from error
+            raise UserError(f"engine.scheduler={scheduler}: no Dask scheduler answers there") from error
         # Every call is simulated, even one with the same arguments as an earlier one.
         self._executor: Any = self._client.get_executor(pure=False)
 

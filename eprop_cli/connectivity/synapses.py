@@ -1,0 +1,40 @@
+"""Config of the plastic synapses: the weights and the optimizer's moments that they begin with."""
+
+from dataclasses import dataclass
+
+from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.schema import NON_NEGATIVE, Group, key, one_of
+
+
+@dataclass
+class WeightScale:
+    """Factors on the initial weights, per projection."""
+
+    in_rec: float = key(NON_NEGATIVE)
+    rec_rec: float = key(NON_NEGATIVE)
+    rec_out: float = key(NON_NEGATIVE)
+    out_rec: float = key(NON_NEGATIVE)
+
+
+@dataclass
+class InitialMoments:
+    """Initial Adam moments of the synapses from neuron pre to the neurons post (indices within populations)."""
+
+    projection: str = key(one_of(PLASTIC))
+    pre: int
+    post: list[int]
+    m: float
+    v: float
+
+
+@dataclass
+class SynapseConfig(Group):
+    """The keys that every family's synapses have."""
+
+    GROUP = "synapse"
+
+    name: str
+    weight_scale: WeightScale
+    dtype_weights: str = key(one_of(("float32", "float64")))
+    weights_from: str | None
+    init_optimizer: list[InitialMoments]

@@ -1,0 +1,54 @@
+"""Adam (Kingma & Ba 2015), in NEST's arithmetic to the bit."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eprop_cli.connectivity.base import like
+from eprop_cli.optimizers.base import Optimizer, OptimizerConfig, OptimizerState
+from eprop_cli.schema import POSITIVE, Rule, key
+from eprop_cli.values import Weights
+
+BELOW_1 = Rule("from 0 to below 1", lambda beta: 0 <= beta < 1)
+
+
+@dataclass
+class AdamConfig(OptimizerConfig):
+    """Keys of conf/optimizer/adam.yaml."""
+
+    beta_1: float = key(BELOW_1)
+    beta_2: float = key(BELOW_1)
+    epsilon: float = key(POSITIVE)  # a synapse without gradient would otherwise be updated by 0 / 0
+
+
+class Adam(Optimizer):
+    """optimizer=adam. The moments are m and v; beta_1_power, beta_2_power are multiplied up as NEST does."""
+
+    Config = AdamConfig
+    nest_type = "adam"
+    moments = ("m", "v")
+    config: AdamConfig
+
+    def initial_state(self, weights: Weights) -> OptimizerState:
+        """Moments of 0."""
+        moments = {name: like(weights, 0.0) for name in self.moments}
+        return OptimizerState(0, moments, {"beta_1_power": 1.0, "beta_2_power": 1.0})
+
+    def step(self, state: OptimizerState, gradients: Weights, eta: float) -> tuple[Weights, OptimizerState]:
+        """The bias corrections are in the learning rate; operations in NEST's order."""
+        adam = self.config
+        power_1, power_2 = state.numbers["beta_1_power"] * adam.beta_1, state.numbers["beta_2_power"] * adam.beta_2
+        alpha = eta * math.sqrt(1.0 - power_2) / (1.0 - power_1)
+        m_before, v_before = state.moments["m"], state.moments["v"]
+        m = {key: adam.beta_1 * m_before[key] + (1.0 - adam.beta_1) * g for key, g in gradients.items()}
+        v = {key: adam.beta_2 * v_before[key] + (1.0 - adam.beta_2) * g * g for key, g in gradients.items()}
+        steps = {key: alpha * m[key] / (np.sqrt(v[key]) + adam.epsilon) for key in gradients}
+        return steps, OptimizerState(
+            state.step + 1, {"m": m, "v": v}, {"beta_1_power": power_1, "beta_2_power": power_2}
+        )
+
+    def nest_parameters(self) -> dict[str, Any]:
+        """What NEST's Adam needs besides."""
+        return super().nest_parameters() | {key: getattr(self.config, key) for key in ("beta_1", "beta_2", "epsilon")}
