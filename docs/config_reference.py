@@ -1,10 +1,14 @@
 """Write docs/config.md from the comments in conf/; with --check, fail if it is not current."""
 
-import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TOP))
+
+from eprop_cli.config.files import Key, read_keys, read_top  # noqa: E402
+
 TARGET = TOP / "docs" / "config.md"
 HEAD = """# Config reference
 
@@ -13,36 +17,27 @@ Made from the files in `conf/` by `python docs/config_reference.py`. Every key c
 refers to another key and follows it. The files of `experiment` set keys of other groups.
 """
 GROUPS = ("task", "neuron", "synapse", "optimizer", "training", "engine", "recording", "kernel", "plots", "experiment")
-LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#]*?))?(?: +# (?P<comment>.*))?$")
 
 
 def reference() -> str:
     """The whole reference as Markdown."""
-    parts = [HEAD, "## Top level", *_table(TOP / "conf" / "config.yaml", "", until="hydra")]
+    parts = [HEAD, "## Top level", *_table(read_top(TOP / "conf" / "config.yaml"), "")]
     for group in GROUPS:
         parts.append(f"## {group}")
         for path in sorted((TOP / "conf" / group).glob("*.yaml")):
             lines = path.read_text().splitlines()
             about = " ".join(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)
-            keys = "" if group == "experiment" else f"{group}."
-            parts += [f"### `{group}={path.stem}`", about.split(" The keys below")[0], *_table(path, keys)]
+            parts += [f"### `{group}={path.stem}`", about.split(" The keys below")[0]]
+            parts += [] if group == "experiment" else _table(read_keys(path), f"{group}.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _table(path: Path, prefix: str, until: str = "") -> list[str]:
-    """The keys of a file as a Markdown table; none if it has no keys of its own."""
-    rows, above = [], []
-    for line in path.read_text().splitlines():
-        match = LINE.match(line)
-        if not match or (match["key"] in ("defaults", "name") and not match["indent"]):
-            continue
-        if until and match["key"] == until:
-            break
-        depth = len(match["indent"]) // 2
-        above = [*above[:depth], match["key"]]
-        key, value, comment = prefix + ".".join(above), match["value"] or "", match["comment"] or ""
-        if value or comment:
-            rows.append(f"| `{key}` | {f'`{value}`' if value else ''} | {comment.replace('|', '/')} |")
+def _table(keys: Mapping[str, Key], prefix: str) -> list[str]:
+    """Keys as a Markdown table; none if there are none."""
+    rows = [
+        f"| `{prefix}{name}` | {f'`{key.value}`' if key.value else ''} | {key.meaning.replace('|', '/')} |"
+        for name, key in keys.items()
+    ]
     return ["\n".join(["| key | default | |", "|---|---|---|", *rows])] if rows else []
 
 

@@ -4,23 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eprop_cli.errors import require
-from eprop_cli.tasks.base import TaskConfig
-from eprop_cli.values import Batch, Window
+from eprop_cli.schema import POSITIVE, at_least, key
+from eprop_cli.tasks import Batch, Task, TaskConfig, Window
 
 
 @dataclass
 class SineWaveConfig(TaskConfig):
     """Keys of conf/task/sine_wave.yaml."""
 
-    sequence: int
+    sequence: int = key(at_least(2, "time steps"))
     input_spike_prob: float
-    period: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.sequence >= 2, "task.sequence", self.sequence, "must be at least 2 time steps")
-        require(self.period > 0, "task.period", self.period, "must be positive")
+    period: float = key(POSITIVE)
+    batches_differ = False  # the noise is the same every time, so there is nothing to validate on
 
     @property
     def sequence_steps(self) -> int:
@@ -33,13 +28,11 @@ class SineWaveConfig(TaskConfig):
         return self.sequence
 
 
-class SineWave:
-    """Readout k is to follow a sine wave of k + 1 periods per config.period steps; the noise is the same every time."""
+class SineWave(Task):
+    """Readout k is to follow a sine wave of k + 1 periods per config.period steps."""
 
     Config = SineWaveConfig
-
-    def __init__(self, config: SineWaveConfig) -> None:
-        self.config = config
+    losses = ("mean_squared_error",)
 
     def batch(self, rng: np.random.RandomState) -> Batch:
         """Targets and noise do not depend on rng here."""

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
-from eprop_cli.config.files import conf_dir
+from eprop_cli.config.files import all_keys, conf_dir
 from eprop_cli.config.load import explain
 from eprop_cli.errors import ConfigError, UserError, reason
 from eprop_cli.schema import flatten
@@ -113,10 +113,7 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 
 def _known_keys() -> list[str]:
     """All groups and keys in conf/, whichever file of a group is chosen."""
-    keys = list(flatten(OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))))
-    for path in sorted(conf_dir().glob("*/*.yaml")):
-        group = path.parent.name
-        keys.append(group)
-        if group != "experiment":  # its keys are those of other groups
-            keys += flatten(OmegaConf.to_container(OmegaConf.load(path)), group)
-    return keys
+    keys = list(all_keys())
+    parts = (key.split(".") for key in keys)
+    groups = {".".join(part[:depth]): None for part in parts for depth in range(1, len(part))}
+    return [*keys, *groups]
