@@ -42,3 +42,17 @@ def watchers(monkeypatch):
 
     monkeypatch.setattr("eprop_cli.runs.run.reporter", reporter)
     return functions
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Makes a package, made_up, of files given as path -> source."""
+
+    def make(files):
+        for name, source in files.items():
+            path = tmp_path / "made_up" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source)
+        return tmp_path / "made_up"
+
+    return make

@@ -76,20 +76,6 @@ def test_imports_inside_functions_have_a_reason():
 # The checks, on packages made up
 
 
-@pytest.fixture
-def package(tmp_path):
-    """Makes a package of files given as path -> source."""
-
-    def make(files):
-        for name, source in files.items():
-            path = tmp_path / "made_up" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(source)
-        return tmp_path / "made_up"
-
-    return make
-
-
 def test_to_the_right_is_right(package):
     files = {
         "__init__.py": "from made_up.api import run\n__version__ = '1'\n",
