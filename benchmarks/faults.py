@@ -193,7 +193,7 @@ def processes(session: int) -> list[int]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 60.0) -> bool:
+def wait_until(condition: Callable[[], bool], timeout: float = 300.0) -> bool:
     """Wait for something to happen; returns whether it did."""
     deadline = time.monotonic() + timeout
     while not condition():

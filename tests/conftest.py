@@ -24,7 +24,7 @@ def _no_hydra_left_over():
 def eprop_run(tmp_path):
     """Run eprop-run in a process of its own, in an empty directory."""
 
-    def run(*overrides, cwd=tmp_path, timeout=120, **options):
+    def run(*overrides, cwd=tmp_path, timeout=600, **options):
         command = [EPROP_RUN, *map(str, overrides)]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, **options)
 
