@@ -1,6 +1,7 @@
 """What all tests share: NEST without its banner, and eprop-run as a user starts it."""
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -18,6 +19,16 @@ EPROP_RUN = str(Path(sys.executable).with_name("eprop-run"))
 @pytest.fixture(autouse=True)
 def _no_hydra_left_over():
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture(autouse=True)
+def _hangups_reach_what_a_test_starts():
+    """Under nohup SIGHUP is ignored, which processes inherit; a handler they do not, and pytest goes on as before."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
