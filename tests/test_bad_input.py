@@ -12,12 +12,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime
-from small import BARE, SMALL
+from small import BARE, SMALL, config
 from synthetic_run import write_run
 
 from eprop_cli.cli import eprop_compare, eprop_plot
 from eprop_cli.cli import eprop_run as cli
+from eprop_cli.config.arguments import one_line
 from eprop_cli.config.files import conf_dir
+from eprop_cli.errors import UserError
 from eprop_cli.runs.reader import Run
 
 ENTRIES = {"eprop-run": cli.main, "eprop-plot": eprop_plot.plot, "eprop-compare": eprop_compare.compare}
@@ -241,8 +243,26 @@ VALUES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("override", VALUES)
-def test_a_value(refuse, override):
+def is_of_the_config(override):
+    """Whether it takes no more than the config to refuse an override: it is no choice of a file, nor a directory."""
+    key = override.partition("=")[0]
+    return not key.startswith(("hydra.", "resume")) and not (conf_dir() / key).is_dir()
+
+
+# Hydra composes twice before it has a config to refuse, so the command is tried with a few of these; see below.
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("override", [key for key in VALUES if is_of_the_config(key)])
+def test_a_value(override):
+    with pytest.raises(UserError) as error:
+        cli.check(config(override))
+    assert one_line(error.value) == f"{override}: {VALUES[override]}"
+
+
+AS_A_COMMAND = ["task.n_in=41", "task.n_iter=many", "task.name=nosuch:Task", "synapse.weights_from=empty", "seed=null"]
+
+
+@pytest.mark.parametrize("override", [*AS_A_COMMAND, *(key for key in VALUES if not is_of_the_config(key))])
+def test_a_value_given_to_the_command(refuse, override):
     assert refuse("eprop-run", override) == f"{override}: {VALUES[override]}"
 
 
