@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import re
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -47,7 +48,13 @@ def _composed(groups: tuple[str, ...]) -> DictConfig:
 
 
 def config(*overrides: str) -> Config:
-    """The typed config of some overrides."""
+    """The typed config of some overrides; a copy, as many tests have the same."""
+    own = any(re.search(r"=[\w.]+:\w+$", override) for override in overrides)  # module:Class, found from where one is
+    return load(compose(*overrides)) if own else copy.deepcopy(_loaded(overrides))
+
+
+@functools.cache
+def _loaded(overrides: tuple[str, ...]) -> Config:
     return load(compose(*overrides))
 
 

@@ -2,7 +2,7 @@
 
 import hydra
 import pytest
-from small import BARE, SMALL, compose
+from small import BARE, SMALL, compose, config
 
 from eprop_cli.config.files import conf_dir
 
@@ -25,8 +25,9 @@ def test_composed_as_by_hydra(overrides):
 
 
 def test_a_change_of_one_config_leaves_the_next_alone():
-    compose(*SMALL).task.n_iter = 77
-    assert compose(*SMALL).task.n_iter != 77
+    for make in (compose, config):
+        make(*SMALL).task.steps.cue = 77
+        assert make(*SMALL).task.steps.cue == 15
 
 
 def test_a_key_that_does_not_exist_is_refused():
