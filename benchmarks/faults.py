@@ -29,7 +29,7 @@ RUN = [
 ]
 EARLY, STARTING = 0.4, 2.0  # part of the kills that come while a run starts, and within how many seconds
 ITERATION = 0.2  # s, about as long as an iteration takes
-ENDING = 10.0  # s, that workers get to notice that their driver is gone
+ENDING = 60.0  # s, that workers get to notice that their driver is gone
 
 
 def main() -> int:
@@ -193,7 +193,7 @@ def processes(session: int) -> list[int]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 60.0) -> bool:
+def wait_until(condition: Callable[[], bool], timeout: float = 300.0) -> bool:
     """Wait for something to happen; returns whether it did."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -1,6 +1,7 @@
 """What all tests share: NEST without its banner, and eprop-run as a user starts it."""
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -20,11 +21,21 @@ def _no_hydra_left_over():
     GlobalHydra.instance().clear()
 
 
+@pytest.fixture(autouse=True)
+def _hangups_reach_what_a_test_starts():
+    """Under nohup SIGHUP is ignored, which processes inherit; a handler they do not, and pytest goes on as before."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def eprop_run(tmp_path):
     """Run eprop-run in a process of its own, in an empty directory."""
 
-    def run(*overrides, cwd=tmp_path, timeout=120, **options):
+    def run(*overrides, cwd=tmp_path, timeout=600, **options):
         command = [EPROP_RUN, *map(str, overrides)]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, **options)
 
@@ -42,3 +53,17 @@ def watchers(monkeypatch):
 
     monkeypatch.setattr("eprop_cli.runs.run.reporter", reporter)
     return functions
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Makes a package, made_up, of files given as path -> source."""
+
+    def make(files):
+        for name, source in files.items():
+            path = tmp_path / "made_up" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source)
+        return tmp_path / "made_up"
+
+    return make

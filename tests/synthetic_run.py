@@ -1,13 +1,11 @@
 """Run directories written without simulating, for tests of what reads them."""
 
-import functools
 from pathlib import Path
 
-import hydra
 import numpy as np
 from omegaconf import OmegaConf
+from small import compose
 
-from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.connectivity.weights import draw_weights
 from eprop_cli.models.bsshslm_2020 import RECORDABLES
@@ -18,19 +16,6 @@ from eprop_cli.tasks import make_task
 from eprop_cli.values import Row
 
 SMOKE = ("experiment=smoke", "task.n_iter=3")
-
-
-def compose(*overrides):
-    """What Hydra composes; single keys are merged in afterwards, which is quicker."""
-    groups = tuple(override for override in overrides if "." not in override and not override.startswith("seed"))
-    keys = [override for override in overrides if override not in groups]
-    return OmegaConf.merge(_compose(groups), OmegaConf.from_dotlist(keys))
-
-
-@functools.cache
-def _compose(groups):
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose("config", overrides=list(groups))
 
 
 def training_rows(n, start=0.8):

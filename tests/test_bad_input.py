@@ -12,12 +12,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime
-from small import BARE, SMALL
+from small import BARE, SMALL, config
 from synthetic_run import write_run
 
 from eprop_cli.cli import eprop_compare, eprop_plot
 from eprop_cli.cli import eprop_run as cli
+from eprop_cli.config.arguments import one_line
 from eprop_cli.config.files import conf_dir
+from eprop_cli.errors import UserError
 from eprop_cli.runs.reader import Run
 
 ENTRIES = {"eprop-run": cli.main, "eprop-plot": eprop_plot.plot, "eprop-compare": eprop_compare.compare}
@@ -241,8 +243,31 @@ VALUES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("override", VALUES)
-def test_a_value(refuse, override):
+def is_of_the_config(override):
+    """Whether it takes no more than the config to refuse an override: it is no choice of a file, nor a directory."""
+    key = override.partition("=")[0]
+    return not key.startswith(("hydra.", "resume")) and not (conf_dir() / key).is_dir()
+
+
+def refused_by_the_config(*overrides):
+    """The line by which loading and checking a config refuses overrides."""
+    with pytest.raises(UserError) as error:
+        cli.check(config(*overrides))
+    return one_line(error.value)
+
+
+# Hydra composes twice before it has a config to refuse, so the command is tried with a few of these; see below.
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("override", [key for key in VALUES if is_of_the_config(key)])
+def test_a_value(override):
+    assert refused_by_the_config(override) == f"{override}: {VALUES[override]}"
+
+
+AS_A_COMMAND = ["task.n_in=41", "task.n_iter=many", "task.name=nosuch:Task", "synapse.weights_from=empty", "seed=null"]
+
+
+@pytest.mark.parametrize("override", [*AS_A_COMMAND, *(key for key in VALUES if not is_of_the_config(key))])
+def test_a_value_given_to_the_command(refuse, override):
     assert refuse("eprop-run", override) == f"{override}: {VALUES[override]}"
 
 
@@ -279,9 +304,6 @@ def test_a_value(refuse, override):
          "independent; or use training=continuous"),
         ([PARALLEL, "engine=compiled", "neuron.reg.I_e=5"],
          "neuron.reg.I_e=5.0: must not make neurons fire in the first step of a sequence; lower it, or raise V_th"),
-        (["training.n_workers=2"], "Could not override 'training.n_workers'"),
-        ([PARALLEL, "training.n_workrs=2"], "Could not override 'training.n_workrs'. Did you mean training.n_workers?"),
-        (["optimizer=gradient_descent", "optimizer.beta_1=0.5"], "Could not override 'optimizer.beta_1'"),
         (["neuron.out.loss=mean_squared_error", "objective=recall_error"],
          "objective=recall_error: needs classes; set neuron.out.loss=cross_entropy, or choose a loss"),
         (["synapse.init_optimizer=[{projection: in_rec, pre: 0, post: [1], m: 0.1}]"],
@@ -304,8 +326,8 @@ def test_a_value(refuse, override):
     ],
     ids=str,
 )  # fmt: skip
-def test_values_that_do_not_fit_together(refuse, overrides, line):
-    assert refuse("eprop-run", *overrides) == line
+def test_values_that_do_not_fit_together(overrides, line):
+    assert refused_by_the_config(*overrides) == line
 
 
 @pytest.mark.parametrize(
@@ -314,6 +336,9 @@ def test_values_that_do_not_fit_together(refuse, overrides, line):
         (["task.n_itr=50"], "Could not override 'task.n_itr'. Did you mean task.n_iter?"),
         (["taks=evidence_accumulation"], "Could not override 'taks'. Did you mean task?"),
         (["colour=red"], "Could not override 'colour'"),
+        (["training.n_workers=2"], "Could not override 'training.n_workers'"),
+        ([PARALLEL, "training.n_workrs=2"], "Could not override 'training.n_workrs'. Did you mean training.n_workers?"),
+        (["optimizer=gradient_descent", "optimizer.beta_1=0.5"], "Could not override 'optimizer.beta_1'"),
         (["+colour=red"], "colour: there is no such key"),
         (["++task.n_itr=50"], "task.n_itr: there is no such key. Did you mean task.n_iter?"),
         (["~seed"], "seed: is missing"),

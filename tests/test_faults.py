@@ -90,7 +90,7 @@ def test_workers_end_when_their_driver_is_killed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.nest
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path):
-    overrides = [*faults.RUN, "training.n_workers=1", "task.n_iter=240"]
+    overrides = [*faults.RUN, "training.n_workers=1", "task.n_iter=120"]
     assert faults.compare(tmp_path, overrides, kills=3, apart=8, moments=random.Random(1)) == []
 
 

@@ -212,7 +212,7 @@ ALWAYS = {"spikes", "out"}
         (["neuron.n_ad=0"], {*ALWAYS, "spikes_in", "reg", "weights"}),
         (["neuron.n_reg=0"], {*ALWAYS, "spikes_in", "ad", "weights"}),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)) or "default",
 )
 def test_recorders_are_those_asked_for(overrides, probes):
     assert set(Built(*SMALL, *overrides).network.probes) == probes

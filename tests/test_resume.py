@@ -194,8 +194,8 @@ def test_seconds_add_up(tmp_path, during, caplog):
     caplog.set_level("INFO")
     resume(tmp_path, *COMPILED)
     seconds = Run(tmp_path).record["seconds"]
-    assert 100 <= seconds["build"] < 110
-    assert 200 < seconds["simulate"] < 210
+    assert 100 <= seconds["build"] < 200
+    assert 200 < seconds["simulate"] < 400
     assert seconds["other"] > 0
     total = sum(seconds.values())
     duration = f"{total:.1f} s ({total - 300:.1f} s since it was resumed)"
