@@ -85,7 +85,7 @@ def test_the_same_config_can_go_on(directory):
 
 @pytest.mark.parametrize(
     "change",
-    ["task.n_iter=9", "training.max_retries=0", "training.checkpoint_every=1", "plots=default", "recording=default"],
+    ["task.n_iter=9", "engine.max_retries=0", "training.checkpoint_every=1", "plots=default", "recording=default"],
 )
 def test_keys_that_change_no_result_may_differ(directory, change):
     check_resume(config(*PARALLEL, change), directory)

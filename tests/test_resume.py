@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from small import BARE, SMALL, Here, config
 
-from eprop_cli.cli.eprop_run import check
 from eprop_cli.engines.nest import engine as nest
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.run import run
+from eprop_cli.training.base import check_ready
 
 PARALLEL = (*SMALL, *BARE, "training=data_parallel", "task.n_batch=2", "recording.n_record_w=2")
 COMPILED = (*PARALLEL, "engine=compiled", "task.n_iter=6", "training.n_iter_test=2")
@@ -29,7 +29,7 @@ WAYS = {
     "cosine": (*COMPILED, "optimizer.schedule={name: cosine, warmup: 2, cosine_iter: 6}"),
     "gradient descent": (*COMPILED, "optimizer=gradient_descent", *STEP),
     "recorded": (*COMPILED, "recording=default"),
-    "several workers": (*COMPILED, "training.n_workers=2"),
+    "several workers": (*COMPILED, "engine.n_workers=2"),
     "nest": (*PARALLEL, "engine=nest", "task.n_iter=4", "training.n_iter_test=1", "training.as_continuous=true"),
 }
 ITERATION = 3  # in which it happens
@@ -139,7 +139,7 @@ def test_the_trained_weights_it_began_with_may_be_gone(tmp_path):
     assert train(tmp_path / "run", *way, "task.n_iter=2").exit_status == 0
     shutil.rmtree(tmp_path / "source")
     resumed = replace(config(*way), resume=str(tmp_path / "run"))
-    check(resumed)
+    check_ready(resumed)
     assert run(resumed, tmp_path / "run").exit_status == 0
     assert_same(tmp_path / "run", tmp_path / "undisturbed")
 

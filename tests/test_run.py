@@ -61,6 +61,14 @@ class TestRecord:
         assert record["command"] == [os.path.basename(sys.argv[0]), *sys.argv[1:]]
         assert record["seed"] == 7
         assert record["config"] == to_dict(self.config)
+        assert record["format"] == 2
+        assert record["loss"]["name"] == "cross_entropy"
+        names = [column["name"] for column in record["columns"]]
+        assert names == ["loss", "accuracy", "recall_error", "rate_reg", "rate_ad"]
+        assert record["populations"] == [
+            {"name": "reg", "label": "regular", "size": 4},
+            {"name": "ad", "label": "adaptive", "size": 4},
+        ]
         assert (record["pid"], record["host"]) == (os.getpid(), os.uname().nodename)
         assert record["versions"]["eprop-cli"] == __version__
         assert record["versions"]["numpy"] == np.__version__
@@ -90,7 +98,7 @@ def test_rows_are_there_as_they_come(way, tmp_path, watchers):
 
     def look(row):
         seen.append((Run(tmp_path).status, len(Run(tmp_path).metrics)))
-        assert Run(tmp_path).metrics.iloc[-1]["loss"] == row.loss
+        assert Run(tmp_path).metrics.iloc[-1]["loss"] == row.metrics["loss"]
 
     watchers.append(look)
     run(config(*SMALL, *BARE, *way, "task.n_iter=3", "training.n_iter_test=1"), tmp_path)
