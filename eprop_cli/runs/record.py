@@ -12,16 +12,19 @@ from typing import Any
 
 from eprop_cli import __version__
 from eprop_cli.config.config import Config
+from eprop_cli.formats import FORMAT
 from eprop_cli.models.base import STREAM
-from eprop_cli.runs.format import FORMAT
+from eprop_cli.runs.format import session
 from eprop_cli.schema import to_dict
 
+COMPUTING = ("python", "eprop-cli", "nest-simulator", "numpy", "numba")  # what a result may depend on
 PACKAGES = ("nest-simulator", "hydra-core", "omegaconf", "numpy", "pandas", "pyarrow", "matplotlib", "joblib", "numba")
 
 
 def origin(config: Config) -> dict[str, Any]:
     """What run.json says of a run that begins here and now."""
-    return start() | describe(config)
+    record = start()
+    return record | describe(config) | {"sessions": [session(record)]}
 
 
 def start() -> dict[str, Any]:
@@ -56,6 +59,16 @@ def describe(config: Config) -> dict[str, Any]:
         "is_stream": config.needs == STREAM,  # task time passes in all phases
         "config": to_dict(config),
     }
+
+
+def changed_versions(earlier: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """In which of COMPUTING a run that is resumed differs from before, e.g. "numpy 2.3.0 (before 2.2.6)"."""
+    before, after = earlier.get("versions") or {}, record["versions"]
+    pairs = {name: (before.get(name, "none"), after.get(name, "none")) for name in COMPUTING if before}
+    if (commit := "eprop-cli") in pairs and earlier.get("git_commit") != record["git_commit"]:
+        commits = [(each.get("git_commit") or "installed")[:9] for each in (earlier, record)]
+        pairs[commit] = tuple(f"{version} {place}" for version, place in zip(pairs[commit], commits, strict=True))
+    return [f"{name} {new} (before {old})" for name, (old, new) in pairs.items() if new != old]
 
 
 def now() -> str:

@@ -17,7 +17,7 @@ from eprop_cli.runs.checkpoint import load_checkpoint, read_record, save_checkpo
 from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, SWEEP
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
 from eprop_cli.runs.progress import describe_metrics, reporter
-from eprop_cli.runs.record import now, origin
+from eprop_cli.runs.record import changed_versions, now, origin
 from eprop_cli.runs.writer import RunWriter
 from eprop_cli.training.base import Record, Trainer, make_trainer
 from eprop_cli.values import Checkpoint, Row
@@ -42,13 +42,15 @@ def run(config: Config, directory: Path) -> Ending:
     """Train as config says and leave everything in directory; whatever happens is told by the ending, not raised."""
     logging.raiseExceptions = False  # a full disk must not have the log add tracebacks to the terminal
     checkpoint, rows, record, clock = None, None, origin(config), _Clock()
+    changes: list[str] = []
     if config.resume:
         checkpoint, earlier = load_checkpoint(directory), read_record(directory)
         if earlier["status"] == COMPLETED and (why := _why_done(checkpoint, config.task.n_iter)):
             log.info("Nothing to do: %s is COMPLETED; %s", directory, why)
             return Ending(COMPLETED, 0)
         rows = int(checkpoint["rows"])
-        record |= {"start": earlier["start"], "resumed": [*earlier.get("resumed", []), record["start"]]}
+        changes = changed_versions(earlier, record)
+        record |= {"start": earlier["start"], "sessions": [*earlier["sessions"], *record["sessions"]]}
         record["seconds"] = clock.earlier = earlier.get("seconds") or {}
     with interruptible() as interrupts:
         try:
@@ -56,6 +58,8 @@ def run(config: Config, directory: Path) -> Ending:
         except (OSError, UserError) as error:
             log.error("%s: nothing trained (%s)", FAILED, reason(error))
             return Ending(FAILED, 1, reason(error))
+        if changes:
+            log.warning("The run goes on with other versions than it had: %s", ", ".join(changes))
         ending = _work(config, writer, clock, checkpoint, interrupts)
         seconds = clock.split()
         try:
