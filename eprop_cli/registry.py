@@ -10,6 +10,9 @@ from eprop_cli.errors import ConfigError
 VARIANTS: dict[str, dict[str, str]] = {
     "task": {
         "evidence_accumulation": "eprop_cli.tasks.evidence_accumulation:EvidenceAccumulation",
+        "sine_waves": "eprop_cli.tasks.sine_waves:SineWaves",
+        "lemniscate": "eprop_cli.tasks.lemniscate:Lemniscate",
+        "handwriting": "eprop_cli.tasks.handwriting:Handwriting",
     },
     "loss": {
         "cross_entropy": "eprop_cli.losses:CrossEntropy",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.schema import NON_NEGATIVE, Group, key, one_of
+from eprop_cli.schema import NON_NEGATIVE, Group, Rule, key, one_of
 
 
 @dataclass
@@ -14,6 +14,24 @@ class WeightScale:
     rec_rec: float = key(NON_NEGATIVE)
     rec_out: float = key(NON_NEGATIVE)
     out_rec: float = key(NON_NEGATIVE)
+
+
+DISTRIBUTIONS = ("normal", "standard_normal", "glorot_uniform")
+FROM_FILE = "file:"
+DISTRIBUTION = Rule(
+    f"one of {', '.join(DISTRIBUTIONS)}, or {FROM_FILE}PATH of an array",
+    lambda name: name in DISTRIBUTIONS or (name.startswith(FROM_FILE) and name != FROM_FILE),
+)
+
+
+@dataclass
+class WeightDistribution:
+    """What the initial weights are drawn from, per projection."""
+
+    in_rec: str = key(DISTRIBUTION)
+    rec_rec: str = key(DISTRIBUTION)
+    rec_out: str = key(DISTRIBUTION)
+    out_rec: str = key(DISTRIBUTION)
 
 
 @dataclass
@@ -34,6 +52,7 @@ class SynapseConfig(Group):
     GROUP = "synapse"
 
     name: str
+    weight_distribution: WeightDistribution
     weight_scale: WeightScale
     dtype_weights: str = key(one_of(("float32", "float64")))
     weights_from: str | None

@@ -96,9 +96,12 @@ class CheckedTask:
         self._probabilities = probabilities
         self._task = task_class(config.name)(config)
 
-    def prepare(self, rng: np.random.RandomState) -> None:
-        """Draw what all batches share."""
-        self._task.prepare(rng)
+    def prepare(self, rng: np.random.RandomState, own: np.random.RandomState | None = None) -> None:
+        """Draw what all batches share; own: where a task with a seed of its own draws from."""
+        if own is None:
+            self._task.prepare(rng)
+        else:
+            self._task.prepare(rng, own)  # type: ignore[call-arg]
 
     def batch_at(self, rng: np.random.RandomState, phase: str, index: int) -> Batch:
         """The batch number index, from 0, of a phase."""

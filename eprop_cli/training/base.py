@@ -1,9 +1,10 @@
 """What every way of training shares: records, initial weights, and the check of a batch's result."""
 
+import copy
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,13 +13,17 @@ from numpy.typing import NDArray
 from eprop_cli.config.config import Config
 from eprop_cli.connectivity import weights as connectivity
 from eprop_cli.engines.base import engine_class
+from eprop_cli.engines.nest.draws import draw_with_nest
 from eprop_cli.errors import TrainingError, require
 from eprop_cli.losses import firing_rate
+from eprop_cli.models.draws import Drawn, draw_with_numpy, draws
 from eprop_cli.phases import Progress
 from eprop_cli.registry import variant
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, Group, key
 from eprop_cli.tasks.base import CheckedTask
 from eprop_cli.values import Batch, Checkpoint, Recording, Row, Table, Weights
+
+GENERATORS = {"numpy": draw_with_numpy, "nest": draw_with_nest}  # of parameters that differ from neuron to neuron
 
 
 @dataclass
@@ -98,9 +103,15 @@ def make_trainer(config: Config, checkpoint: Checkpoint | None = None) -> Traine
     return trainer
 
 
-def make_task(config: Config) -> CheckedTask:
-    """The task that the config names."""
-    return CheckedTask(config.task, probabilities=config.loss.needs_classes)
+def make_task(config: Config, rng: np.random.RandomState) -> CheckedTask:
+    """The task that the config names, once it has drawn what its batches share. rng: as the initial weights left it."""
+    task = CheckedTask(config.task, probabilities=config.loss.needs_classes)
+    seed, own = getattr(config.task, "seed", config.seed), None
+    if seed != config.seed:  # where a run with that seed would stand
+        own = np.random.RandomState(seed)
+        initial_weights(config, own)
+    task.prepare(rng, own)
+    return task
 
 
 def initial_weights(config: Config, rng: np.random.RandomState) -> Weights:
@@ -112,8 +123,25 @@ def initial_weights(config: Config, rng: np.random.RandomState) -> Weights:
     return weights
 
 
+def draw_parameters(config: Config, earlier: Mapping[str, Any] | None = None) -> Config:
+    """The config with all parameters that differ from neuron to neuron drawn; raises UserError.
+
+    earlier: values that were drawn before, by key, to be taken again.
+    """
+    sizes = {population.name: population.size for population in config.model.populations}
+    neuron = copy.deepcopy(config.neuron)
+    for draw in draws(neuron, sizes):
+        if earlier is not None and draw.key in earlier:
+            drawn = Drawn(earlier[draw.key], draw.distribution)
+        else:
+            drawn = GENERATORS[draw.distribution["generator"]](draw, config.seed)
+        setattr(draw.group, draw.name, drawn)
+    return replace(config, neuron=neuron)
+
+
 def check_ready(config: Config) -> Config:
     """Find out all that can be known before a run begins; raises UserError."""
+    config = draw_parameters(config)
     engine_class(config).check_possible(config)
     initial_weights(config, np.random.RandomState(config.seed))
     return config

@@ -27,8 +27,7 @@ class Continuous(Trainer):
         self._config = config
         self._rng = np.random.RandomState(config.seed)
         self.initial = initial_weights(config, self._rng)
-        self._task = make_task(config)
-        self._task.prepare(self._rng)
+        self._task = make_task(config, self._rng)
         self._engine = make_engine(config)
         self._stream = self._engine.stream(self.initial)
         self._drawn = dict.fromkeys(PHASES, 0)

@@ -60,13 +60,12 @@ class DataParallel(Trainer):
     def __init__(self, config: Config, checkpoint: Checkpoint | None = None) -> None:
         self._config = config
         self._config_text = json.dumps(to_dict(config))  # of each checkpoint; takes milliseconds
-        self._task = make_task(config)
         self._streams = {phase: _stream(config.seed, number) for phase, number in STREAMS.items()}
         self._streams[TRAINING] = np.random.RandomState(config.seed)
         self._drawn = dict.fromkeys(PHASES, 0)  # batches of each phase
         self._progress = Progress()
         self.initial = self._weights = initial_weights(config, self._streams[TRAINING])
-        self._task.prepare(self._streams[TRAINING])
+        self._task = make_task(config, self._streams[TRAINING])
         self._optimizer = config.make_optimizer()
         self._state = self._optimizer.initial_state(self.initial)
         set_moments(self._state, config.synapse.init_optimizer)
