@@ -10,7 +10,7 @@ def test_every_epoch_holds_every_sample_once_in_another_order_and_the_last_batch
     epochs = [[order.batch(3 * epoch + i).tolist() for i in range(3)] for epoch in range(2)]
     for batches in epochs:
         assert [len(batch) for batch in batches] == [4, 4, 2]
-        assert sorted(sum(batches, [])) == list(range(10))
+        assert sorted([i for batch in batches for i in batch]) == list(range(10))
     assert epochs[0] != epochs[1]
     assert [order.epoch(i) for i in range(7)] == [0, 0, 0, 1, 1, 1, 2]
 

@@ -112,12 +112,12 @@ def test_skipping_leaves_out_broken_samples_and_names_each_once(samples, caplog)
 
 
 def test_a_batch_of_broken_samples_alone_is_an_error(samples):
-    with pytest.raises(UserError, match="batch 2 of training has no sample that can be read: /data/6.bin"):
+    with pytest.raises(UserError, match=r"batch 2 of training has no sample that can be read: /data/6\.bin"):
         samples(Numbers(broken=[6]), on_bad_file="skip").load("training", 2)
 
 
 def test_a_choice_that_does_not_exist_is_refused(samples):
-    with pytest.raises(ConfigError, match="task.on_bad_file=ignore"):
+    with pytest.raises(ConfigError, match=r"task\.on_bad_file=ignore"):
         samples(Numbers(), on_bad_file="ignore")
 
 
@@ -152,7 +152,7 @@ def test_the_cache_keeps_phases_apart():
 def test_a_split_is_complete_disjoint_and_frozen_by_its_seed():
     cut = [[part.indices.tolist() for part in split(Numbers(20), [0.25, 0.1], seed)] for seed in (1, 1, 2)]
     assert [len(part) for part in cut[0]] == [5, 2, 13]
-    assert sorted(sum(cut[0], [])) == list(range(20))
+    assert sorted([i for part in cut[0] for i in part]) == list(range(20))
     assert cut[0] == cut[1] != cut[2]
 
 
