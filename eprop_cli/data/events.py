@@ -44,8 +44,10 @@ def make_events(step: ArrayLike, neuron: ArrayLike) -> Events:
     step, neuron = np.asarray(step), np.asarray(neuron)
     if step.shape != neuron.shape or step.ndim != 1:
         raise UserError(f"events: step {step.shape} and neuron {neuron.shape} must be two lists of one length")
-    order = np.lexsort((neuron, step))
-    return Events(_compact("step", step[order]), _compact("neuron", neuron[order]))
+    step, neuron = _whole("step", step), _whole("neuron", neuron)
+    n = neuron.max(initial=0) + 1
+    step, neuron = np.divmod(np.sort(step * n + neuron), n)  # sorts one array: several times faster than two
+    return Events(_compact(step), _compact(neuron))
 
 
 def bins(times: ArrayLike, width: float) -> NDArray[np.int64]:
@@ -96,8 +98,12 @@ def _cells(events: Events, n_steps: int, n_in: int) -> NDArray[np.int64]:
     return cells
 
 
-def _compact(name: str, values: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
+def _whole(name: str, values: NDArray[Any]) -> NDArray[np.int64]:
     whole = values.astype(np.int64)
     if len(values) and (not np.array_equal(whole, values) or whole.min() < 0):
         raise UserError(f"events: {name} must be whole numbers, at least 0")
-    return whole.astype(np.min_scalar_type(whole.max(initial=0)))
+    return whole
+
+
+def _compact(values: NDArray[np.int64]) -> NDArray[np.unsignedinteger[Any]]:
+    return values.astype(np.min_scalar_type(values.max(initial=0)))
