@@ -154,6 +154,7 @@ def test_a_split_is_complete_disjoint_and_frozen_by_its_seed():
     assert [len(part) for part in cut[0]] == [5, 2, 13]
     assert sorted([i for part in cut[0] for i in part]) == list(range(20))
     assert cut[0] == cut[1] != cut[2]
+    assert all(part == sorted(part) for part in cut[0])  # so that a file is read from front to back
 
 
 def test_a_part_renames_samples():
