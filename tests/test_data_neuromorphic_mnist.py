@@ -134,19 +134,18 @@ def test_a_list_of_one_s_own(tmp_path):
 
 
 def test_the_script_s_own_reading(folder):
-    """The file as NEST's script reads it, in nested loops over bytes and pixels."""
+    """The file as NEST's script reads it, byte by byte."""
     train, add = folder
     rng = np.random.RandomState(1)
     drawn = [(rng.randint(34), rng.choice([*range(34), 240]), rng.randint(2), rng.randint(336041)) for _ in range(500)]
     path = add(0, "00001.bin", *(event(*each) for each in drawn))
-    expected, content = [], path.read_bytes()
+    expected, content, active = [], path.read_bytes(), active_pixels().tolist()
     for i in range(0, len(content), 5):
         x, y, high, middle, low = content[i : i + 5]
         time = (high << 16 | middle << 8 | low) & 0x7FFFFF
         pixel = (high >> 7) * 34 * 34 + y * 34 + x
-        for neuron, active in enumerate(active_pixels()):
-            if pixel == active:
-                expected.append((int(np.around(time * 300.0 / 336040)), neuron))
+        if pixel in active:
+            expected.append((int(np.around(time * 300.0 / 336040)), active.index(pixel)))
     events, _ = NeuromorphicMnist(train).sample(0)
     assert list(zip(events.step.tolist(), events.neuron.tolist(), strict=True)) == sorted(expected)
 
