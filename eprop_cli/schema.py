@@ -46,7 +46,7 @@ def key(*rules: Rule, unit: str = "") -> Any:
     return field(metadata={"rules": rules, "unit": unit})
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Group:
     """The keys of a config group. Its rules are checked when it is made; what needs several keys, by its subclass.
 

@@ -21,7 +21,7 @@ VARIED = ("task", "neuron", "synapse", "optimizer", "engine", "training")  # gro
 STOP_METRICS = ("recall_error", "loss")  # what training stops at by default: the first of these that there is
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Config:
     """The whole config; groups of VARIED have the schema of the class that their name means."""
 

@@ -6,7 +6,7 @@ from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.schema import NON_NEGATIVE, Group, Rule, key, one_of
 
 
-@dataclass
+@dataclass(kw_only=True)
 class WeightScale:
     """Factors on the initial weights, per projection."""
 
@@ -24,7 +24,7 @@ DISTRIBUTION = Rule(
 )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class WeightDistribution:
     """What the initial weights are drawn from, per projection."""
 
@@ -34,7 +34,7 @@ class WeightDistribution:
     out_rec: str = key(DISTRIBUTION)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class InitialMoments:
     """Initial Adam moments of the synapses from neuron pre to the neurons post (indices within populations)."""
 
@@ -45,7 +45,7 @@ class InitialMoments:
     v: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SynapseConfig(Group):
     """The keys that every family's synapses have."""
 

@@ -13,7 +13,7 @@ GRADIENT = "gradient"  # the gradient of a batch from weights that do not change
 STREAM = "stream"  # a simulation that goes on and on, weights changing as spikes pass
 
 
-@dataclass
+@dataclass(kw_only=True)
 class NeuronConfig(Group):
     """The keys that every family's neurons have; out: those of the readouts, with the name of the loss."""
 

@@ -21,7 +21,7 @@ SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivati
 REGULAR, ADAPTIVE = "reg", "ad"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Recurrent:
     """Parameters of a recurrent population."""
 
@@ -41,7 +41,7 @@ class Recurrent:
     flush_event_send_interval: float | None = key(POSITIVE, unit="ms")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Adaptive(Recurrent):
     """Parameters of the adaptive population."""
 
@@ -51,7 +51,7 @@ class Adaptive(Recurrent):
     adaptation: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Readout:
     """Parameters of the readout neurons."""
 
@@ -65,7 +65,7 @@ class Readout:
     V_min: float | None = key(unit="mV")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Bsshslm2020Config(NeuronConfig):
     """Keys of conf/neuron/bsshslm_2020.yaml."""
 
@@ -89,7 +89,7 @@ class Bsshslm2020Config(NeuronConfig):
                 require(group.V_min < group.V_th, f"neuron.{name}.V_min", group.V_min, constraint)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Bsshslm2020SynapseConfig(SynapseConfig):
     """Keys of conf/synapse/bsshslm_2020.yaml."""
 

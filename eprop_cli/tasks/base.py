@@ -13,7 +13,7 @@ from eprop_cli.schema import Group, at_least, key
 from eprop_cli.values import Batch
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TaskConfig(Group):
     """The keys that every task has. Counts are numbers of neurons, sequences or iterations."""
 

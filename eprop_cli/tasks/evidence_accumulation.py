@@ -19,7 +19,7 @@ STEPS = "time steps"
 NOISE_FRACTION = 4.0  # background noise neurons fire with input_spike_prob over this
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Steps:
     """Durations in time steps."""
 
@@ -30,7 +30,7 @@ class Steps:
     learning_window: int = key(at_least(1, STEPS))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EvidenceAccumulationConfig(TaskConfig):
     """Keys of conf/task/evidence_accumulation.yaml."""
 

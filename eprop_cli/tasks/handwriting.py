@@ -21,14 +21,14 @@ SHIPPED = Path("doc", "examples", "pynest", "eprop_plasticity", "chaos_handwriti
 MOST_BYTES = 2**24  # of a file of strokes
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Steps:
     """Durations in time steps."""
 
     data_point: int = key(at_least(1, "time step"))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class HandwritingConfig(PatternConfig):
     """Keys of conf/task/handwriting.yaml."""
 

@@ -11,14 +11,14 @@ from eprop_cli.schema import at_least, key
 from eprop_cli.tasks.pattern import Pattern, PatternConfig, Targets, require_two_readouts
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Steps:
     """Durations in time steps."""
 
     sequence: int = key(at_least(2, "time steps"))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LemniscateConfig(PatternConfig):
     """Keys of conf/task/lemniscate.yaml."""
 

@@ -13,7 +13,7 @@ from eprop_cli.values import Batch
 Targets = NDArray[np.float64]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PatternConfig(TaskConfig):
     """Keys that the pattern tasks share; all of the sequence is learning window."""
 

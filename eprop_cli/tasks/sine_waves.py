@@ -12,14 +12,14 @@ from eprop_cli.schema import POSITIVE, SEED, at_least, key
 from eprop_cli.tasks.pattern import Pattern, PatternConfig, Targets
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Steps:
     """Durations in time steps."""
 
     sequence: int = key(at_least(2, "time steps"))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SineWavesConfig(PatternConfig):
     """Keys of conf/task/sine_waves.yaml."""
 

@@ -35,7 +35,7 @@ from eprop_cli.values import Batch, Checkpoint, Table, Weights
 STREAMS = {VALIDATION: 1, EARLY_STOPPING: 2, TEST: 3}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DataParallelConfig(TrainingConfig):
     """Keys of conf/training/data_parallel.yaml."""
 
@@ -57,7 +57,7 @@ class DataParallel(Trainer):
     needs = GRADIENT
     resumable = True
 
-    def __init__(self, config: Config, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(self, config: RunConfig, checkpoint: Checkpoint | None = None) -> None:
         self._config = config
         self._config_text = json.dumps(to_dict(config))  # of each checkpoint; takes milliseconds
         self._streams = {phase: _stream(config.seed, number) for phase, number in STREAMS.items()}
@@ -79,7 +79,7 @@ class DataParallel(Trainer):
             self._restore(checkpoint)
 
     @classmethod
-    def check(cls, config: Config) -> None:
+    def check(cls, config: RunConfig) -> None:
         """Raise ConfigError where sequences are not independent of each other."""
         reset = config.kernel.eprop_reset_neurons_on_update
         remedy = "must be true with training=data_parallel, where sequences are independent; or use training=continuous"
