@@ -63,7 +63,8 @@ def variant(group: str, name: str) -> type[Any]:
     Raises ConfigError if there is none, or if a user's own is not what the group needs.
     """
     if name in VARIANTS[group]:
-        return _load(VARIANTS[group][name])
+        known: type[Any] = _load(VARIANTS[group][name])
+        return known
     key = KEYS.get(group, f"{group}.name")
     base, found = _load(BASES[group]), _own(key, name)
     config = getattr(base, "Config", None)

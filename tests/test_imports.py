@@ -8,7 +8,7 @@ from import_graph import arrows, circles, late_imports, modules
 PACKAGE = Path(__file__).resolve().parent.parent / "eprop_cli"
 FLOORS = [  # folders or modules
     *("cli", "sweeps", "api", "figures", "reports", "runs", "training", "engines", "config", "objectives", "models"),
-    *("optimizers", "tasks", "connectivity", "timing", "losses", "phases", "values", "schema", "columns"),
+    *("optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values", "schema", "columns"),
     *("terminal", "registry", "errors"),
 ]
 DOORS = ("__init__", "__main__")  # of the package itself, left of everything

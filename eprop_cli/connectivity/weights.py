@@ -71,7 +71,8 @@ def draw_weights(synapse: SynapseConfig, n_in: int, n_rec: int, n_out: int, rng:
 
 def _normal(rng: np.random.RandomState, shape: tuple[int, int]) -> NDArray[np.float64]:
     """Standard deviation 1 / sqrt(n) of the n neurons along the first axis: of a projection forward, its fan-in."""
-    return rng.randn(*shape) / np.sqrt(shape[0])
+    drawn: NDArray[np.float64] = rng.randn(*shape) / np.sqrt(shape[0])
+    return drawn
 
 
 def _glorot_uniform(rng: np.random.RandomState, shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -97,7 +98,7 @@ def _from_file(projection: str, path: str, shape: tuple[int, int]) -> NDArray[np
     numeric = isinstance(found, np.ndarray) and found.dtype.kind in "fiu"
     constraint = f"must be an array of numbers of shape {wanted}, (n_post, n_pre)"
     require(numeric and found.shape == wanted, key, f"{FROM_FILE}{path}", constraint)
-    values = found.astype(np.float64)
+    values: NDArray[np.float64] = found.astype(np.float64)
     return values if projection == FEEDBACK else values.T
 
 

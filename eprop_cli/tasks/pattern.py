@@ -1,6 +1,7 @@
 """What the pattern tasks share: noise comes in, readouts are to follow given signals (NEST's regression tutorials)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class PatternConfig(TaskConfig):
 class Pattern(Task):
     """A target that is the same for all sequences, and noise that is too, or is drawn for each sequence."""
 
-    Config = PatternConfig
+    Config: ClassVar[type[PatternConfig]] = PatternConfig
     losses = ("mean_squared_error",)
     config: PatternConfig
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC, exists
 from eprop_cli.engines.base import Outcome, make_engine
 from eprop_cli.errors import require
