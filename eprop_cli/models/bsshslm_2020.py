@@ -108,6 +108,7 @@ class Bsshslm2020(Model):
     Config = Bsshslm2020Config
     fits = ("bsshslm_2020",)
     computes = (GRADIENT, STREAM)
+    resets = True
     equations = "adjoint"
     readout = "eprop_readout_bsshslm_2020"
     synapse = "eprop_synapse_bsshslm_2020"

@@ -68,7 +68,6 @@ class Pattern(Task):
     def _noise(self, rng: np.random.RandomState) -> NDArray[np.bool_]:
         c = self.config
         noise: NDArray[np.bool_] = rng.random_sample((c.sequence_steps, c.n_in)) < c.input_spike_prob
-        noise[0] = False  # spikes that arrive when NEST resets the neurons would be lost
         return noise
 
 

@@ -105,7 +105,7 @@ def make_trainer(config: RunConfig, checkpoint: Checkpoint | None = None) -> Tra
 
 def make_task(config: RunConfig, rng: np.random.RandomState) -> CheckedTask:
     """The task that the config names, once it has drawn what its batches share. rng: as the initial weights left it."""
-    task = CheckedTask(config.task, probabilities=config.loss.needs_classes)
+    task = CheckedTask(config.task, probabilities=config.loss.needs_classes, resets=config.model.resets)
     seed, own = getattr(config.task, "seed", config.seed), None
     if seed != config.seed:  # where a run with that seed would stand
         own = np.random.RandomState(seed)
