@@ -7,8 +7,22 @@ from import_graph import arrows, circles, late_imports, modules
 
 PACKAGE = Path(__file__).resolve().parent.parent / "eprop_cli"
 FLOORS = [  # folders or modules
-    *("cli", "sweeps", "figures", "reports", "api", "runs", "training", "objectives", "engines", "config", "models"),
-    *("optimizers", "timing", "tasks", "connectivity", "phases", "values", "schema", "losses", "terminal", "errors"),
+    *(
+        "cli",
+        "sweeps",
+        "api",
+        "figures",
+        "reports",
+        "results",
+        "runs",
+        "training",
+        "engines",
+        "config",
+        "objectives",
+        "models",
+    ),
+    *("optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values", "schema", "columns"),
+    *("terminal", "registry", "formats", "errors"),
 ]
 DOORS = ("__init__", "__main__")  # of the package itself, left of everything
 # Files or folders that may import inside functions, and why.
