@@ -65,9 +65,10 @@ def changed_versions(earlier: dict[str, Any], record: dict[str, Any]) -> list[st
     """In which of COMPUTING a run that is resumed differs from before, e.g. "numpy 2.3.0 (before 2.2.6)"."""
     before, after = earlier.get("versions") or {}, record["versions"]
     pairs = {name: (before.get(name, "none"), after.get(name, "none")) for name in COMPUTING if before}
-    if (commit := "eprop-cli") in pairs and earlier.get("git_commit") != record["git_commit"]:
-        commits = [(each.get("git_commit") or "installed")[:9] for each in (earlier, record)]
-        pairs[commit] = tuple(f"{version} {place}" for version, place in zip(pairs[commit], commits, strict=True))
+    commits = [(each.get("git_commit") or "")[:9] for each in (earlier, record)]
+    if pairs and commits[0] != commits[1]:
+        old, new = (f"{each} {commit}".rstrip() for each, commit in zip(pairs["eprop-cli"], commits, strict=True))
+        pairs["eprop-cli"] = old, new
     return [f"{name} {new} (before {old})" for name, (old, new) in pairs.items() if new != old]
 
 
