@@ -69,7 +69,7 @@ def write_run(directory, *overrides, rows=None, status=COMPLETED, error=None, **
 
 def _write_recordings(writer, config, iterations):
     rng = np.random.RandomState(config.seed)
-    task = make_task(config)
+    task = make_task(config, rng)
     recordables = {p.name: p.recordables for p in config.model.populations} | {"out": config.model.readout_recordables}
     sizes = dict.fromkeys(recordables, config.recording.n_record) | {"out": config.task.n_out}
     for index, iteration in enumerate(iterations):

@@ -333,7 +333,7 @@ class TestFiles:
 
     def test_weights_end_where_training_does(self, written, tmp_path, monkeypatch):
         shown = []
-        monkeypatch.setattr("eprop_cli.figures.draw.save", lambda figure, path, dpi: shown.append(figure))
+        monkeypatch.setattr("eprop_cli.figures.base.save", lambda figure, path, dpi: shown.append(figure))
         draw_run(Run(written), ["weight_time_courses"], ["png"], 40, tmp_path)
         assert shown[0].axes[-1].get_xlim() == (0.0, 3 * 2 * 200.0)  # iterations, sequences, ms
 

@@ -182,7 +182,7 @@ class TestSignals:
             finally:
                 raise AttributeError("left in mid-work")
 
-        monkeypatch.setattr("eprop_cli.figures.draw.draw_run", draw)
+        monkeypatch.setattr("eprop_cli.figures.base.Drawing.write", draw)
         ending = run(config(*SMALL, *PARALLEL), tmp_path)
         assert ending == Ending("INTERRUPTED", 143, "interrupted by SIGTERM")
 
@@ -196,7 +196,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_rest(tmp_path, monkeypatch):
     def fail(*_):
         raise ValueError("no\nfont")
 
-    monkeypatch.setattr("eprop_cli.figures.draw.draw_run", fail)
+    monkeypatch.setattr("eprop_cli.figures.base.Drawing.write", fail)
     ending = run(config(*SMALL, *PARALLEL, "task.n_iter=3"), tmp_path)
     assert ending == Ending("FAILED", 1, "ValueError: no font")
     assert (Run(tmp_path).status, Run(tmp_path).record["error"]) == ("FAILED", "ValueError: no font")

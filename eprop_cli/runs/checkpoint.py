@@ -43,18 +43,17 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         with path.open("rb") as opened:
             file = np.load(opened, allow_pickle=False)
             checkpoint = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else {}
-        checkpoint = _migrated(checkpoint, path)
+        if not {"config", "rows", "iteration", "stopped"} <= checkpoint.keys():
+            raise UserError(f"{path}: not written by eprop-run, so there is nothing to resume from")
+        return _migrated(checkpoint, path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file, so there is nothing to resume from") from error
     except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({error}), so there is nothing to resume from") from error
-    return checkpoint
 
 
 def _migrated(checkpoint: Checkpoint, path: Path) -> Checkpoint:
-    """A checkpoint in today's format; raises ValueError if it is none, UserError if it cannot be gone on from."""
-    if not {"config", "rows", "iteration", "stopped"} <= checkpoint.keys():
-        raise ValueError("it was not written by eprop-run")
+    """A checkpoint in today's format; raises UserError if it cannot be gone on from, else if it is damaged."""
     number = int(checkpoint.pop("format", 1))
     check_format(number, path)
     if number == 1:
