@@ -11,25 +11,30 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobRuntime
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from eprop_cli.config.arguments import check_arguments, one_line
-from eprop_cli.config.config import Config
+from eprop_cli.config.composed import without_hydra
+from eprop_cli.config.composition import BAD_INPUTS, run_dir
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
-from eprop_cli.errors import ConfigError, UserError, reason, require
-from eprop_cli.runs.directory import claim
+from eprop_cli.errors import ConfigError, UserError, reason
+from eprop_cli.runs.beginning import (
+    WITH_RESUME,
+    check_subdir,
+    earlier_options,
+    earlier_overrides,
+    quoted,
+    save_composed,
+    take,
+)
 from eprop_cli.training.base import check_ready
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
-BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
-WITH_RESUME = "cannot be given with resume; leave it out"
 MULTIRUN_OPTIONS = ("-m", "--multirun")
 MULTIRUN = "multirun"  # in Hydra's JobRuntime: where the multirun that has begun keeps its state
 
@@ -42,7 +47,7 @@ def _jobs_at_once(threads: int, workers: int) -> int:
 
 # What conf/ computes, as ${eprop.NAME:...}
 RESOLVERS: dict[str, Callable[..., Any]] = {
-    "run_dir": lambda resume, fresh: resume or fresh,
+    "run_dir": run_dir,
     "jobs_at_once": _jobs_at_once,
     "cores_of_a_job": lambda threads, workers: threads * workers,
     "search_seed": lambda storage: 1 if storage is None else None,
@@ -89,7 +94,8 @@ def _main(composed: DictConfig) -> float | None:
 
     directory = Path(HydraConfig.get().runtime.output_dir)
     if composed.resume:
-        save_composed(composed, directory)
+        hydra_config: Any = HydraConfig.instance().cfg
+        save_composed(composed, hydra_config, directory)
     ending = run(load(composed), directory)
     if ending.exit_status:
         sys.exit(ending.exit_status)
@@ -128,11 +134,6 @@ class Doorkeeper(Callback):
         JobRuntime.instance().set(MULTIRUN, str(multirun.state))
 
 
-def without_hydra(config: DictConfig) -> DictConfig:
-    """A composed config without Hydra's own part."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-
-
 def with_earlier_arguments(arguments: list[str]) -> list[str]:
     """Arguments of eprop-run with those that the run or multirun in resume=DIRECTORY was given, before the new ones."""
     from eprop_cli.runs.files import SWEEP
@@ -141,12 +142,11 @@ def with_earlier_arguments(arguments: list[str]) -> list[str]:
     if not given or given[-1] in ("", "null"):
         return arguments
     directory = Path(_unquoted(given[-1]))
-    quoted = "'" + str(directory).replace("'", "\\'") + "'"  # Hydra takes a "=" in a value only so
     # Hydra takes overrides from one place among the arguments only.
     first = next(index for index, argument in enumerate(arguments) if "=" in argument and not argument.startswith("-"))
     options, overrides = arguments[:first], arguments[first:]
     if not (directory / SWEEP).exists():
-        new = [f"resume={quoted}" if text.startswith("resume=") else text for text in overrides]
+        new = [f"resume={quoted(directory)}" if text.startswith("resume=") else text for text in overrides]
         earlier = [*earlier_overrides(directory), "hydra.output_subdir=null"]  # save_composed() does what it would do
         return [*earlier_options(directory), *options, *earlier, *new]
     multirun = earlier_multirun(directory)
@@ -155,44 +155,11 @@ def with_earlier_arguments(arguments: list[str]) -> list[str]:
     for text in new:
         if text.startswith("hydra.sweep.dir="):
             raise UserError(f"{text}: {WITH_RESUME}")
-    return [*options, *multirun["overrides"], f"hydra.sweep.dir={quoted}", *new]
-
-
-def save_composed(composed: DictConfig, directory: Path) -> None:
-    """Write what Hydra would about a run that is resumed, each file whole: a kill must leave it to be resumed again."""
-    from eprop_cli.runs.files import write_text
-
-    hydra_config: Any = HydraConfig.instance().cfg
-    contents = {"config": composed, "hydra": hydra_config, "overrides": hydra_config.hydra.overrides.task}
-    for name, content in contents.items():
-        write_text(directory / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
+    return [*options, *multirun["overrides"], f"hydra.sweep.dir={quoted(directory)}", *new]
 
 
 def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
-
-
-def earlier_overrides(directory: Path) -> list[str]:
-    """The overrides of the run in a directory."""
-    overrides: list[str] = _earlier(directory, "overrides.yaml", lambda config: [str(override) for override in config])
-    return [override for override in overrides if not override.startswith("resume=")]
-
-
-def earlier_options(directory: Path) -> list[str]:
-    """Options by which the config of the run in a directory is found."""
-    from eprop_cli.sweeps.multirun import config_options
-
-    options: list[str] = _earlier(directory, "hydra.yaml", config_options)
-    return options
-
-
-def _earlier(directory: Path, name: str, read: Callable[[Any], Any]) -> Any:
-    """What a function makes of a file that Hydra wrote for the run in a directory."""
-    path = directory / ".hydra" / name
-    try:
-        return read(OmegaConf.load(path))
-    except (OSError, ValueError, AttributeError, YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError("resume", directory, f"is not a run directory: cannot read {path}") from error
 
 
 def earlier_multirun(directory: Path) -> dict[str, list[str]]:
@@ -205,24 +172,6 @@ def earlier_multirun(directory: Path) -> dict[str, list[str]]:
     except (OSError, ValueError) as error:
         raise ConfigError("resume", directory, f"cannot be resumed: {path} is damaged ({error})") from error
     return arguments
-
-
-def check_subdir(hydra_config: DictConfig, resumed: bool = False) -> None:
-    """Raise ConfigError unless a run is to keep its overrides where earlier_overrides() looks for them."""
-    subdir = hydra_config.output_subdir
-    usual = subdir == ".hydra" or (resumed and subdir is None)  # then save_composed() writes there
-    require(usual, "hydra.output_subdir", subdir, "cannot be set: what is in .hydra is needed to resume a run")
-
-
-def take(config: Config, directory: Path) -> None:
-    """Claim the directory of a run that begins, or make sure that one can be resumed; raises UserError."""
-    from eprop_cli.runs.checkpoint import check_resume
-
-    if config.resume is None:
-        claim(directory)
-    else:
-        require(Path(config.resume) == directory, "hydra.run.dir", directory, WITH_RESUME)
-        check_resume(config, directory)
 
 
 def _end_multirun(state: Path, problem: BaseException | None) -> int:

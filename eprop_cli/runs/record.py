@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,20 +22,20 @@ COMPUTING = ("python", "eprop-cli", "nest-simulator", "numpy", "numba")  # what 
 PACKAGES = ("nest-simulator", "hydra-core", "omegaconf", "numpy", "pandas", "pyarrow", "matplotlib", "joblib", "numba")
 
 
-def origin(config: Config) -> dict[str, Any]:
-    """What run.json says of a run that begins here and now."""
-    record = start()
+def origin(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
+    """What run.json says of a run that begins here and now; command: this process's by default."""
+    record = start(command)
     return record | describe(config) | {"sessions": [session(record)]}
 
 
-def start() -> dict[str, Any]:
+def start(command: Sequence[str] | None = None) -> dict[str, Any]:
     """Where and when a run begins, and with what."""
     return {
         "format": FORMAT,
         "status": None,
         "start": now(),
         "stop": None,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if command is None else list(command),
         "pid": os.getpid(),
         "host": platform.node(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),

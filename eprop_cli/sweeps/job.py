@@ -203,7 +203,7 @@ class Place:
 
     def _check_same(self, wanted: dict[str, Any], record: dict[str, Any]) -> None:
         """Raise ConfigError if the run computes something else than the job would."""
-        new, old = flatten(wanted), flatten(migrated(record)["config"])
+        new, old = flatten(wanted), flatten(migrated(record, self.directory / RUN)["config"])
         for key in sorted(new.keys() | old.keys()):
             if not _is_how(key) and new.get(key) != old.get(key):
                 remedy = "move it away or choose another hydra.sweep.dir"

@@ -21,6 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from eprop_cli.config.composed import config_options
 from eprop_cli.config.config import Config
 from eprop_cli.errors import ConfigError, UserError, require
 from eprop_cli.runs.files import RUN, SWEEP, is_alive, write_text
@@ -232,16 +233,6 @@ def _claim(directory: Path) -> bool:
     require(RUN not in there, key, directory, "is the directory of a run; choose another")
     require(not there or SWEEP in there, key, directory, "holds files, but no multirun's; choose another")
     return not there
-
-
-def config_options(config: DictConfig) -> list[str]:
-    """Options of eprop-run by which a config that Hydra composed is found again."""
-    options = []
-    for source in config.hydra.runtime.config_sources:
-        if source.provider == "command-line":
-            options += ["--config-dir", str(source.path)]
-    name = config.hydra.job.config_name
-    return options if name == "config" else [*options, "--config-name", str(name)]
 
 
 def _stop(multirun: Multirun, number: int) -> None:
