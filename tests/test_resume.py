@@ -171,7 +171,7 @@ def test_a_run_that_stopped_early_was_trained_until_then(tmp_path):
     ] * 2
 
 
-def test_the_record_keeps_the_first_start_and_lists_the_others(tmp_path, during):
+def test_the_record_keeps_the_first_start_and_lists_all_sessions(tmp_path, during):
     during(lambda: os.kill(os.getpid(), signal.SIGINT))
     train(tmp_path, *COMPILED)
     during(lambda: None)
@@ -179,8 +179,9 @@ def test_the_record_keeps_the_first_start_and_lists_the_others(tmp_path, during)
     resume(tmp_path, *COMPILED)
     resume(tmp_path, *COMPILED, "task.n_iter=7")
     record = Run(tmp_path).record
-    first, second = record["resumed"]
-    assert start == record["start"] < first < second < record["stop"]
+    first, second, third = (session["start"] for session in record["sessions"])
+    assert start == record["start"] == first < second < third < record["stop"]
+    assert record["sessions"][2]["versions"] == record["versions"]
     assert record["error"] is None
 
 

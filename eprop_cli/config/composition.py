@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
@@ -47,8 +48,9 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None, name: str 
             OmegaConf.register_new_resolver("eprop.run_dir", run_dir, replace=True)
             path = create_config_search_path(str(conf_dir()))
             if config_dir is not None:
-                path.append("command-line", f"file://{config_dir.resolve()}")  # as --config-dir, for a resume to find
-            config = ConfigLoaderImpl(path).load_configuration(name, list(overrides), RunMode.RUN)
+                # As --config-dir does, for a resume to find it.
+                path.prepend("command-line", f"file://{config_dir.resolve()}", SearchPathQuery(provider="schema"))
+            config = ConfigLoaderImpl(path).load_configuration(name, [*overrides, "hydra.mode=RUN"], RunMode.RUN)
             directory = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
     except UserError:
         raise
@@ -56,7 +58,6 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None, name: str 
         raise UserError(one_line(error)) from error
     with flag_override(config.hydra, ["readonly", "struct"], False):
         config.hydra.runtime.output_dir = str(directory)
-        config.hydra.mode = RunMode.RUN
     return config
 
 
