@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, Here, config
 
-from eprop_cli.connectivity.base import PROJECTIONS
-from eprop_cli.connectivity.weights import initial_weights
-from eprop_cli.engines import make_engine
-from eprop_cli.tasks import make_task
-from eprop_cli.training import make_trainer
+from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.training.base import initial_weights
+from eprop_cli.engines.base import make_engine
+from eprop_cli.training.base import make_task
+from eprop_cli.training.base import make_trainer
 
 pytestmark = pytest.mark.nest
 
@@ -147,7 +147,7 @@ def outcomes():
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_agree(name, outcomes):
     nest, compiled = (outcomes(name).learning[engine].gradients for engine in ENGINES)
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         assert relative(nest[projection], compiled[projection]) <= TOLERANCE, projection
         assert nest[projection].any() != CASES[name].silent, projection
 
@@ -202,7 +202,7 @@ def test_the_tutorials_network_agrees(iterations):
     batch = make_task(settings.task).batch(rng)
     found = simulate(settings, trainer.weights(), batch, rng.rand(40) < 0.5)
     nest, compiled = (found.learning[engine] for engine in ENGINES)
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         assert relative(nest.gradients[projection], compiled.gradients[projection]) <= TOLERANCE, projection
     np.testing.assert_equal(nest.recording["spikes"], compiled.recording["spikes"])
     for outcome in (compiled, *found.evaluation.values()):
@@ -213,7 +213,7 @@ def trained(*overrides):
     """Losses of 20 iterations, and the weights after them."""
     trainer = make_trainer(config(*overrides, "task.n_iter=20", *BARE))
     try:
-        losses = [record.row.loss for record in trainer.records()]
+        losses = [record.row.metrics["loss"] for record in trainer.records()]
     finally:
         trainer.close()
     assert len(losses) == 20
@@ -241,7 +241,7 @@ def test_losses_agree_all_along(name, as_continuous):
     (nest, nest_weights), (compiled, compiled_weights) = (trained(*overrides, f"engine={name}") for name in ENGINES)
     np.testing.assert_allclose(compiled, nest, rtol=TOLERANCE)
     assert len(set(nest)) == 20
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         assert relative(nest_weights[projection], compiled_weights[projection]) <= 1e-10, projection
 
 

@@ -84,7 +84,7 @@ TUTORIAL = {
     "recording.interval": 1.0,
     "kernel.resolution": 1.0,
     "kernel.eprop_reset_neurons_on_update": True,
-    "kernel.local_num_threads": 1,
+    "engine.local_num_threads": 1,
 } | {f"neuron.{population}.{key}": value for population in ("reg", "ad") for key, value in RECURRENT.items()}
 
 
@@ -247,7 +247,7 @@ def test_a_condition_that_holds_raises_nothing():
         ["kernel.resolution=0.25", "neuron.rec.t_ref=0.75"],
         ["recording.interval=2250"],
         ["recording.iterations=[first, 3, last]", "plots.figures=[]"],
-        ["training=data_parallel", "task.n_batch=3", "training.n_workers=3"],
+        ["training=data_parallel", "task.n_batch=3", "engine.n_workers=3"],
         [
             "training=data_parallel",
             "optimizer.weight_decay=0.1",

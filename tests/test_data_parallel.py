@@ -87,9 +87,9 @@ def test_the_test_is_of_the_weights_that_are_kept():
     rows, _, trainer = train(*VALIDATED, "training.select_weights=best", *SELECTING)
     again = DataParallel(config(*PARALLEL, *SELECTING, "task.n_iter=0"))
     again._weights = trainer.weights()
-    tests = [record.row.loss for record in again.records()]
+    tests = [record.row.metrics["loss"] for record in again.records()]
     again.close()
-    assert tests == [row.loss for row in rows if row.phase == "test"]
+    assert tests == [row.metrics["loss"] for row in rows if row.phase == "test"]
 
 
 def test_selecting_weights_does_not_change_training():

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from small import SMALL, config
 
-from eprop_cli.connectivity.base import PROJECTIONS
-from eprop_cli.connectivity.weights import initial_weights
+from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.training.base import initial_weights
 from eprop_cli.engines.compiled import engine as compiled
 from eprop_cli.engines.compiled import kernels as k
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.engines.compiled.recording import Simulated
 from eprop_cli.models.bsshslm_2020 import SURROGATE_GRADIENTS
-from eprop_cli.tasks import make_task
+from eprop_cli.training.base import make_task
 from eprop_cli.values import Batch
 
 # Surrogate gradient functions of x = (v - A) / width, as NEST documents them
@@ -247,7 +247,7 @@ def test_the_engine_scales_gradients_by_arrival_window_and_batch(loss, regular_s
         rec, out = rec + gradient * arrival / count, out + gradient_out * (1 - np.exp(-1 / 20)) / count
     np.fill_diagonal(rec[8:], 0.0)
     expected = {"in_rec": rec[:8].T, "rec_rec": rec[8:].T, "rec_out": out.T}
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         assert relative(gradients[projection], expected[projection]) <= 1e-13, projection
 
 
@@ -368,7 +368,7 @@ def batch_of(settings, seed=1):
 def test_any_number_of_threads_gives_the_same(n_threads):
     found = []
     for n_workers in (1, n_threads):
-        settings = config(*SMALL, "training=data_parallel", "task.n_batch=5", f"training.n_workers={n_workers}")
+        settings = config(*SMALL, "training=data_parallel", "task.n_batch=5", f"engine.n_workers={n_workers}")
         weights, batch = batch_of(settings)
         engine = CompiledEngine(settings)
         found.append(engine.gradient(weights, batch, np.arange(8) < 4, True))
@@ -404,7 +404,7 @@ def test_what_goes_in_stays_as_it_is():
     engine = CompiledEngine(settings)
     outcome = engine.gradient(weights, batch, np.ones(8, dtype=bool), True)
     engine.close()
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         assert not np.shares_memory(outcome.gradients[projection], weights[projection])
         assert outcome.gradients[projection].any()
 

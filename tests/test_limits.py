@@ -6,13 +6,13 @@ from eprop_cli import engines
 from eprop_cli.engines import check_engine
 from eprop_cli.engines.limits import check_limits
 from eprop_cli.errors import ConfigError
-from eprop_cli.training import make_trainer
+from eprop_cli.training.base import make_trainer
 
 PARALLEL = ("training=data_parallel",)
 COMPILED = (*PARALLEL, "engine=compiled")
 FIRST_STEP = "must not make neurons fire in the first step; lower it, or raise V_th"
 EACH_FIRST_STEP = "must not make neurons fire in the first step of a sequence; lower it, or raise V_th"
-DASK = ("training.backend=dask", "training.scheduler=tcp://127.0.0.1:8786")
+DASK = ("engine.backend=dask", "engine.scheduler=tcp://127.0.0.1:8786")
 
 
 def steps(n):
@@ -27,7 +27,7 @@ def steps(n):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ((*COMPILED, *DASK), "training.backend=dask: must be loky with engine=compiled, whose workers are threads"),
+        ((*COMPILED, *DASK), "engine.backend=dask: must be loky with engine=compiled, whose workers are threads"),
         (steps(4), "task.sequence_steps=4: must be at least 5; make the sequence longer"),
         (["neuron.rec.V_m=0.7"], f"neuron.reg.V_m=0.7: {FIRST_STEP}"),
         (["neuron.ad.V_m=0.7", *PARALLEL], f"neuron.ad.V_m=0.7: {FIRST_STEP}"),
@@ -57,7 +57,7 @@ def test_dask_is_asked_for(monkeypatch):
     with pytest.raises(ConfigError) as error:
         check_engine(config(*SMALL, *PARALLEL, *DASK))
     told = "needs distributed, which is not installed; pip install '.[dask]' in the checkout"
-    assert str(error.value) == f"training.backend=dask: {told}"
+    assert str(error.value) == f"engine.backend=dask: {told}"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_shortest_sequence_is_computed_alike():
         settings = config(*SMALL, *BARE, *steps(5), *overrides)
         check_engine(settings)
         trainer = make_trainer(settings)
-        losses.append([record.row.loss for record in trainer.records()])
+        losses.append([record.row.metrics["loss"] for record in trainer.records()])
         trainer.close()
     np.testing.assert_allclose(*losses, rtol=1e-12)
     assert len(set(losses[0])) == 5

@@ -3,11 +3,11 @@ import pytest
 from eprop_cli.optimizers.optimize import optimizer_parameters
 from small import BARE, SEQUENCE, SMALL, config
 
-from eprop_cli.connectivity.weights import initial_weights
+from eprop_cli.training.base import initial_weights
 from eprop_cli.engines.nest.kernel import start_kernel
 from eprop_cli.engines.nest.network import EPROP_SYNAPSE, build_network, force_final_update, present, read_weights
 from eprop_cli.engines.nest.recordings import count_spikes, recording_of
-from eprop_cli.training import make_trainer
+from eprop_cli.training.base import make_trainer
 from eprop_cli.values import Batch
 
 pytestmark = pytest.mark.nest
@@ -225,7 +225,7 @@ def test_evaluation_records_nothing_but_spikes_and_readouts():
 @pytest.mark.parametrize("override", ["recording=none", "recording.n_record=0", "recording.n_record_w=0"])
 def test_recording_changes_no_loss(override):
     losses = [
-        [record.row.loss for record in make_trainer(config(*SMALL, *overrides)).records()]
+        [record.row.metrics["loss"] for record in make_trainer(config(*SMALL, *overrides)).records()]
         for overrides in ([], [override])
     ]
     assert losses[0] == losses[1]
@@ -409,7 +409,7 @@ def test_recorded_readouts_give_the_loss_of_the_row(records, training):
         signal, target = table["readout_signal"][window], table["target_signal"][window]
         np.testing.assert_array_equal(target.reshape(2, 30, 2).transpose(2, 0, 1), record.batch.targets[:, :, -30:])
         loss = -np.log(signal[target == 1]).mean()
-        assert loss == pytest.approx(record.row.loss, rel=1e-12)
+        assert loss == pytest.approx(record.row.metrics["loss"], rel=1e-12)
         np.testing.assert_allclose(table["error_signal"][window], signal - target, rtol=1e-12)
 
 
