@@ -44,7 +44,7 @@ class Case:
         rng = np.random.RandomState(self.seed)
         weights = initial_weights(settings, rng)
         weights |= {name: self.drive * weights[name] for name in ("in_rec", "rec_rec")}
-        batch = make_task(settings.task).batch(rng)
+        batch = make_task(settings).batch_at(rng, "training", 0)
         if self.steps is not None:
             spikes = batch.spikes.copy()
             spikes[:, :3] = spikes[:, -3:] = False
@@ -114,11 +114,15 @@ class Outcomes:
     evaluation: dict = field(default_factory=dict)
 
 
+def on(engine, settings):
+    """The config with another engine."""
+    return replace(settings, engine=config("training=data_parallel", f"engine={engine}").engine)
+
+
 def simulate(settings, weights, batch, following=None, record=True):
     outcomes = Outcomes()
     for name in ENGINES:
-        settings.engine.name = name
-        engine = make_engine(settings)
+        engine = make_engine(on(name, settings))
         outcomes.learning[name] = engine.gradient(weights, batch, following, record)
         outcomes.evaluation[name] = engine.evaluate(weights, batch)
         engine.close()
@@ -179,8 +183,7 @@ def test_recordings_agree(name, outcomes):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_only_inputs_that_fire_in_step_1_of_the_next_sequence_lose_a_term(engine):
     settings, weights, batch, following = CASES["truncated"].batch()
-    settings.engine.name = engine
-    made = make_engine(settings)
+    made = make_engine(on(engine, settings))
     whole, truncated = (made.gradient(weights, batch, given, False).gradients for given in (None, following))
     made.close()
     lost = (whole["in_rec"] != truncated["in_rec"]).any(axis=0)
@@ -199,7 +202,7 @@ def test_the_tutorials_network_agrees(iterations):
     trainer.close()
     settings.recording.spikes = True
     rng = np.random.RandomState(7)
-    batch = make_task(settings.task).batch(rng)
+    batch = make_task(settings).batch_at(rng, "training", 0)
     found = simulate(settings, trainer.weights(), batch, rng.rand(40) < 0.5)
     nest, compiled = (found.learning[engine] for engine in ENGINES)
     for projection in PLASTIC:

@@ -11,6 +11,7 @@ from eprop_cli.training.base import initial_weights
 from eprop_cli.engines.compiled import engine as compiled
 from eprop_cli.engines.compiled import kernels as k
 from eprop_cli.engines.compiled.engine import CompiledEngine
+from eprop_cli.engines.compiled.parameters import neuron_parameters, readout_parameters, surrogates
 from eprop_cli.engines.compiled.recording import Simulated
 from eprop_cli.models.bsshslm_2020 import SURROGATE_GRADIENTS
 from eprop_cli.training.base import make_task
@@ -40,6 +41,13 @@ class Net:
     functions: tuple[int, int] = (0, 0)
     n_reg: int = 0
 
+    @property
+    def stretches(self):
+        """Surrogate gradient functions as the kernels take them: function, start, stop."""
+        n_rec = self.neurons.shape[1]
+        ends = (0, self.n_reg), (self.n_reg, n_rec)
+        return np.array([(f, *end) for f, end in zip(self.functions, ends, strict=True) if end[0] < end[1]])
+
     def run(self, lost=None):
         """What the kernels make of it, all neurons recorded."""
         n_batch, n_steps, n_in = self.spikes.shape
@@ -54,7 +62,7 @@ class Net:
             gradients_out=np.empty((n_batch, n_rec, n_out)),
         )
         k.run(
-            np.arange(n_batch), self.neurons, np.array([*self.functions, self.n_reg]), self.readouts, self.softmax,
+            np.arange(n_batch), self.neurons, self.stretches, self.readouts, self.softmax,
             self.weights, self.weights_out, self.feedback, self.spikes, self.targets,
             np.zeros((n_batch, n_in), dtype=bool) if lost is None else lost, np.arange(n_rec), *simulated,
         )  # fmt: skip
@@ -230,12 +238,12 @@ def test_the_engine_scales_gradients_by_arrival_window_and_batch(loss, regular_s
         "neuron.ad.adapt_tau=[20, 100, 500, 2000]", "neuron.rec.E_L=-0.1",
     )  # fmt: skip
     rng = np.random.RandomState(1)
-    weights, batch = initial_weights(settings, rng), make_task(settings.task).batch(rng)
+    weights, batch = initial_weights(settings, rng), make_task(settings).batch_at(rng, "training", 0)
     engine = CompiledEngine(settings)
     gradients = engine.gradient(weights, batch, None, False).gradients
     engine.close()
     net = Net(
-        compiled.neuron_parameters(settings), compiled.readout_parameters(settings), *compiled._packed(weights),
+        neuron_parameters(settings.model), readout_parameters(settings.model), *compiled._packed(weights),
         batch.spikes, batch.targets[:, :, -30:].transpose(1, 2, 0), loss == "cross_entropy", n_reg=4,
     )  # fmt: skip
     decay = np.exp(-1 / np.array([10, 20, 30, 40, 5, 15, 25, 100]))
@@ -273,6 +281,19 @@ def test_a_surrogate_gradient_function_for_each_population():
     for functions, own in {(0, 0): slice(4), (2, 2): slice(4, None)}.items():
         net.functions = functions
         np.testing.assert_array_equal(psi[:, :, own], net.run().dynamics[:, :, own, k.KEPT_PSI])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], [(0, 0, 8)]),  # neighbours with the same function are one stretch
+        (["neuron.ad.surrogate_gradient_function=exponential"], [(0, 0, 4), (1, 4, 8)]),
+        (["neuron.n_reg=0", "neuron.ad.surrogate_gradient_function=arctan_derivative"], [(3, 0, 4)]),
+        (["neuron.n_ad=0", "neuron.n_reg=3"], [(0, 0, 3)]),
+    ],
+)
+def test_stretches_of_neurons_with_the_same_surrogate_gradient(overrides, expected):
+    assert [tuple(stretch) for stretch in surrogates(config(*SMALL, *overrides).model)] == expected
 
 
 def test_a_potential_leaks_away():
@@ -361,7 +382,7 @@ def test_two_like_readouts_share_the_probability():
 
 def batch_of(settings, seed=1):
     rng = np.random.RandomState(seed)
-    return initial_weights(settings, rng), make_task(settings.task).batch(rng)
+    return initial_weights(settings, rng), make_task(settings).batch_at(rng, "training", 0)
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 5])

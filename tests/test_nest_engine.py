@@ -31,14 +31,14 @@ def first_batch(*overrides):
     """A config, initial weights and the first training batch."""
     settings = config(*PARALLEL, *overrides)
     rng = np.random.RandomState(settings.seed)
-    return settings, initial_weights(settings, rng), make_task(settings.task).batch(rng)
+    return settings, initial_weights(settings, rng), make_task(settings).batch_at(rng, "training", 0)
 
 
 def train(*overrides):
     """Rows without their seconds, and weights."""
     trainer = make_trainer(config(*PARALLEL, *overrides))
     try:
-        rows = [{**vars(record.row), "seconds": None} for record in trainer.records()]
+        rows = [{**record.row.flat(), "seconds": None} for record in trainer.records()]
     finally:
         trainer.close()
     return rows, trainer.weights()
@@ -160,7 +160,7 @@ def test_a_worker_that_dies_changes_nothing(monkeypatch, caplog):
     rows = []
     try:
         for record in trainer.records():
-            rows.append({**vars(record.row), "seconds": None})
+            rows.append({**record.row.flat(), "seconds": None})
             if record.row.iteration == 1:
                 os.kill(next(iter(trainer._engine._workers._executor._processes)), signal.SIGKILL)
     finally:

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from small import SMALL, config
 
-from eprop_cli.connectivity.weights import draw_weights, initial_weights
+from eprop_cli.connectivity.weights import draw_weights
 from eprop_cli.errors import ConfigError
+from eprop_cli.training.base import initial_weights
 
 SHAPES = {"in_rec": (100, 40), "rec_rec": (100, 100), "rec_out": (2, 100), "out_rec": (100, 2)}
 

@@ -11,8 +11,8 @@ from eprop_cli.errors import TrainingError, UserError
 
 
 def make(*overrides):
-    given = ["task.n_batch=3", "training=data_parallel", *(f"training.{override}" for override in overrides)]
-    return Workers(config(*SMALL, *given).training)
+    given = ["task.n_batch=3", "training=data_parallel", *(f"engine.{override}" for override in overrides)]
+    return Workers(config(*SMALL, *given).engine)
 
 
 def double(item):
