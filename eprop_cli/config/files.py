@@ -41,7 +41,7 @@ def read_keys(path: Path) -> dict[str, Key]:
 
 def all_keys() -> dict[str, Key]:
     """The keys of all files, whichever of a group is chosen; the first file that has one tells its meaning."""
-    keys = {key: value for key, value in read_top(conf_dir() / "config.yaml").items()}
+    keys = read_top(conf_dir() / "config.yaml")
     for path in sorted(conf_dir().glob("*/*.yaml")):
         group = path.parent.name
         if group not in OTHER_FILES:
