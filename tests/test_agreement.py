@@ -7,10 +7,8 @@ import pytest
 from small import BARE, SMALL, Here, config
 
 from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.training.base import initial_weights
 from eprop_cli.engines.base import make_engine
-from eprop_cli.training.base import make_task
-from eprop_cli.training.base import make_trainer
+from eprop_cli.training.base import initial_weights, make_task, make_trainer
 
 pytestmark = pytest.mark.nest
 

@@ -191,7 +191,9 @@ def test_units_are_those_of_the_comments(group, name):
 
 def test_units_of_the_groups_without_variants():
     found = units(config())
-    assert {key: found[key] for key in ("kernel.resolution", "recording.interval", "neuron.rec.C_m", "optimizer.Wmax")} == {
+    assert {
+        key: found[key] for key in ("kernel.resolution", "recording.interval", "neuron.rec.C_m", "optimizer.Wmax")
+    } == {
         "kernel.resolution": "ms",
         "recording.interval": "ms",
         "neuron.rec.C_m": "pF",
@@ -250,8 +252,9 @@ def test_a_key_of_nests_that_has_moved_is_no_hindrance_to_another_engine(caplog)
 
 
 def test_on_the_command_line_a_line_tells(eprop_run, tmp_path):
-    done = eprop_run(*SMALL, *BARE, "training=data_parallel", "engine=compiled", "training.n_iter_test=0", "task.n_iter=1",
-                     "task.n_batch=2", "training.n_workers=2", "kernel.local_num_threads=1", "hydra.run.dir=run")  # fmt: skip
+    given = [*SMALL, *BARE, "training=data_parallel", "engine=compiled", "training.n_iter_test=0", "task.n_iter=1"]
+    moved = ["training.n_workers=2", "kernel.local_num_threads=1"]
+    done = eprop_run(*given, "task.n_batch=2", *moved, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     told = done.stdout + done.stderr
     assert told.count("training.n_workers is now engine.n_workers") == 1
@@ -286,7 +289,8 @@ def test_training_may_stop_by_any_metric(overrides, metric, higher):
     ("overrides", "line"),
     [
         (["training.stop_metric=nrmse"], "training.stop_metric=nrmse: must be one of loss, accuracy, recall_error"),
-        (["training.stop_metric=rate_reg"], "training.stop_metric=rate_reg: must be one of loss, accuracy, recall_error"),
+        (["training.stop_metric=rate_reg"],
+         "training.stop_metric=rate_reg: must be one of loss, accuracy, recall_error"),
         (["training.stop_crit=1.5"], "training.stop_crit=1.5: must be from 0.0 to 1, as recall_error is"),
         (["training.stop_crit=-0.5"], "training.stop_crit=-0.5: must be from 0.0 to 1, as recall_error is"),
         (["training.stop_metric=accuracy", "training.stop_crit=2"],

@@ -89,7 +89,9 @@ def test_training_stops_by_any_metric_that_can_be_better(metric, crit, stops):
     settings = ["training.do_early_stopping=true", "training.n_iter_validate_every=1", "task.n_batch=4"]
     settings += ["training.n_iter_early_stop=2", f"training.stop_metric={metric}", "task.n_iter=3"]
     if crit is None:
-        with pytest.raises(ConfigError, match=r"^training\.stop_metric=rate_reg: must be one of loss, accuracy, recall_er"):
+        with pytest.raises(
+            ConfigError, match=r"^training\.stop_metric=rate_reg: must be one of loss, accuracy, recall_er"
+        ):
             train(*settings)
         return
     rows, _, _ = train(*settings, f"training.stop_crit={crit}")

@@ -7,14 +7,13 @@ import pytest
 from small import SMALL, config
 
 from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.training.base import initial_weights
 from eprop_cli.engines.compiled import engine as compiled
 from eprop_cli.engines.compiled import kernels as k
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.engines.compiled.parameters import neuron_parameters, readout_parameters, surrogates
 from eprop_cli.engines.compiled.recording import Simulated
 from eprop_cli.models.bsshslm_2020 import SURROGATE_GRADIENTS
-from eprop_cli.training.base import make_task
+from eprop_cli.training.base import initial_weights, make_task
 from eprop_cli.values import Batch
 
 # Surrogate gradient functions of x = (v - A) / width, as NEST documents them

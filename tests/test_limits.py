@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, config
 
-from eprop_cli.engines.nest import engine as nest_engine
 from eprop_cli.engines.limits import check_limits
+from eprop_cli.engines.nest import engine as nest_engine
 from eprop_cli.errors import ConfigError
 from eprop_cli.training.base import check_ready, make_trainer
 

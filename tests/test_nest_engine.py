@@ -6,15 +6,13 @@ import pytest
 from small import BARE, SMALL, Here, config
 
 from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.training.base import initial_weights
 from eprop_cli.engines.nest import engine as nest_engine
 from eprop_cli.engines.nest import workers
 from eprop_cli.engines.nest.engine import ETA, REPORTING, NestEngine
 from eprop_cli.engines.nest.kernel import start_kernel
 from eprop_cli.engines.nest.network import build_network, force_final_update, present, read_weights
 from eprop_cli.errors import TrainingError
-from eprop_cli.training.base import make_task
-from eprop_cli.training.base import make_trainer
+from eprop_cli.training.base import initial_weights, make_task, make_trainer
 
 pytestmark = pytest.mark.nest
 

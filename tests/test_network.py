@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 from small import BARE, SEQUENCE, SMALL, config
 
-from eprop_cli.training.base import initial_weights
 from eprop_cli.engines.nest.kernel import start_kernel
 from eprop_cli.engines.nest.network import build_network, force_final_update, present, read_weights
 from eprop_cli.engines.nest.recordings import count_spikes, recording_of
-from eprop_cli.training.base import make_trainer
+from eprop_cli.training.base import initial_weights, make_trainer
 from eprop_cli.values import Batch
 
 pytestmark = pytest.mark.nest

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from small import SMALL, config
 
-from eprop_cli.errors import ConfigError
 from eprop_cli.columns import HIGHER, LOWER
+from eprop_cli.errors import ConfigError
 from eprop_cli.objectives import parse_objective
 
 METRICS = pd.DataFrame(
@@ -66,8 +66,8 @@ CHOICES = "must be a metric (loss, recall_error, accuracy), or val_, test_, best
 
 @pytest.mark.parametrize(
     "name",
-    ["", "val_los", "val_", "best_", "median_loss", "median0_loss", "val_best_loss", "best_median3_loss", "test_val_loss",
-     "loss ", "nrmse", "seconds"],
+    ["", "val_los", "val_", "best_", "median_loss", "median0_loss", "val_best_loss", "best_median3_loss",
+     "test_val_loss", "loss ", "nrmse", "seconds"],
 )  # fmt: skip
 def test_what_is_no_objective_is_refused(name):
     with pytest.raises(ConfigError) as refused:
@@ -85,12 +85,18 @@ def test_what_is_no_objective_is_refused(name):
         ),
         (["objective=test_error"], "objective=test_error: needs a test; set training.n_iter_test, e.g. to 4"),
         (["objective=val_loss"], "objective=val_loss: needs validation; set training.do_early_stopping=true"),
-        (["objective=best_val_error"], "objective=best_val_error: needs validation; set training.do_early_stopping=true"),
-        (["objective=median3_test_loss"], "objective=median3_test_loss: needs a test; set training.n_iter_test, e.g. to 4"),
+        (
+            ["objective=best_val_error"],
+            "objective=best_val_error: needs validation; set training.do_early_stopping=true",
+        ),
+        (
+            ["objective=median3_test_loss"],
+            "objective=median3_test_loss: needs a test; set training.n_iter_test, e.g. to 4",
+        ),
         (
             ["objective=nrmse"],
-            "objective=nrmse: must be a metric (loss, accuracy, recall_error, rate_reg, rate_ad), or val_, test_, best_ or "
-            "median5_ of one",
+            "objective=nrmse: must be a metric (loss, accuracy, recall_error, rate_reg, rate_ad), or val_, test_, "
+            "best_ or median5_ of one",
         ),
         (
             ["objective=rate_ad", "neuron.n_ad=0"],

@@ -307,7 +307,9 @@ def test_a_module_that_cannot_be_imported_is_refused(text, why, tmp_path, monkey
 def test_a_loss_that_needs_no_probabilities_takes_any_targets(monkeypatch):
     draws = EvidenceAccumulation.batch
     monkeypatch.setattr(
-        EvidenceAccumulation, "batch", lambda self, rng: replace(batch := draws(self, rng), targets=batch.targets * 3 - 1)
+        EvidenceAccumulation,
+        "batch",
+        lambda self, rng: replace(batch := draws(self, rng), targets=batch.targets * 3 - 1),
     )
     task = make_task(config(*SMALL, "neuron.out.loss=mean_squared_error"))
     assert task.batch_at(np.random.RandomState(1), "training", 0).targets.min() == -1.0

@@ -17,7 +17,6 @@ from yaml import MarkedYAMLError, YAMLError
 from eprop_cli.config.files import all_keys, conf_dir
 from eprop_cli.config.load import explain
 from eprop_cli.errors import ConfigError, UserError, reason
-from eprop_cli.schema import flatten
 
 FORM = "is not KEY=VALUE, or its quotes or brackets do not match"
 UNREADABLE = (YAMLError, UnicodeDecodeError, OSError)  # OmegaConf raises the last for a file without keys
