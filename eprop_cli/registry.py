@@ -10,6 +10,9 @@ from eprop_cli.errors import ConfigError
 VARIANTS: dict[str, dict[str, str]] = {
     "task": {
         "evidence_accumulation": "eprop_cli.tasks.evidence_accumulation:EvidenceAccumulation",
+        "sine_waves": "eprop_cli.tasks.sine_waves:SineWaves",
+        "lemniscate": "eprop_cli.tasks.lemniscate:Lemniscate",
+        "handwriting": "eprop_cli.tasks.handwriting:Handwriting",
     },
     "loss": {
         "cross_entropy": "eprop_cli.losses:CrossEntropy",
@@ -60,7 +63,8 @@ def variant(group: str, name: str) -> type[Any]:
     Raises ConfigError if there is none, or if a user's own is not what the group needs.
     """
     if name in VARIANTS[group]:
-        return _load(VARIANTS[group][name])
+        known: type[Any] = _load(VARIANTS[group][name])
+        return known
     key = KEYS.get(group, f"{group}.name")
     base, found = _load(BASES[group]), _own(key, name)
     config = getattr(base, "Config", None)

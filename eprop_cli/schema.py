@@ -28,6 +28,9 @@ NON_NEGATIVE = Rule("non-negative", lambda value: value >= 0)
 PROBABILITY = Rule("a probability, from 0 to 1", lambda value: 0 <= value <= 1)
 
 
+SEED = Rule("from 0 to 4294967295", lambda seed: 0 <= seed < 2**32)
+
+
 def at_least(least: int, what: str = "") -> Rule:
     """A number from least; what: of what."""
     return Rule(f"at least {least}{what and ' ' + what}", lambda value: value >= least)
@@ -43,7 +46,7 @@ def key(*rules: Rule, unit: str = "") -> Any:
     return field(metadata={"rules": rules, "unit": unit})
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Group:
     """The keys of a config group. Its rules are checked when it is made; what needs several keys, by its subclass.
 
@@ -101,6 +104,8 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if hasattr(value, "distribution"):  # values that were drawn from it
+        return value.distribution
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
@@ -119,7 +124,7 @@ def numbers(tree: Any, key: str = "") -> Iterator[tuple[str, float]]:
 def check_magnitude(key: str, value: float) -> None:
     """Refuse numbers that nothing can be computed with."""
     require(math.isfinite(value), key, value, "must be a finite number")
-    if isinstance(value, int) and key != "seed":
+    if isinstance(value, int) and not key.endswith("seed"):
         require(value <= MOST_COUNT, key, value, f"must be at most {MOST_COUNT}")
     if key.startswith("neuron."):
         require(abs(value) <= MOST, key, value, f"must be from {-MOST:g} to {MOST:g}")
@@ -135,18 +140,3 @@ def check_multiple(key: str, value: float, unit: float, name: str) -> None:
     ratio = value / unit
     whole = ratio > 0.5 and math.isclose(ratio, round(ratio), rel_tol=1e-9)
     require(whole, key, value, f"must be a multiple of {name}")
-
-
-def number_or_list(key: str, value: Any, size: int | None) -> Any:
-    """A float, or a list of one float per neuron (size None: no list allowed)."""
-    items = value if isinstance(value, list) else [value]
-    numeric = all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
-    require(numeric, key, value, "must be a number in ms, or a list with one per neuron")
-    if not isinstance(value, list):
-        require(value > 0, key, value, "must be positive")
-        return float(value)
-    require(size is not None, key, value, "must be one number here; give lists under neuron.reg or neuron.ad")
-    require(len(value) == size, key, value, f"must have one value per neuron ({size})")
-    for item in value:
-        require(item > 0, key, value, "must be positive")
-    return [float(item) for item in value]

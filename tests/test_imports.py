@@ -8,8 +8,8 @@ from import_graph import arrows, circles, late_imports, modules
 PACKAGE = Path(__file__).resolve().parent.parent / "eprop_cli"
 FLOORS = [  # folders or modules; a file that is named is not on its folder's floor
     *("cli", "sweeps", "api", "runs/run", "figures", "reports", "runs", "training", "engines", "config", "objectives"),
-    *("models", "optimizers", "tasks", "connectivity", "registry", "timing", "losses", "columns", "phases", "values"),
-    *("schema", "terminal", "errors"),
+    *("models", "optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values", "schema"),
+    *("columns", "terminal", "registry", "errors"),
 ]
 DOORS = ("__init__", "__main__")  # of the package itself, left of everything
 # Files or folders that may import inside functions, and why.

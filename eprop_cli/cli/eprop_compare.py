@@ -107,9 +107,10 @@ def _is_comparison(path: Path) -> bool:
 
 def check_names(option: str, names: Sequence[str] | None) -> None:
     """Raise UserError for a name that is not of a figure, or of a format."""
-    from eprop_cli.config.groups import FIGURES, FORMATS
+    from eprop_cli.config.groups import FORMATS
+    from eprop_cli.registry import VARIANTS
 
-    choices = {"--figures": FIGURES, "--formats": FORMATS}[option]
+    choices = {"--figures": tuple(VARIANTS["figure"]), "--formats": FORMATS}[option]
     for name in names or ():
         if name not in choices:
             raise UserError(f"{option} {name}: must be one of {', '.join(choices)}")

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from eprop_cli.cli.eprop_compare import check_dpi, check_names, make_directory
 from eprop_cli.errors import UserError
+from eprop_cli.registry import VARIANTS
 from eprop_cli.runs.files import FIGURES as FIGURE_DIRECTORY
 from eprop_cli.runs.reader import Run
 from eprop_cli.terminal import Parser, complain, leave, name_list, positive
@@ -51,14 +52,14 @@ def _plot(options: argparse.Namespace) -> int:
 
 def _redraw(run: Run, into: Path, options: argparse.Namespace) -> int:
     """Draw the figures of a run; one that cannot be drawn does not keep the others from it."""
-    from eprop_cli.config.groups import FIGURES, FORMATS
+    from eprop_cli.config.groups import FORMATS
     from eprop_cli.figures.draw import draw_run
 
     chosen = run.config["plots"]
     formats = options.formats or chosen["formats"] or FORMATS[:1]
     make_directory(into)
     problems = []
-    for name in options.figures or chosen["figures"] or FIGURES:
+    for name in options.figures or chosen["figures"] or VARIANTS["figure"]:
         try:
             paths = draw_run(run, [name], formats, options.dpi or chosen["dpi"], into)
         except UserError as error:

@@ -143,8 +143,7 @@ def compare(config: Config, n_iter: int) -> Iterator[Compared]:
     begun = optimizer.initial_state(initial)
     set_moments(begun, config.synapse.init_optimizer)
     state = dict.fromkeys(ENGINES, begun)
-    task = make_task(config)
-    task.prepare(rng)
+    task = make_task(config, rng)
     batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter + 1)]
     with ExitStack() as stack:
         engines = {name: stack.enter_context(closing(make_engine(_with_engine(config, name)))) for name in ENGINES}

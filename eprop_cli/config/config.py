@@ -13,7 +13,7 @@ from eprop_cli.objectives import check_objective
 from eprop_cli.optimizers.base import Optimizer
 from eprop_cli.phases import Criterion
 from eprop_cli.registry import variant
-from eprop_cli.schema import Rule, check_multiple, check_rules, key
+from eprop_cli.schema import SEED, check_multiple, check_rules, key
 from eprop_cli.tasks.base import Task, TaskConfig, task_class
 from eprop_cli.timing import Timing
 
@@ -21,11 +21,11 @@ VARIED = ("task", "neuron", "synapse", "optimizer", "engine", "training")  # gro
 STOP_METRICS = ("recall_error", "loss")  # what training stops at by default: the first of these that there is
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Config:
     """The whole config; groups of VARIED have the schema of the class that their name means."""
 
-    seed: int = key(Rule("from 0 to 4294967295", lambda seed: 0 <= seed < 2**32))
+    seed: int = key(SEED)
     resume: str | None
     objective: str
     task: Any

@@ -16,7 +16,7 @@ def _is_iteration(iteration: Any) -> bool:
     return number or iteration in ("first", "last")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Recording(Group):
     """What is recorded."""
 
@@ -35,7 +35,7 @@ class Recording(Group):
         require(known, "recording.iterations", self.iterations, "must list first, last, or numbers from 1")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Kernel(Group):
     """The NEST kernel."""
 
@@ -49,7 +49,7 @@ class Kernel(Group):
         check_multiple("kernel.resolution", self.resolution, TIC, f"NEST's finest time step ({TIC} ms)")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Plots(Group):
     """Figures drawn at the end of a run."""
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.schema import NON_NEGATIVE, Group, key, one_of
+from eprop_cli.schema import NON_NEGATIVE, Group, Rule, key, one_of
 
 
-@dataclass
+@dataclass(kw_only=True)
 class WeightScale:
     """Factors on the initial weights, per projection."""
 
@@ -16,7 +16,25 @@ class WeightScale:
     out_rec: float = key(NON_NEGATIVE)
 
 
-@dataclass
+DISTRIBUTIONS = ("normal", "standard_normal", "glorot_uniform")
+FROM_FILE = "file:"
+DISTRIBUTION = Rule(
+    f"one of {', '.join(DISTRIBUTIONS)}, or {FROM_FILE}PATH of an array",
+    lambda name: name in DISTRIBUTIONS or (name.startswith(FROM_FILE) and name != FROM_FILE),
+)
+
+
+@dataclass(kw_only=True)
+class WeightDistribution:
+    """What the initial weights are drawn from, per projection."""
+
+    in_rec: str = key(DISTRIBUTION)
+    rec_rec: str = key(DISTRIBUTION)
+    rec_out: str = key(DISTRIBUTION)
+    out_rec: str = key(DISTRIBUTION)
+
+
+@dataclass(kw_only=True)
 class InitialMoments:
     """Initial Adam moments of the synapses from neuron pre to the neurons post (indices within populations)."""
 
@@ -27,13 +45,14 @@ class InitialMoments:
     v: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SynapseConfig(Group):
     """The keys that every family's synapses have."""
 
     GROUP = "synapse"
 
     name: str
+    weight_distribution: WeightDistribution
     weight_scale: WeightScale
     dtype_weights: str = key(one_of(("float32", "float64")))
     weights_from: str | None

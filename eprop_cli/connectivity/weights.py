@@ -2,13 +2,14 @@
 
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, clear
-from eprop_cli.connectivity.synapses import SynapseConfig
+from eprop_cli.connectivity.synapses import FROM_FILE, SynapseConfig
 from eprop_cli.errors import ConfigError, require
 from eprop_cli.values import Weights
 
@@ -50,23 +51,55 @@ def check_bounds(weights: Weights, least: float, most: float) -> None:
 
 
 def draw_weights(synapse: SynapseConfig, n_in: int, n_rec: int, n_out: int, rng: np.random.RandomState) -> Weights:
-    """Draw weights in the tutorial's order: in_rec, rec_rec, rec_out, out_rec.
+    """Draw weights in the tutorials' order: in_rec, rec_rec, rec_out, out_rec; each times its scale.
 
-    Normal with standard deviation 1/sqrt(fan-in), for rec_out Glorot uniform, for the feedback 1; each times its scale.
     Rounded to synapse.dtype_weights and returned as float64 (n_post, n_pre).
     """
-    glorot_limit = np.sqrt(3.0 / max(1.0, (n_rec + n_out) / 2.0))
-    drawn = {
-        "in_rec": rng.randn(n_in, n_rec) / np.sqrt(n_in),
-        "rec_rec": rng.randn(n_rec, n_rec) / np.sqrt(n_rec),
-        "rec_out": rng.uniform(-glorot_limit, glorot_limit, (n_rec, n_out)),
-        "out_rec": rng.randn(n_rec, n_out).T,  # drawn post by pre, unlike the others
-    }
-    weights = {
-        projection: _rounded(getattr(synapse.weight_scale, projection) * values.T, synapse.dtype_weights)
-        for projection, values in drawn.items()
-    }
+    shapes = {"in_rec": (n_in, n_rec), "rec_rec": (n_rec, n_rec), "rec_out": (n_rec, n_out), FEEDBACK: (n_rec, n_out)}
+    weights = {}
+    for projection, shape in shapes.items():
+        distribution = getattr(synapse.weight_distribution, projection)
+        if distribution.startswith(FROM_FILE):
+            values = _from_file(projection, distribution.removeprefix(FROM_FILE), shape)
+        else:
+            values = DRAWS[distribution](rng, shape)
+        values = getattr(synapse.weight_scale, projection) * values
+        # The feedback is drawn post by pre, the others pre by post.
+        weights[projection] = _rounded(values if projection == FEEDBACK else values.T, synapse.dtype_weights)
     return clear(weights)
+
+
+def _normal(rng: np.random.RandomState, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Standard deviation 1 / sqrt(n) of the n neurons along the first axis: of a projection forward, its fan-in."""
+    drawn: NDArray[np.float64] = rng.randn(*shape) / np.sqrt(shape[0])
+    return drawn
+
+
+def _glorot_uniform(rng: np.random.RandomState, shape: tuple[int, int]) -> NDArray[np.float64]:
+    limit = np.sqrt(3.0 / max(1.0, sum(shape) / 2.0))
+    return rng.uniform(-limit, limit, shape)
+
+
+DRAWS: dict[str, Callable[[np.random.RandomState, tuple[int, int]], NDArray[np.float64]]] = {
+    "normal": _normal,
+    "standard_normal": lambda rng, shape: rng.randn(*shape),
+    "glorot_uniform": _glorot_uniform,
+}
+
+
+def _from_file(projection: str, path: str, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """An array of the user's, (n_post, n_pre) as everywhere; returned as it would have been drawn."""
+    key = f"synapse.weight_distribution.{projection}"
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, *NOT_AN_ARCHIVE) as error:
+        raise ConfigError(key, f"{FROM_FILE}{path}", "must be a readable .npy file") from error
+    wanted = shape if projection == FEEDBACK else shape[::-1]
+    numeric = isinstance(found, np.ndarray) and found.dtype.kind in "fiu"
+    constraint = f"must be an array of numbers of shape {wanted}, (n_post, n_pre)"
+    require(numeric and found.shape == wanted, key, f"{FROM_FILE}{path}", constraint)
+    values: NDArray[np.float64] = found.astype(np.float64)
+    return values if projection == FEEDBACK else values.T
 
 
 def _check_finite(synapse: SynapseConfig, weights: Weights) -> None:

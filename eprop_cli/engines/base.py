@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.config.config import Config
+from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.engines.limits import check_limits
 from eprop_cli.errors import require
 from eprop_cli.models.base import Model
@@ -17,7 +17,7 @@ from eprop_cli.schema import Group, at_least, key
 from eprop_cli.values import Batch, Recording, Table, Weights
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EngineConfig(Group):
     """The keys that every engine has."""
 
@@ -84,7 +84,7 @@ class Engine:
     package: ClassVar[str]
     remedy: ClassVar[str]
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self._config = config
 
     @classmethod
@@ -98,7 +98,7 @@ class Engine:
         return int(engine["n_workers"])
 
     @classmethod
-    def check(cls, config: Config) -> None:
+    def check(cls, config: RunConfig) -> None:
         """Raise ConfigError if it does not compute what the training needs."""
         model, needs = variant("neuron", config.neuron.name), variant("training", config.training.name).needs
         refusal = f"neuron={config.neuron.name} does not go with it: {model.refusals.get(needs, '')}"
@@ -109,7 +109,7 @@ class Engine:
         require(needs in provided, "engine", config.engine.name, remedy)
 
     @classmethod
-    def check_possible(cls, config: Config) -> None:
+    def check_possible(cls, config: RunConfig) -> None:
         """Raise ConfigError if it is not installed, or what is to be computed is beyond it."""
         check_limits(config)
         constraint = f"needs {cls.package}, which is not installed; {cls.remedy}"
@@ -139,11 +139,11 @@ class Engine:
         """Give workers back."""
 
 
-def engine_class(config: Config) -> type[Engine]:
+def engine_class(config: RunConfig) -> type[Engine]:
     """The class of the engine that the config names."""
     return variant("engine", config.engine.name)
 
 
-def make_engine(config: Config) -> Engine:
+def make_engine(config: RunConfig) -> Engine:
     """The engine that the config names; what it computes with is imported here."""
     return engine_class(config)(config)

@@ -13,7 +13,7 @@ GRADIENT = "gradient"  # the gradient of a batch from weights that do not change
 STREAM = "stream"  # a simulation that goes on and on, weights changing as spikes pass
 
 
-@dataclass
+@dataclass(kw_only=True)
 class NeuronConfig(Group):
     """The keys that every family's neurons have; out: those of the readouts, with the name of the loss."""
 
@@ -52,6 +52,7 @@ class Model:
 
     fits: names of the synapse files that go with it.
     computes: what can be computed of it at all, GRADIENT or STREAM; refusals: of the others, why not.
+    resets: whether its neurons are reset when a sequence begins.
     equations: which of the compiled engine's kernels have its dynamics; empty: none.
     readout, synapse, learning_signal: NEST's models. readout_recordables: the readouts' dynamic variables.
     """
@@ -60,6 +61,7 @@ class Model:
     fits: ClassVar[tuple[str, ...]] = ()
     computes: ClassVar[tuple[str, ...]] = ()
     refusals: ClassVar[Mapping[str, str]] = {}
+    resets: ClassVar[bool] = False
     equations: ClassVar[str] = ""
     readout: ClassVar[str]
     synapse: ClassVar[str]

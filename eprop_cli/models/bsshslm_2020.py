@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from eprop_cli.connectivity.synapses import SynapseConfig
 from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT, STREAM, Model, NeuronConfig, Population, Synapses, passed_on
+from eprop_cli.models.draws import positive_values
 from eprop_cli.registry import variant
-from eprop_cli.schema import NON_NEGATIVE, POSITIVE, at_least, check_multiple, key, number_or_list, one_of
+from eprop_cli.schema import NON_NEGATIVE, POSITIVE, at_least, check_multiple, key, one_of
 from eprop_cli.timing import decay
 
 SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan_derivative")
 REGULAR, ADAPTIVE = "reg", "ad"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Recurrent:
     """Parameters of a recurrent population."""
 
@@ -40,16 +41,17 @@ class Recurrent:
     flush_event_send_interval: float | None = key(POSITIVE, unit="ms")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Adaptive(Recurrent):
     """Parameters of the adaptive population."""
 
     adapt_tau: Any = key(unit="ms")  # float, or one per neuron
     adapt_beta_scale: float = key(NON_NEGATIVE)
+    adapt_beta_tau_m: float | None = key(POSITIVE, unit="ms")
     adaptation: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Readout:
     """Parameters of the readout neurons."""
 
@@ -63,7 +65,7 @@ class Readout:
     V_min: float | None = key(unit="mV")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Bsshslm2020Config(NeuronConfig):
     """Keys of conf/neuron/bsshslm_2020.yaml."""
 
@@ -81,13 +83,13 @@ class Bsshslm2020Config(NeuronConfig):
             group = getattr(self, name)
             for tau in ("tau_m", "adapt_tau"):
                 if hasattr(group, tau):
-                    setattr(group, tau, number_or_list(f"neuron.{name}.{tau}", getattr(group, tau), size))
+                    setattr(group, tau, positive_values(f"neuron.{name}.{tau}", getattr(group, tau), size))
             if group.V_min is not None:
                 constraint = f"must be below V_th ({group.V_th})"
                 require(group.V_min < group.V_th, f"neuron.{name}.V_min", group.V_min, constraint)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Bsshslm2020SynapseConfig(SynapseConfig):
     """Keys of conf/synapse/bsshslm_2020.yaml."""
 
@@ -106,6 +108,7 @@ class Bsshslm2020(Model):
     Config = Bsshslm2020Config
     fits = ("bsshslm_2020",)
     computes = (GRADIENT, STREAM)
+    resets = True
     equations = "adjoint"
     readout = "eprop_readout_bsshslm_2020"
     synapse = "eprop_synapse_bsshslm_2020"
@@ -152,7 +155,7 @@ class Bsshslm2020(Model):
             link = "cross_entropy" if loss.softmax else "mean_squared_error"  # all that NEST knows of losses
             return passed_on(self.neuron.out) | {"loss": link}
         neuron: Recurrent = getattr(self.neuron, population)
-        parameters = passed_on(neuron, without=("gamma", "c_reg", "adapt_beta_scale"))
+        parameters = passed_on(neuron, without=("gamma", "c_reg", "adapt_beta_scale", "adapt_beta_tau_m"))
         parameters["surrogate_gradient_height"] = neuron.gamma / neuron.V_th
         parameters["surrogate_gradient_width"] = abs(neuron.V_th)
         parameters["c_reg"] = self.c_reg(neuron)
@@ -179,8 +182,9 @@ class Bsshslm2020(Model):
 
 
 def adapt_beta(neuron: Adaptive, resolution: float) -> Any:
-    """Prefactor of the threshold adaptation; a list where tau_m or adapt_tau is one (NEST's tutorial)."""
-    adaptation, leak = (1.0 - decay(tau, resolution) for tau in (neuron.adapt_tau, neuron.tau_m))
+    """Prefactor of the threshold adaptation; a list where what it depends on is one (NEST's tutorial)."""
+    tau_m = neuron.tau_m if neuron.adapt_beta_tau_m is None else neuron.adapt_beta_tau_m
+    adaptation, leak = (1.0 - decay(tau, resolution) for tau in (neuron.adapt_tau, tau_m))
     beta: NDArray[np.float64] = neuron.adapt_beta_scale * (adaptation / leak)
-    several = isinstance(neuron.adapt_tau, list) or isinstance(neuron.tau_m, list)
+    several = isinstance(neuron.adapt_tau, list) or isinstance(tau_m, list)
     return beta.tolist() if several else float(beta[0])

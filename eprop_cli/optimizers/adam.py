@@ -14,7 +14,7 @@ from eprop_cli.values import Weights
 BELOW_1 = Rule("from 0 to below 1", lambda beta: 0 <= beta < 1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class AdamConfig(OptimizerConfig):
     """Keys of conf/optimizer/adam.yaml."""
 

@@ -17,7 +17,7 @@ from eprop_cli.schema import NON_NEGATIVE, POSITIVE, Group, key, one_of
 from eprop_cli.values import Weights
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Schedule:
     """Learning rate over iterations."""
 
@@ -29,7 +29,7 @@ class Schedule:
     eta_min: float = key(NON_NEGATIVE)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class OptimizerConfig(Group):
     """The keys that every optimizer has."""
 

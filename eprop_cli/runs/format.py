@@ -60,6 +60,9 @@ def migrated_config(config: dict[str, Any]) -> dict[str, Any]:
     config["engine"] = {"name": config["engine"]["name"]} | {
         key: config["engine"].get(key, default) for key, default in defaults.items()
     }
+    normal = {"in_rec": "normal", "rec_rec": "normal", "rec_out": "glorot_uniform", "out_rec": "standard_normal"}
+    config["synapse"].setdefault("weight_distribution", normal)
+    config["neuron"]["ad"] = {"adapt_beta_tau_m": None} | config["neuron"]["ad"]
     config["training"].setdefault("stop_metric", "recall_error")
     return config
 

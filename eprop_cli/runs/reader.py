@@ -28,6 +28,7 @@ from eprop_cli.runs.files import (
     ITERATION,
     METRICS,
     OVERRIDES,
+    PARAMETERS,
     RECORDINGS,
     RUN,
     RUNNING,
@@ -161,6 +162,17 @@ class Run:
             names = [key.removesuffix("_before") for key in file.files if key.endswith("_before")]
             weights = {name: Projection(file[f"{name}_before"], file[f"{name}_after"]) for name in names}
             return weights | {"out_rec": Projection(file["out_rec"], file["out_rec"])}
+
+    @property
+    def parameters(self) -> dict[str, NDArray[np.float64]]:
+        """Parameters that were drawn for each neuron, by their keys in the config; empty if there are none."""
+        import numpy as np
+
+        path = self.directory / PARAMETERS
+        if not path.exists():
+            return {}
+        with _reading(path), np.load(path, allow_pickle=False) as file:
+            return {key: np.asarray(file[key], dtype=np.float64) for key in file.files}
 
     @property
     def weight_changes(self) -> pd.DataFrame:

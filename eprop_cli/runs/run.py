@@ -12,14 +12,17 @@ from statistics import fmean
 from eprop_cli.columns import Column
 from eprop_cli.config.config import Config
 from eprop_cli.errors import UserError, reason
+from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
+from eprop_cli.registry import variant
 from eprop_cli.runs.checkpoint import load_checkpoint, read_record, save_checkpoint
 from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, SWEEP
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
 from eprop_cli.runs.progress import describe_metrics, reporter
+from eprop_cli.runs.reader import Run
 from eprop_cli.runs.record import now, origin
 from eprop_cli.runs.writer import RunWriter
-from eprop_cli.training.base import Record, Trainer, make_trainer
+from eprop_cli.training.base import Record, Trainer, draw_parameters, make_trainer
 from eprop_cli.values import Checkpoint, Row
 
 log = logging.getLogger(__name__)
@@ -127,6 +130,7 @@ def _train(
         log.info("Resuming after iteration %d", done)
         timing = config.timing
         writer.earlier_weight_changes(timing.ms(done * config.task.n_batch * timing.sequence))
+    config = _with_drawn_parameters(config, writer)
     with reporter(config, done) as report:
         trainer = make_trainer(config, checkpoint)
         clock.build = time.perf_counter() - clock.began
@@ -143,6 +147,15 @@ def _train(
             trainer.close()
             keeper.finish()
         interrupts.release()
+
+
+def _with_drawn_parameters(config: Config, writer: RunWriter) -> Config:
+    """The config with parameters drawn for each neuron, which are kept: a run that goes on takes the same."""
+    drawn = draw_parameters(config, Run(writer.directory).parameters)
+    values = drawn_values(drawn.neuron)
+    if values:
+        writer.parameters(values)
+    return drawn
 
 
 class _Keeper:
@@ -180,11 +193,9 @@ class _Keeper:
 
 
 def _draw(config: Config, directory: Path) -> None:
-    if config.plots.figures:
-        from eprop_cli.figures.draw import draw_run  # matplotlib takes a while to import
-        from eprop_cli.runs.reader import Run
-
-        draw_run(Run(directory), config.plots.figures, config.plots.formats, config.plots.dpi, directory / "figures")
+    plots = config.plots
+    for name in plots.figures:
+        variant("figure", name).write(Run(directory), plots.formats, plots.dpi, directory / "figures")
 
 
 def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], columns: Sequence[Column], duration: str) -> None:

@@ -18,6 +18,7 @@ from eprop_cli.runs.directory import RESERVE, RESERVE_BYTES
 from eprop_cli.runs.files import (
     BESIDE,
     METRICS,
+    PARAMETERS,
     RUN,
     RUNNING,
     WEIGHT_CHANGES,
@@ -93,6 +94,11 @@ class RunWriter:
         arrays["out_rec"] = before["out_rec"]
         arrays["format"] = FORMAT
         write_whole(self.directory / WEIGHTS, lambda file: np.savez(file, **arrays))
+
+    def parameters(self, values: Mapping[str, Sequence[float]]) -> None:
+        """Write the parameters that were drawn for each neuron, by their keys."""
+        arrays: dict[str, Any] = {key: np.asarray(each, dtype=np.float64) for key, each in values.items()}
+        write_whole(self.directory / PARAMETERS, lambda file: np.savez(file, **arrays))
 
     def weight_changes(self, changes: Table) -> None:
         """Keep a batch's weight changes; they are written with save_weight_changes."""

@@ -1,7 +1,7 @@
 """What a task is: a config, and a function from a random generator to a batch of spikes and targets."""
 
 from collections.abc import Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from eprop_cli.schema import Group, at_least, key
 from eprop_cli.values import Batch
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TaskConfig(Group):
     """The keys that every task has. Counts are numbers of neurons, sequences or iterations."""
 
@@ -89,28 +89,36 @@ class CheckedTask:
     """The task that a config names; raises UserError if a batch is not what Batch says, as a user's may be anything.
 
     probabilities: whether targets must be some, as for a softmax.
+    resets: whether neurons are reset when a sequence begins. What arrives then is lost, in NEST too: so spikes in step
+        0 are taken out, that no gradient or raster speaks of them.
     """
 
-    def __init__(self, config: TaskConfig, probabilities: bool = False) -> None:
+    def __init__(self, config: TaskConfig, probabilities: bool = False, resets: bool = True) -> None:
         self._config = config
+        self._resets = resets
         self._probabilities = probabilities
         self._task = task_class(config.name)(config)
 
-    def prepare(self, rng: np.random.RandomState) -> None:
-        """Draw what all batches share."""
-        self._task.prepare(rng)
+    def prepare(self, rng: np.random.RandomState, own: np.random.RandomState | None = None) -> None:
+        """Draw what all batches share; own: where a task with a seed of its own draws from."""
+        if own is None:
+            self._task.prepare(rng)
+        else:
+            self._task.prepare(rng, own)  # type: ignore[call-arg]
 
     def batch_at(self, rng: np.random.RandomState, phase: str, index: int) -> Batch:
         """The batch number index, from 0, of a phase."""
         batch, c = self._task.batch_at(rng, phase, index), self._config
         shape = (c.n_batch, c.sequence_steps, c.n_in)
         self._check("spikes", batch.spikes, "bool", np.bool_, shape)
-        if batch.spikes[:, 0].any():
-            raise self._error("there must be no spikes in step 0 of a sequence, where they are lost")
         self._check("targets", batch.targets, "float64", np.float64, (c.n_out, *shape[:2]))
         self._check_targets(batch.targets)
         if not isinstance(batch.windows, Sized) or len(batch.windows) != c.n_batch:
             raise self._error(f"windows must have an entry for each of the {c.n_batch} sequences")
+        if self._resets and batch.spikes[:, 0].any():
+            spikes = batch.spikes.copy()
+            spikes[:, 0] = False
+            batch = replace(batch, spikes=spikes)
         return batch
 
     def _check_targets(self, targets: NDArray[np.float64]) -> None:

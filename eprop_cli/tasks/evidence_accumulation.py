@@ -19,7 +19,7 @@ STEPS = "time steps"
 NOISE_FRACTION = 4.0  # background noise neurons fire with input_spike_prob over this
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Steps:
     """Durations in time steps."""
 
@@ -30,7 +30,7 @@ class Steps:
     learning_window: int = key(at_least(1, STEPS))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EvidenceAccumulationConfig(TaskConfig):
     """Keys of conf/task/evidence_accumulation.yaml."""
 
@@ -72,7 +72,6 @@ class EvidenceAccumulation(Task):
         c = self.config
         cues = self._cues(rng)
         spikes = self._spikes(rng, cues) if c.input_draws == "per_step" else self._sparse_spikes(rng, cues)
-        spikes[:, 0, :] = False  # spikes that arrive when NEST resets the neurons would be lost
         winners = cues.sum(axis=1) > c.n_cues // 2
         targets = np.stack([~winners, winners]).astype(np.float64)
         shape = (c.n_out, c.n_batch, c.sequence_steps)

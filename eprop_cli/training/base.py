@@ -1,27 +1,32 @@
 """What every way of training shares: records, initial weights, and the check of a batch's result."""
 
+import copy
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.config.config import Config
+from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity import weights as connectivity
 from eprop_cli.engines.base import engine_class
+from eprop_cli.engines.nest.draws import draw_with_nest
 from eprop_cli.errors import TrainingError, require
 from eprop_cli.losses import firing_rate
+from eprop_cli.models.draws import Drawn, draw_with_numpy, draws
 from eprop_cli.phases import Progress
 from eprop_cli.registry import variant
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, Group, key
 from eprop_cli.tasks.base import CheckedTask
 from eprop_cli.values import Batch, Checkpoint, Recording, Row, Table, Weights
 
+GENERATORS = {"numpy": draw_with_numpy, "nest": draw_with_nest}  # of parameters that differ from neuron to neuron
 
-@dataclass
+
+@dataclass(kw_only=True)
 class TrainingConfig(Group):
     """The keys that every way of training has: when to validate, stop and test. Batches and iterations are counted."""
 
@@ -66,11 +71,11 @@ class Trainer:
     initial: Weights
     simulating: float = 0.0  # seconds spent simulating so far
 
-    def __init__(self, config: Config, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(self, config: RunConfig, checkpoint: Checkpoint | None = None) -> None:
         raise NotImplementedError
 
     @classmethod
-    def check(cls, config: Config) -> None:
+    def check(cls, config: RunConfig) -> None:
         """Raise ConfigError for what this way of training cannot do."""
         batches = config.task.n_iter + config.training.n_iter_test
         require(batches > 0, "task.n_iter", config.task.n_iter, "must be at least 1 unless training.n_iter_test is")
@@ -91,19 +96,25 @@ class Trainer:
         """Give workers back; whatever happened before."""
 
 
-def make_trainer(config: Config, checkpoint: Checkpoint | None = None) -> Trainer:
+def make_trainer(config: RunConfig, checkpoint: Checkpoint | None = None) -> Trainer:
     """The trainer that the config names, at its beginning or where a checkpoint left off."""
     trainer = variant("training", config.training.name)(config, checkpoint)
     assert isinstance(trainer, Trainer)
     return trainer
 
 
-def make_task(config: Config) -> CheckedTask:
-    """The task that the config names."""
-    return CheckedTask(config.task, probabilities=config.loss.needs_classes)
+def make_task(config: RunConfig, rng: np.random.RandomState) -> CheckedTask:
+    """The task that the config names, once it has drawn what its batches share. rng: as the initial weights left it."""
+    task = CheckedTask(config.task, probabilities=config.loss.needs_classes, resets=config.model.resets)
+    seed, own = getattr(config.task, "seed", config.seed), None
+    if seed != config.seed:  # where a run with that seed would stand
+        own = np.random.RandomState(seed)
+        initial_weights(config, own)
+    task.prepare(rng, own)
+    return task
 
 
-def initial_weights(config: Config, rng: np.random.RandomState) -> Weights:
+def initial_weights(config: RunConfig, rng: np.random.RandomState) -> Weights:
     """The weights that training begins with; raises ConfigError if they do not fit the config."""
     task, resumed = config.task, config.resume is not None
     weights = connectivity.initial_weights(config.synapse, task.n_in, config.model.n_rec, task.n_out, rng, resumed)
@@ -112,8 +123,25 @@ def initial_weights(config: Config, rng: np.random.RandomState) -> Weights:
     return weights
 
 
-def check_ready(config: Config) -> Config:
+def draw_parameters(config: RunConfig, earlier: Mapping[str, Any] | None = None) -> RunConfig:
+    """The config with all parameters that differ from neuron to neuron drawn; raises UserError.
+
+    earlier: values that were drawn before, by key, to be taken again.
+    """
+    sizes = {population.name: population.size for population in config.model.populations}
+    neuron = copy.deepcopy(config.neuron)
+    for draw in draws(neuron, sizes):
+        if earlier is not None and draw.key in earlier:
+            drawn = Drawn(earlier[draw.key], draw.distribution)
+        else:
+            drawn = GENERATORS[draw.distribution["generator"]](draw, config.seed)
+        setattr(draw.group, draw.name, drawn)
+    return replace(config, neuron=neuron)
+
+
+def check_ready(config: RunConfig) -> RunConfig:
     """Find out all that can be known before a run begins; raises UserError."""
+    config = draw_parameters(config)
     engine_class(config).check_possible(config)
     initial_weights(config, np.random.RandomState(config.seed))
     return config
@@ -123,7 +151,7 @@ def check_ready(config: Config) -> Config:
 class Bookkeeper:
     """Turns readouts into rows, and decides which iterations are recorded."""
 
-    config: Config
+    config: RunConfig
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from eprop_cli.config.config import Config
+from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.engines.base import Outcome, make_engine
 from eprop_cli.errors import require
@@ -23,18 +23,17 @@ class Continuous(Trainer):
         "start again with training=data_parallel, which can"
     )
 
-    def __init__(self, config: Config, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(self, config: RunConfig, checkpoint: Checkpoint | None = None) -> None:
         self._config = config
         self._rng = np.random.RandomState(config.seed)
         self.initial = initial_weights(config, self._rng)
-        self._task = make_task(config)
-        self._task.prepare(self._rng)
+        self._task = make_task(config, self._rng)
         self._engine = make_engine(config)
         self._stream = self._engine.stream(self.initial)
         self._drawn = dict.fromkeys(PHASES, 0)
 
     @classmethod
-    def check(cls, config: Config) -> None:
+    def check(cls, config: RunConfig) -> None:
         """Raise ConfigError for what the optimizers of synapses do not have."""
         remedy = "needs training=data_parallel; NEST's own optimizer does not have it"
         optimizer = config.optimizer

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC, exists
 from eprop_cli.engines.base import Outcome, make_engine
 from eprop_cli.errors import require
@@ -35,7 +36,7 @@ from eprop_cli.values import Batch, Checkpoint, Table, Weights
 STREAMS = {VALIDATION: 1, EARLY_STOPPING: 2, TEST: 3}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DataParallelConfig(TrainingConfig):
     """Keys of conf/training/data_parallel.yaml."""
 
@@ -57,16 +58,15 @@ class DataParallel(Trainer):
     needs = GRADIENT
     resumable = True
 
-    def __init__(self, config: Config, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(self, config: RunConfig, checkpoint: Checkpoint | None = None) -> None:
         self._config = config
         self._config_text = json.dumps(to_dict(config))  # of each checkpoint; takes milliseconds
-        self._task = make_task(config)
         self._streams = {phase: _stream(config.seed, number) for phase, number in STREAMS.items()}
         self._streams[TRAINING] = np.random.RandomState(config.seed)
         self._drawn = dict.fromkeys(PHASES, 0)  # batches of each phase
         self._progress = Progress()
         self.initial = self._weights = initial_weights(config, self._streams[TRAINING])
-        self._task.prepare(self._streams[TRAINING])
+        self._task = make_task(config, self._streams[TRAINING])
         self._optimizer = config.make_optimizer()
         self._state = self._optimizer.initial_state(self.initial)
         set_moments(self._state, config.synapse.init_optimizer)
@@ -80,7 +80,7 @@ class DataParallel(Trainer):
             self._restore(checkpoint)
 
     @classmethod
-    def check(cls, config: Config) -> None:
+    def check(cls, config: RunConfig) -> None:
         """Raise ConfigError where sequences are not independent of each other."""
         reset = config.kernel.eprop_reset_neurons_on_update
         remedy = "must be true with training=data_parallel, where sequences are independent; or use training=continuous"

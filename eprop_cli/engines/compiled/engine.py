@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.config.config import Config
+from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import clear
 from eprop_cli.engines.base import Engine, Outcome
 from eprop_cli.errors import ConfigError, require
@@ -34,7 +34,7 @@ class CompiledEngine(Engine):
     package = "numba"
     remedy = "pip install '.[compiled]' in the checkout"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self._model = config.model
         self._neurons = neuron_parameters(self._model)
@@ -48,7 +48,7 @@ class CompiledEngine(Engine):
         return frozenset({GRADIENT} if model.equations == "adjoint" else ())
 
     @classmethod
-    def check(cls, config: Config) -> None:
+    def check(cls, config: RunConfig) -> None:
         """Raise ConfigError for more threads than sequences."""
         super().check(config)
         workers, n_batch = config.engine.n_workers, config.task.n_batch

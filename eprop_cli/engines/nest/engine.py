@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.config.config import Config
+from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC, clear, ends
 from eprop_cli.engines.base import Engine, EngineConfig, Outcome
 from eprop_cli.engines.nest.kernel import start_kernel
@@ -42,7 +42,7 @@ class Share:
     lossy: bool (n_sequences, n_in), inputs whose last gradient term is lost, as in a continuous simulation; None: none.
     """
 
-    config: Config
+    config: RunConfig
     weights: Weights
     sequences: tuple[Batch, ...]
     learn: bool
@@ -60,7 +60,7 @@ class SequenceOutcome:
     recording: Recording | None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class NestConfig(EngineConfig):
     """Keys of conf/engine/nest.yaml."""
 
@@ -86,7 +86,7 @@ class NestEngine(Engine):
     package = "nest"
     remedy = "install nest-simulator 3.10, or use training=data_parallel engine=compiled"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self._workers = Workers(config.engine)
 
@@ -101,7 +101,7 @@ class NestEngine(Engine):
         return int(engine["n_workers"]) * int(engine["local_num_threads"])
 
     @classmethod
-    def check(cls, config: Config) -> None:
+    def check(cls, config: RunConfig) -> None:
         """Raise ConfigError for what NEST cannot do."""
         super().check(config)
         if config.needs == STREAM:
@@ -116,7 +116,7 @@ class NestEngine(Engine):
             require(workers <= n_batch, "engine.n_workers", workers, constraint)
 
     @classmethod
-    def check_possible(cls, config: Config) -> None:
+    def check_possible(cls, config: RunConfig) -> None:
         """Raise ConfigError if NEST is not installed, or Dask where it is wanted."""
         super().check_possible(config)
         if config.engine.backend == "dask":

@@ -22,6 +22,14 @@ def kernel_parameters(config: Config) -> dict[str, Any]:
 
 def start_kernel(config: Config) -> Any:
     """Reset the NEST kernel and set it up; returns the nest module."""
+    nest = import_nest()
+    nest.ResetKernel()
+    nest.set(**kernel_parameters(config))
+    return nest
+
+
+def import_nest() -> Any:
+    """The nest module, without its banner unless what goes on is to be told in detail."""
     verbose = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
     if not verbose:
         os.environ.setdefault("PYNEST_QUIET", "1")
@@ -30,6 +38,4 @@ def start_kernel(config: Config) -> Any:
     except ImportError as error:
         raise UserError(f"engine=nest: NEST cannot be imported ({error}); use engine=compiled") from error
     nest.verbosity = nest.VerbosityLevel.INFO if verbose else nest.VerbosityLevel.ERROR
-    nest.ResetKernel()
-    nest.set(**kernel_parameters(config))
     return nest

@@ -1,0 +1,83 @@
+"""Which samples make up which batch: pure functions of the batch's index, so that a resume needs no state."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Order(Protocol):
+    """The batches of one phase, numbered from 0 without end."""
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of one epoch, a last incomplete one included."""
+        ...
+
+    def batch(self, index: int) -> NDArray[np.int64]:
+        """Indices of the samples of a batch, int (n_batch,) or fewer."""
+        ...
+
+    def epoch(self, index: int) -> int:
+        """The epoch, counted from 0, in which a batch begins."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """Every sample once per epoch; the last batch of an epoch holds what is left over.
+
+    seed: of the order, another one in each epoch; None: always in the order of the source.
+    """
+
+    n_samples: int
+    n_batch: int
+    seed: int | None = None
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of one epoch, a last incomplete one included."""
+        return -(-self.n_samples // self.n_batch)
+
+    def epoch(self, index: int) -> int:
+        """The epoch, counted from 0, to which a batch belongs."""
+        return index // self.n_batches
+
+    def batch(self, index: int) -> NDArray[np.int64]:
+        """Indices of the samples of a batch, int (n_batch,), fewer in the last of an epoch."""
+        epoch, batch = divmod(index, self.n_batches)
+        return self.order(epoch)[batch * self.n_batch : (batch + 1) * self.n_batch]
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Indices of all samples in the order of an epoch, int (n_samples,)."""
+        if self.seed is None:
+            return np.arange(self.n_samples)
+        # RandomState: NumPy promises never to change its numbers, those of a Generator it may.
+        rng = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((self.seed, epoch))))
+        return rng.permutation(self.n_samples).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """One permutation, gone through again and again in full batches that may span two epochs.
+
+    So NEST's script on N-MNIST takes its groups: `Wrapped(rng.permutation(n_samples), group_size)`.
+    """
+
+    permutation: NDArray[np.int64]
+    n_batch: int
+
+    @property
+    def n_batches(self) -> int:
+        """Batches until every sample has been taken."""
+        return -(-len(self.permutation) // self.n_batch)
+
+    def epoch(self, index: int) -> int:
+        """The epoch, counted from 0, in which a batch begins."""
+        return index * self.n_batch // len(self.permutation)
+
+    def batch(self, index: int) -> NDArray[np.int64]:
+        """Indices of the samples of a batch, int (n_batch,)."""
+        start = index * self.n_batch
+        return self.permutation[np.arange(start, start + self.n_batch) % len(self.permutation)]
