@@ -42,7 +42,7 @@ class Case:
         rng = np.random.RandomState(self.seed)
         weights = initial_weights(settings, rng)
         weights |= {name: self.drive * weights[name] for name in ("in_rec", "rec_rec")}
-        batch = make_task(settings).batch_at(rng, "training", 0)
+        batch = make_task(settings, rng).batch_at(rng, "training", 0)
         if self.steps is not None:
             spikes = batch.spikes.copy()
             spikes[:, :3] = spikes[:, -3:] = False
@@ -200,7 +200,7 @@ def test_the_tutorials_network_agrees(iterations):
     trainer.close()
     settings.recording.spikes = True
     rng = np.random.RandomState(7)
-    batch = make_task(settings).batch_at(rng, "training", 0)
+    batch = make_task(settings, rng).batch_at(rng, "training", 0)
     found = simulate(settings, trainer.weights(), batch, rng.rand(40) < 0.5)
     nest, compiled = (found.learning[engine] for engine in ENGINES)
     for projection in PLASTIC:

@@ -27,6 +27,7 @@ ENTRIES = {"eprop-run": cli.main, "eprop-plot": eprop_plot.plot, "eprop-compare"
 PARALLEL = "training=data_parallel"
 FORM = "is not KEY=VALUE, or its quotes or brackets do not match"
 OPTIONS = "see eprop-run --help and --hydra-help"
+TASKS = ", ".join(sorted(path.stem for path in conf_dir().glob("task/*.yaml")))
 EXPERIMENTS = ", ".join(sorted(path.stem for path in conf_dir().glob("experiment/*.yaml")))
 METRICS = "loss, accuracy, recall_error, rate_reg, rate_ad"
 OWN = "or module:Class with a Config that extends eprop_cli.{} (docs/extending.md)"
@@ -119,7 +120,8 @@ VALUES = {
     "task.steps=5": STEPS,
     "task.steps=null": STEPS,
     "task.name=nosuch:Task": "cannot be imported (No module named 'nosuch')",
-    "task.name=json:loads": "must be one of evidence_accumulation, " + OWN.format("tasks.base:TaskConfig"),
+    "task.name=json:loads": "must be one of evidence_accumulation, sine_waves, lemniscate, handwriting, "
+    + OWN.format("tasks.base:TaskConfig"),
     # neuron
     "neuron.n_reg=-1": "must be at least 0",
     "neuron.n_reg=100000000": (
@@ -246,8 +248,8 @@ VALUES = {
     "experiment=smok": f"must be one of {EXPERIMENTS}. Did you mean smoke?",
     "experiment=nosuch": f"must be one of {EXPERIMENTS}",
     "experiment=null": f"must be one of {EXPERIMENTS}",
-    "task=navigation": "must be one of evidence_accumulation",
-    "task=null": "must be one of evidence_accumulation",
+    "task=navigation": f"must be one of {TASKS}",
+    "task=null": f"must be one of {TASKS}",
     "optimizer=5": "must be one of adam, gradient_descent",
 }  # fmt: skip
 
@@ -617,7 +619,7 @@ def test_a_damaged_table_is_told_once_though_it_spoils_several_figures(here, wri
         (["task.n_in=41"], "task.n_in=41: must be a multiple of n_input_symbols (4)"),
         (["task.n_itr=50"], "Could not override 'task.n_itr'. Did you mean task.n_iter?"),
         (["experiment=smok"], f"experiment=smok: must be one of {EXPERIMENTS}. Did you mean smoke?"),
-        (["task=5"], "task=5: must be one of evidence_accumulation"),
+        (["task=5"], f"task=5: must be one of {TASKS}"),
         (["=5"], f"=5: {FORM}"),
         (["--colour"], f"unrecognized arguments: --colour; {OPTIONS}"),
         (["-m", "seed=range(1,1)"], "seed=range(1,1): has no values, so there would be no job"),

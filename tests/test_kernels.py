@@ -237,7 +237,7 @@ def test_the_engine_scales_gradients_by_arrival_window_and_batch(loss, regular_s
         "neuron.ad.adapt_tau=[20, 100, 500, 2000]", "neuron.rec.E_L=-0.1",
     )  # fmt: skip
     rng = np.random.RandomState(1)
-    weights, batch = initial_weights(settings, rng), make_task(settings).batch_at(rng, "training", 0)
+    weights, batch = initial_weights(settings, rng), make_task(settings, rng).batch_at(rng, "training", 0)
     engine = CompiledEngine(settings)
     gradients = engine.gradient(weights, batch, None, False).gradients
     engine.close()
@@ -381,7 +381,7 @@ def test_two_like_readouts_share_the_probability():
 
 def batch_of(settings, seed=1):
     rng = np.random.RandomState(seed)
-    return initial_weights(settings, rng), make_task(settings).batch_at(rng, "training", 0)
+    return initial_weights(settings, rng), make_task(settings, rng).batch_at(rng, "training", 0)
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 5])

@@ -29,7 +29,7 @@ def first_batch(*overrides):
     """A config, initial weights and the first training batch."""
     settings = config(*PARALLEL, *overrides)
     rng = np.random.RandomState(settings.seed)
-    return settings, initial_weights(settings, rng), make_task(settings).batch_at(rng, "training", 0)
+    return settings, initial_weights(settings, rng), make_task(settings, rng).batch_at(rng, "training", 0)
 
 
 def train(*overrides):

@@ -71,7 +71,10 @@ def test_the_first_step_of_adam_is_the_learning_rate_whatever_the_gradient(weigh
 
 
 def test_adam_begins_with_initial_moments(weights, gradients):
-    entries = [InitialMoments("rec_out", 2, [0, 1], 0.5, 0.25), InitialMoments("in_rec", 3, [1], -1.0, 4.0)]
+    entries = [
+        InitialMoments(projection="rec_out", pre=2, post=[0, 1], m=0.5, v=0.25),
+        InitialMoments(projection="in_rec", pre=3, post=[1], m=-1.0, v=4.0),
+    ]
     after, _ = take(optimizer(), weights, gradients, entries)
     for projection, index, m, v in [("rec_out", (1, 2), 0.5, 0.25), ("in_rec", (1, 3), -1.0, 4.0)]:
         w, *_ = scalar_adam(weights[projection][index], [g[projection][index] for g in gradients], m, v)

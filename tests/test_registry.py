@@ -49,7 +49,7 @@ class Synapse:
     Config = Bsshslm2020SynapseConfig
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SignConfig(OptimizerConfig):
     strength: float = key(POSITIVE, unit="pA")
 
@@ -229,12 +229,12 @@ def test_a_figure_of_ones_own_is_drawn(mine):
 
 
 def test_rules_of_a_group_of_ones_own():
-    @dataclass
+    @dataclass(kw_only=True)
     class Mine(Group):
         GROUP = "task"
 
         width: float = key(POSITIVE, unit="mV")
 
-    assert Mine(1.0).width == 1.0
+    assert Mine(width=1.0).width == 1.0
     with pytest.raises(ConfigError, match=r"^task\.width=0: must be positive$"):
-        Mine(0)
+        Mine(width=0)

@@ -208,7 +208,7 @@ def test_tasks_by_name():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("evidence", "must be one of evidence_accumulation, or module:Class"),
+        ("evidence", "must be one of evidence_accumulation, sine_waves, lemniscate, handwriting, or module:Class"),
         ("no_such_module:Task", "cannot be imported.*no_such_module"),
         ("eprop_cli.tasks.base:NoSuchTask", "cannot be imported.*NoSuchTask"),
         ("pathlib:Path", ".*module:Class with a Config"),
@@ -249,10 +249,6 @@ def test_the_documented_task_of_ones_own_learns(own_task, eprop_run, training):
         ({"spikes": lambda batch: batch.spikes[:, :50]}, "spikes must be bool (2, 100, 8), but are bool (2, 50, 8)"),
         ({"spikes": lambda batch: batch.spikes * 0.3}, "spikes must be bool (2, 100, 8), but are float64 (2, 100, 8)"),
         (
-            {"spikes": lambda batch: np.ones_like(batch.spikes)},
-            "there must be no spikes in step 0 of a sequence, where they are lost",
-        ),
-        (
             {"targets": lambda batch: batch.targets[:1]},
             "targets must be float64 (2, 2, 100), but are float64 (1, 2, 100)",
         ),
@@ -278,7 +274,7 @@ def test_a_batch_that_is_not_one_is_refused(change, message, monkeypatch):
         return replace(batch, **{name: alter(batch) for name, alter in change.items()})
 
     monkeypatch.setattr(EvidenceAccumulation, "batch", changed)
-    task = make_task(config(*SMALL, "task.n_batch=2"))
+    task = make_task(config(*SMALL, "task.n_batch=2"), np.random.RandomState(1))
     with pytest.raises(UserError) as error:
         task.batch_at(np.random.RandomState(1), "training", 0)
     assert str(error.value) == f"task.name=evidence_accumulation: {message}"
@@ -301,6 +297,20 @@ def test_a_module_that_cannot_be_imported_is_refused(text, why, tmp_path, monkey
     assert str(error.value) == f"task.name=broken:Mine: cannot be imported ({why})"
 
 
+def test_spikes_that_a_reset_would_lose_are_taken_out(monkeypatch):
+    draws, rng = EvidenceAccumulation.batch, np.random.RandomState(1)
+
+    def always(self, rng):
+        batch = draws(self, rng)
+        return replace(batch, spikes=np.ones_like(batch.spikes))
+
+    monkeypatch.setattr(EvidenceAccumulation, "batch", always)
+    for resets in (True, False):
+        spikes = CheckedTask(config(*SMALL).task, resets=resets).batch_at(rng, "training", 0).spikes
+        assert spikes[:, 0].any() != resets
+        assert spikes[:, 1:].all()
+
+
 # A task and its loss
 
 
@@ -311,7 +321,7 @@ def test_a_loss_that_needs_no_probabilities_takes_any_targets(monkeypatch):
         "batch",
         lambda self, rng: replace(batch := draws(self, rng), targets=batch.targets * 3 - 1),
     )
-    task = make_task(config(*SMALL, "neuron.out.loss=mean_squared_error"))
+    task = make_task(config(*SMALL, "neuron.out.loss=mean_squared_error"), np.random.RandomState(1))
     assert task.batch_at(np.random.RandomState(1), "training", 0).targets.min() == -1.0
 
 
@@ -325,7 +335,8 @@ def test_targets_outside_the_learning_window_need_not_be_probabilities(monkeypat
         return replace(batch, targets=targets)
 
     monkeypatch.setattr(EvidenceAccumulation, "batch", changed)
-    batch = make_task(config(*SMALL)).batch_at(np.random.RandomState(1), "training", 0)
+    rng = np.random.RandomState(1)
+    batch = make_task(config(*SMALL), rng).batch_at(rng, "training", 0)
     assert not batch.targets[:, :, 0].any()
 
 
