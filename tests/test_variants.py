@@ -21,6 +21,11 @@ REASONS = {
     "tasks/evidence_accumulation.py": "a task names the losses that fit it",
     "models/bsshslm_2020.py": "NEST's names of its losses are like ours",
     "engines/nest/engine.py": "NEST's name of its optimizer is like ours",
+    "data/neuromorphic_mnist.py": "it finds a list that NEST ships, by the name of its package",
+    "models/draws.py": "it is one of the generators that parameters are drawn with",
+    "tasks/handwriting.py": "it finds a path that NEST ships, by the name of its package",
+    "tasks/pattern.py": "a task names the losses that fit it",
+    "training/base.py": "parameters may be drawn with NEST's generator, before there is an engine",
     "engines/compiled/parameters.py": "the kernels number the family's surrogate gradients",
     "figures/comparison.py": "curves of several runs are scaled as those of one",
 }
