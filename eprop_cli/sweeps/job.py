@@ -151,7 +151,7 @@ class Place:
                 else:
                     self._note(record | {"status": RUNNING, "pid": os.getpid(), "host": platform.node()})
                     return replace(config, resume=str(self.directory))
-        self._enter(self.directory, to_dict(config), status=RUNNING, **describe(config))
+        self._enter(self.directory, describe(config), status=RUNNING)
         return config
 
     def refuse(self, composed: DictConfig, error: str) -> None:
@@ -166,7 +166,8 @@ class Place:
                     directory = self._refused
         except UserError:
             directory = self._refused
-        self._enter(directory, _plain(composed), status=FAILED, error=error)
+        config = _plain(composed)
+        self._enter(directory, {"seed": config.get("seed"), "config": config}, status=FAILED, error=error)
 
     def conclude(self, reason: str, status: str = FAILED) -> tuple[str, str | None]:
         """Status and error of the run that has ended; reason and status are for one that could not say so itself."""
@@ -215,9 +216,9 @@ class Place:
         self.directory.rename(aside)
         log.info("Beginning again; what was there is kept in %s (%s)", aside, reason)
 
-    def _enter(self, directory: Path, config: dict[str, Any], **record: Any) -> None:
+    def _enter(self, directory: Path, described: dict[str, Any], **record: Any) -> None:
         """Turn the scratch directory into a run directory; of several processes one can."""
-        record = start() | {"seed": config.get("seed"), "config": config, "command": self.command} | record
+        record = start(self.command) | described | record
         write_text(self.scratch / RUN, json.dumps(record, indent=2) + "\n")
         write_text(
             self.scratch / METRICS,
