@@ -195,7 +195,7 @@ def outside_workers(n_batch: int, n_iter: int, n_workers: int) -> float:
     """Fraction of an iteration in which no worker builds or simulates a network; the first iteration is left out."""
     from hydra import compose, initialize_config_dir
 
-    from eprop_cli.cli.eprop_run import without_hydra
+    from eprop_cli.config.composed import without_hydra
     from eprop_cli.config.files import conf_dir
     from eprop_cli.config.load import load
     from eprop_cli.training.data_parallel import DataParallel

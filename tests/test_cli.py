@@ -19,10 +19,12 @@ from small import BARE, SMALL, compose
 from benchmarks.faults import processes, wait_until
 from eprop_cli import __main__
 from eprop_cli.cli import eprop_run as cli
-from eprop_cli.cli.eprop_run import Doorkeeper, with_earlier_arguments
+from eprop_cli.cli.eprop_run import RunCallback
+from eprop_cli.cli.resume import with_earlier_arguments
 from eprop_cli.errors import ConfigError, UserError
 from eprop_cli.runs.directory import claim
 from eprop_cli.runs.reader import Run
+from eprop_cli.sweeps.callback import SweepCallback
 
 ROOT = Path(__file__).parent.parent
 COMPILED = ("training=data_parallel", "engine=compiled", "training.n_iter_test=0")
@@ -185,9 +187,9 @@ def test_ctrl_c_is_heeded_while_modules_are_imported(monkeypatch):
 
 def test_an_error_before_the_run_ends_it(monkeypatch, capsys):
     """Hydra would warn of it and begin the run."""
-    monkeypatch.setattr("eprop_cli.cli.eprop_run.check", lambda _: 1 / 0)
+    monkeypatch.setattr("eprop_cli.runs.checks.check", lambda _: 1 / 0)
     with pytest.raises(SystemExit) as ending:
-        Doorkeeper("stamp").on_run_start(compose())
+        RunCallback().on_run_start(compose())
     assert ending.value.code == 1
     assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
 
@@ -201,12 +203,12 @@ def test_an_error_before_the_run_ends_it(monkeypatch, capsys):
     ],
 )  # fmt: skip
 def test_an_error_before_the_jobs_ends_the_multirun(monkeypatch, capsys, error, told):
-    def begin(*_):
+    def prepare(*_):
         raise error
 
-    monkeypatch.setattr("eprop_cli.sweeps.multirun.begin", begin)
+    monkeypatch.setattr("eprop_cli.sweeps.preparation.prepare", prepare)
     with pytest.raises(SystemExit) as ending:
-        Doorkeeper("stamp").on_multirun_start(OmegaConf.create({"hydra": {"output_subdir": ".hydra"}}))
+        SweepCallback("stamp", None).on_multirun_start(OmegaConf.create({"hydra": {"output_subdir": ".hydra"}}))
     err = capsys.readouterr().err
     assert (ending.value.code, err[-len(told) :]) == (1, told)
 
@@ -223,7 +225,7 @@ def test_a_multirun_that_cannot_write_leaves_nothing(monkeypatch, capsys, tmp_pa
     if earlier:
         sweep.mkdir()
         (sweep / "sweep.json").write_text("{}")
-    monkeypatch.setattr("eprop_cli.sweeps.multirun.write_text", write_text)
+    monkeypatch.setattr("eprop_cli.sweeps.record.write_text", write_text)
     monkeypatch.setattr(sys, "argv", ["eprop-run", "-m", "seed=1,2", f"hydra.sweep.dir={sweep}"])
     with pytest.raises(SystemExit) as ending:
         cli.main()

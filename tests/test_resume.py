@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from small import BARE, SMALL, Here, config
 
-from eprop_cli.cli.eprop_run import check
 from eprop_cli.engines.nest import engine as nest
+from eprop_cli.runs.checks import check
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.run import run
 

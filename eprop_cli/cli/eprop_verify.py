@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 
-from eprop_cli.cli.eprop_run import BAD_INPUTS, check
 from eprop_cli.config.arguments import check_overrides, one_line
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
+from eprop_cli.config.refusal import BAD_INPUTS
 from eprop_cli.connectivity.base import PROJECTIONS
 from eprop_cli.errors import ConfigError, TrainingError, UserError, reason, require
+from eprop_cli.runs.checks import check
 from eprop_cli.terminal import Parser, leave, positive
 
 if TYPE_CHECKING:

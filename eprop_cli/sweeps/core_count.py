@@ -6,6 +6,7 @@ from typing import Any
 import joblib
 
 from eprop_cli.config.config import Config
+from eprop_cli.sweeps.engine_needs import cores_of_a_job
 
 # Name of a launcher's class -> (jobs that it runs at once, cores that they share); the arguments are its own config and
 # the number of jobs that there are to run at once.
@@ -27,7 +28,7 @@ def jobs_at_once(threads: int, workers: int) -> int:
     return max(1, n_cores() // (threads * workers))
 
 
-def at_once(launcher: Mapping[str, Any], n_jobs: int) -> int:
+def jobs_sharing_cores(launcher: Mapping[str, Any], n_jobs: int) -> int:
     """How many of the jobs a launcher runs at once on cores that they share; 1 where that is not known."""
     kind = _kind(launcher)
     return LAUNCHERS[kind](launcher, n_jobs)[0] if kind in LAUNCHERS else 1
@@ -42,10 +43,7 @@ def shortage(config: Config, swept: Mapping[str, Sequence[Any]], launcher: Mappi
     if kind not in LAUNCHERS:
         return ""
     n_at_once, cores = LAUNCHERS[kind](launcher, n_jobs)
-    threads = _most(config.kernel.local_num_threads, swept.get("kernel.local_num_threads", ()))
-    workers = _most(getattr(config.training, "n_workers", 1), swept.get("training.n_workers", ()))
-    if config.engine.name == "compiled":  # its workers are threads
-        threads = 1
+    workers, threads = cores_of_a_job(config, swept)
     wanted = n_at_once * workers * threads
     if wanted <= cores:
         return ""
@@ -57,7 +55,3 @@ def shortage(config: Config, swept: Mapping[str, Sequence[Any]], launcher: Mappi
 
 def _kind(launcher: Mapping[str, Any]) -> str:
     return str(launcher["_target_"]).rsplit(".", 1)[-1]
-
-
-def _most(value: int, others: Sequence[Any]) -> int:
-    return max([value, *(other for other in others if isinstance(other, int))])
