@@ -1,6 +1,7 @@
 """What all tests share: NEST without its banner, and eprop-run as a user starts it."""
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from hydra.core.global_hydra import GlobalHydra
 
 os.environ.setdefault("PYNEST_QUIET", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # NEST's threads spin otherwise, for minutes on a busy machine
+
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    # Under nohup what is started here would ignore it, too; of a handler it knows nothing.
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 EPROP_RUN = str(Path(sys.executable).with_name("eprop-run"))
 
@@ -24,7 +29,7 @@ def _no_hydra_left_over():
 def eprop_run(tmp_path):
     """Run eprop-run in a process of its own, in an empty directory."""
 
-    def run(*overrides, cwd=tmp_path, timeout=120, **options):
+    def run(*overrides, cwd=tmp_path, timeout=300, **options):
         command = [EPROP_RUN, *map(str, overrides)]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, **options)
 

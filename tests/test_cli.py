@@ -158,8 +158,8 @@ def test_a_signal_ends_a_run_in_order(tmp_path, way, number):
     process, run = start(tmp_path, *way), tmp_path / "run"
     assert wait_until(lambda: n_rows(run) >= 2)
     os.killpg(process.pid, number)  # as a terminal or a cluster does, to all processes
-    assert process.wait(60) == 128 + number
-    assert wait_until(lambda: not processes(process.pid), timeout=10)
+    assert process.wait(300) == 128 + number
+    assert wait_until(lambda: not processes(process.pid), timeout=60)
     n = n_rows(run)
     record = Run(run).record
     assert (record["status"], record["error"]) == ("INTERRUPTED", f"interrupted by {number.name}")
@@ -239,7 +239,7 @@ def both(directory, *overrides):
     command = [EPROP_RUN, *SMALL, *BARE, *COMPILED, "task.n_iter=1", *overrides]
     options = {"cwd": directory, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     started = [subprocess.Popen(command, **options) for _ in range(2)]
-    errors = [process.communicate(timeout=120)[1] for process in started]
+    errors = [process.communicate(timeout=300)[1] for process in started]
     return [process.returncode for process in started], errors
 
 

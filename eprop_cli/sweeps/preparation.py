@@ -26,6 +26,7 @@ from eprop_cli.errors import ConfigError, UserError, require
 from eprop_cli.runs.checks import check
 from eprop_cli.runs.files import RUN, write_text
 from eprop_cli.runs.interrupts import stopping
+from eprop_cli.sweeps.composing import compose_once
 from eprop_cli.sweeps.core_count import jobs_sharing_cores, shortage
 from eprop_cli.sweeps.engine_needs import compile_engine
 from eprop_cli.sweeps.launcher import launch_only_the_rest
@@ -57,6 +58,7 @@ def prepare(config: DictConfig, beginning: str | None) -> Multirun:
     beginning: as in Plan. Raises UserError or HydraException if
     one of the jobs can never run, and for what is wrong with the sweep directory.
     """
+    multirun = Multirun.of(config)  # fixes what is named after the time
     hydra = config.hydra
     given = [str(override) for override in hydra.overrides.hydra]
     _check_given(config, given)
@@ -70,7 +72,6 @@ def prepare(config: DictConfig, beginning: str | None) -> Multirun:
         with contextlib.suppress(UserError):  # the job will tell
             compile_engine(first)
 
-    multirun = Multirun.of(config)
     kept = [text for text in given if not text.startswith(("hydra.mode=", "hydra.sweep.dir=", "hydra.callbacks."))]
     record = SweepRecord(config_options(config), [*kept, *map(str, hydra.overrides.task)], beginning)
     launcher = str(hydra.launcher["_target_"])
@@ -146,8 +147,10 @@ def _check_jobs(config: DictConfig, job_list: JobList, beginning: str | None) ->
     configs: list[Config] = []
     problems: list[UserError] = []
     launchers: dict[tuple[str, str], DictConfig] = {}
+    loader = compose_once()
     for overrides in job_list.jobs:
-        composed = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
+        composed = loader.load_sweep_config(config, list(overrides))
+        loader.keep(list(overrides), composed)
         for part in ("launcher", "sweeper"):
             launchers[part, OmegaConf.to_yaml(composed.hydra[part])] = composed.hydra
         try:
