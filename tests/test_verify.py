@@ -9,7 +9,7 @@ import pytest
 from small import BARE, SMALL, Here
 
 from eprop_cli.cli import eprop_verify as verify
-from eprop_cli.cli.eprop_verify import Compared, compose, within, worst
+from eprop_cli.cli.eprop_verify import TOLERANCES, Compared, compose, tolerances, within, worst
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.errors import TrainingError
 
@@ -169,6 +169,6 @@ def test_the_worst_of_all_iterations_is_shown_in_order():
     ]
     loss, weights = worst(iter(rows))
     assert loss == Compared("loss", 3.0, 1e-13)
-    assert within(loss)
+    assert within(loss, TOLERANCES)
     assert (weights.quantity, weights.largest) == ("weights in_rec", 2.0)
-    assert not within(weights)
+    assert not within(weights, TOLERANCES)

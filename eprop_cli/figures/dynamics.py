@@ -85,6 +85,10 @@ def dynamics(
     kinds: all kinds of windows that there are, so that figures of several iterations agree on the colours.
     """
     tables = {name: table[table["sequence"] == sequence] for name, table in recording.items()}
+    if "windows" in tables:
+        spans = tables["windows"]
+        everything = (spans["start"] <= 0.0) & (spans["stop"] >= _last(tables))  # would only tint the figure
+        tables["windows"] = spans[~everything]
     windows = _window_looks(tables.get("windows"), kinds)
     handles: list[Any] = [Patch(label=kind, **look) for kind, (_, look) in windows.items()]
     if "out" in tables:
