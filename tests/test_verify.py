@@ -9,7 +9,7 @@ import pytest
 from small import BARE, SMALL, Here
 
 from eprop_cli.cli import eprop_verify as verify
-from eprop_cli.cli.eprop_verify import TOLERANCES, Compared, compose, tolerances, within, worst
+from eprop_cli.cli.eprop_verify import TOLERANCES, Compared, compose, within, worst
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.errors import TrainingError
 
