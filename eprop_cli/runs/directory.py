@@ -5,12 +5,13 @@ import os
 from pathlib import Path
 
 from eprop_cli.errors import ConfigError
+from eprop_cli.runs.files import LOG
+
+RESERVE, RESERVE_BYTES = ".reserve", 65536  # given up at the end, so that a full disk still takes the final status
 
 
 def claim(directory: Path) -> None:
     """Make a run directory, or take over one whose run was stopped before it began; raises ConfigError otherwise."""
-    from eprop_cli.runs.directory import RESERVE
-
     key = "hydra.run.dir"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -34,9 +35,6 @@ def _make(path: Path) -> bool:
 
 def _is_unbegun(directory: Path) -> bool:
     """Whether a directory holds nothing but what is there before a run begins."""
-    from eprop_cli.runs.directory import RESERVE
-    from eprop_cli.runs.files import LOG
-
     names = {path.name for path in directory.iterdir()}
     return RESERVE in names and names <= {RESERVE, LOG, ".hydra"}
 
@@ -54,6 +52,3 @@ def _hold(path: Path, otherwise: bool) -> bool:
         return True  # and never close it
     os.close(number)
     return held
-
-
-RESERVE, RESERVE_BYTES = ".reserve", 65536  # given up at the end, so that a full disk still takes the final status
