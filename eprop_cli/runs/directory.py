@@ -4,10 +4,19 @@ import fcntl
 import os
 from pathlib import Path
 
-from eprop_cli.errors import ConfigError
+from omegaconf import DictConfig
+
+from eprop_cli.errors import ConfigError, require
 from eprop_cli.runs.files import LOG
 
 RESERVE, RESERVE_BYTES = ".reserve", 65536  # given up at the end, so that a full disk still takes the final status
+
+
+def check_subdir(hydra_config: DictConfig, resumed: bool = False) -> None:
+    """Raise ConfigError unless a run is to keep its overrides where a run that is resumed has them looked for."""
+    subdir = hydra_config.output_subdir
+    usual = subdir == ".hydra" or (resumed and subdir is None)  # then they are written there without Hydra
+    require(usual, "hydra.output_subdir", subdir, "cannot be set: what is in .hydra is needed to resume a run")
 
 
 def claim(directory: Path) -> None:
@@ -35,6 +44,8 @@ def _make(path: Path) -> bool:
 
 def _is_unbegun(directory: Path) -> bool:
     """Whether a directory holds nothing but what is there before a run begins."""
+    from eprop_cli.runs.directory import RESERVE
+
     names = {path.name for path in directory.iterdir()}
     return RESERVE in names and names <= {RESERVE, LOG, ".hydra"}
 
