@@ -15,6 +15,7 @@ from eprop_cli.runs.run import run
 from eprop_cli.training.base import check_ready, draw_parameters, initial_weights, make_task
 
 KNOWN = json.loads((Path(__file__).parent / "known_answers.json").read_text())["runs"]
+LONG = 50  # iterations, from which a test takes long
 COMPILED = ("training=data_parallel", "engine=compiled", "training.n_iter_test=0")
 WAYS = {"continuous": (), "compiled": (*COMPILED, "training.as_continuous=true")}
 TINY = ("experiment=handwriting", "neuron.n_ad=10", "task.n_in=10", "task.steps.data_point=1", "task.n_iter=2")
@@ -50,7 +51,11 @@ def relative(found, expected):
 
 @pytest.mark.nest
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("known", KNOWN, ids=lambda known: f"{known['task']}-{known['seed']}")
+@pytest.mark.parametrize(
+    "known",
+    [pytest.param(known, marks=[pytest.mark.slow] * (known["n_iter"] >= LONG)) for known in KNOWN],
+    ids=lambda known: f"{known['task']}-{known['seed']}-{known['n_iter']}",
+)
 def test_known_answers(known, way, tmp_path):
     keys = [f"seed={known['seed']}", f"task.n_batch={known['n_batch']}", f"task.n_iter={known['n_iter']}"]
     metrics = trained(tmp_path / "run", f"experiment={known['task']}", *keys, *BARE, *WAYS[way])

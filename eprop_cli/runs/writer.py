@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from eprop_cli.errors import UserError
+from eprop_cli.formats import FORMAT
 from eprop_cli.runs.directory import RESERVE, RESERVE_BYTES
 from eprop_cli.runs.files import (
     BESIDE,
@@ -30,7 +31,6 @@ from eprop_cli.runs.files import (
     write_text,
     write_whole,
 )
-from eprop_cli.runs.format import FORMAT
 from eprop_cli.runs.reader import Run
 from eprop_cli.values import Batch, Recording, Row, Table, Weights
 
