@@ -122,7 +122,7 @@ def regression(loss: Loss, n_out: int) -> tuple[Metric, ...]:
     ]
     return (
         *each,
-        Metric(Column("nrmse", "RMSE / standard deviation of the target", "", LOWER, 0.0, abbreviation="nRMSE"), nrmse),
+        Metric(Column("nrmse", "nRMSE", "of the target's std", LOWER, 0.0), nrmse),
         Metric(Column("correlation", "correlation with the target", "", HIGHER, -1.0, 1.0), correlation),
     )
 

@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     },
     "figure": {
         "learning": "eprop_cli.figures.learning:Learning",
+        "tracking": "eprop_cli.figures.tracking:Tracking",
         "dynamics": "eprop_cli.figures.dynamics:Dynamics",
         "weight_time_courses": "eprop_cli.figures.weights:WeightTimeCourses",
         "weight_matrices": "eprop_cli.figures.weights:WeightMatrices",

@@ -127,7 +127,8 @@ class TestSummarise:
 
     def test_of_regression(self, tmp_path):
         (row,) = summarise([of_regression(tmp_path)]).to_dict("records")
-        assert math.isnan(row["accuracy"])
+        assert not {"accuracy", "test_error"} & set(row)
+        assert row["nrmse"] == 0.5
 
 
 class TestFigure:
@@ -238,7 +239,7 @@ class TestFigure:
         axes = sweep_figure([of_regression(tmp_path)]).axes
         assert [ax.get_ylabel() for ax in axes] == [
             "loss\n(squared error, mV² steps)",
-            "RMSE / standard deviation of the target",
+            "nRMSE\n(of the target's std)",
         ]
 
     def test_runs_that_cannot_be_drawn_are_left_out(self, tmp_path, sweep):

@@ -95,7 +95,7 @@ class TestLearning:
     def test_regression_has_no_recall_error(self):
         rows = [regression_row(i, "training", 100.0 - i, 0.5, 0.75, 1.0, 1.0, 1.0) for i in (1, 2, 3)]
         figure = learning(frame(rows), REGRESSION)
-        assert labels(figure) == ["loss\n(squared error, mV² steps)", "RMSE / standard deviation of the target"]
+        assert labels(figure) == ["loss\n(squared error, mV² steps)", "nRMSE\n(of the target's std)"]
         assert_legible(figure)
 
     def test_one_row_is_a_point_at_a_whole_number(self):

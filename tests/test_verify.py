@@ -9,7 +9,7 @@ import pytest
 from small import BARE, SMALL, Here
 
 from eprop_cli.cli import eprop_verify as verify
-from eprop_cli.cli.eprop_verify import Compared, compose, within, worst
+from eprop_cli.cli.eprop_verify import TOLERANCES, Compared, compose, tolerances, within, worst
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.errors import TrainingError
 
@@ -169,6 +169,31 @@ def test_the_worst_of_all_iterations_is_shown_in_order():
     ]
     loss, weights = worst(iter(rows))
     assert loss == Compared("loss", 3.0, 1e-13)
-    assert within(loss)
+    assert within(loss, TOLERANCES)
     assert (weights.quantity, weights.largest) == ("weights in_rec", 2.0)
-    assert not within(weights)
+    assert not within(weights, TOLERANCES)
+
+
+REGRESSIONS = {
+    "sine_waves": ("task.steps.sequence=150", "neuron.n_reg=10"),
+    "lemniscate": ("task.steps.sequence=150", "neuron.n_ad=10"),
+    "handwriting": ("task.steps.data_point=1", "neuron.n_ad=10"),
+}
+
+
+@pytest.mark.nest
+@pytest.mark.parametrize("experiment", REGRESSIONS)
+def test_the_engines_agree_on_regressions(experiment, main):
+    """The network of each as shipped, but for fewer neurons and shorter sequences; parameters per neuron included."""
+    status, output, error = main(f"experiment={experiment}", *REGRESSIONS[experiment], "task.n_in=20", "task.n_batch=2")
+    assert (status, error) == (0, "")
+    assert verdicts(output) == dict.fromkeys(QUANTITIES, "agree")
+
+
+def test_gradients_have_room_for_the_rounding_of_long_sums():
+    few = tolerances(compose([*SMALL, "task.n_batch=1"], None))
+    assert few == TOLERANCES
+    many = tolerances(compose(["experiment=lemniscate", "task.steps.sequence=1000", "task.n_batch=2"], None))
+    grown = {name for name in many if many[name] != TOLERANCES[name]}
+    assert grown == {"gradient in_rec", "gradient rec_rec", "gradient rec_out"}
+    assert many["gradient in_rec"] == pytest.approx(20 * TOLERANCES["gradient in_rec"])

@@ -22,9 +22,10 @@ examples:
 
 The table has a line per run: where it is, the config keys in which the runs differ (but for resume, objective and
 plots), status, training iterations, loss in the last and in the best training iteration, accuracy in the last one,
-mean recall error of the test, seconds, error. The figure has a line per run; runs that differ only in their seed are
-one line, their mean, in a band from the lowest to the highest, and of runs that do not even differ in that only the
-latest is in it.
+mean recall error of the test (of regressions nrmse and test_nrmse instead: the RMSE over the target's standard
+deviation, which compares across tasks), seconds, error. The figure has a line per run; runs that differ only in their
+seed are one line, their mean, in a band from the lowest to the highest, and of runs that do not even differ in that
+only the latest is in it. Losses of different tasks have panels of their own.
 
 compare.csv and the figure go to the current directory, or to --output. They replace those of an earlier comparison,
 but no other file, unless --force is given. Exit status: 0, or 2 if something was wrong with the input; what could be
@@ -97,11 +98,12 @@ def _glob(pattern: str) -> list[str]:
 def _is_comparison(path: Path) -> bool:
     """Whether a file was written by eprop-compare; any figure drawn by eprop-cli passes for one."""
     from eprop_cli.figures.style import ORIGIN
-    from eprop_cli.runs.comparison import SUMMARY
+    from eprop_cli.runs.comparison import AFTER, BEFORE
 
     content = path.read_bytes()
     if path.suffix == ".csv":
-        return content.split(b"\n")[0].strip().endswith(",".join(SUMMARY).encode())
+        header = content.split(b"\n")[0].strip()
+        return f",{','.join(BEFORE)},".encode() in header and header.endswith(f",{','.join(AFTER)}".encode())
     return ORIGIN.encode() in content
 
 

@@ -18,6 +18,7 @@ from eprop_cli.tasks.base import Task, TaskConfig, task_class
 from eprop_cli.timing import Timing
 
 VARIED = ("task", "neuron", "synapse", "optimizer", "engine", "training")  # groups whose name means a class
+TEST_BATCHES = 4  # of training.n_iter_test: null
 STOP_METRICS = ("recall_error", "loss")  # what training stops at by default: the first of these that there is
 
 
@@ -43,6 +44,8 @@ class Config:
         require(self.resume != "", "resume", self.resume, "must be a run directory, or null for a run of its own")
         assert isinstance(self.task, TaskConfig)
         self.task.check_window("task.learning_window_steps")
+        if self.training.n_iter_test is None:  # a test on what was trained would pass for one on something else
+            self.training.n_iter_test = TEST_BATCHES if self.task.batches_differ else 0
         self._check_fits()
         self._check_recording()
         self._check_initial_moments()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,19 @@ MAX_FILLED = 3  # bands
 MAX_TICKS = 36  # characters that fit below a heat map side by side
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A metric; problem: whose runs alone are shown, None: all that have it."""
+
+    column: Column
+    problem: tuple[str, str] | None = None
+
+    def curve(self, group: Group) -> pd.DataFrame:
+        """As Group.curve, empty where the group is another problem's."""
+        own = self.problem is None or group.members[0].problem == self.problem
+        return group.curve(self.column.name) if own else pd.DataFrame({"mean": [], "low": [], "high": []})
+
+
 def sweep_figure(runs: Sequence[Run]) -> "Figure":
     """Loss and recall error over training iterations, a line per run, and a heat map if two keys were swept.
 
@@ -51,7 +65,7 @@ def sweep_figure(runs: Sequence[Run]) -> "Figure":
     groups = grouped(opened, keys)
     labels = _labels(groups, keys)
     panels = _panels(opened)
-    grid = _is_grid(groups)
+    grid = _is_grid(groups) and len({each.problem for each in opened}) == 1
     width = 11.0 if grid else 6.4
     per_row = max(1, int(width * 13 / (max(map(len, labels), default=0) + 8)))
     rows = math.ceil(min(len(groups), MAX_LABELS) / per_row)
@@ -60,8 +74,8 @@ def sweep_figure(runs: Sequence[Run]) -> "Figure":
         parts: Any = figure.subfigures(1, 2, width_ratios=[3, 2]) if grid else (figure, None)
         left, right = parts
         axes = left.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for ax, column in zip(axes, panels, strict=True):
-            _draw_curves(ax, groups, column)
+        for ax, panel in zip(axes, panels, strict=True):
+            _draw_curves(ax, groups, panel)
         axes[-1].set_xlabel("training iteration")
         left.align_ylabels(axes)
         if any(labels):
@@ -113,7 +127,7 @@ def _elided(labels: Sequence[str]) -> list[str]:
     return max(choices, key=lambda choice: len(set(choice)))  # the first of those that are equally good
 
 
-def _draw_curves(ax: "Axes", groups: Sequence[Group], column: Column) -> None:
+def _draw_curves(ax: "Axes", groups: Sequence[Group], panel: Panel) -> None:
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
@@ -124,25 +138,27 @@ def _draw_curves(ax: "Axes", groups: Sequence[Group], column: Column) -> None:
     if len(groups) > len(LINES):
         colours = list(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.92, len(groups))))
     for index, group in enumerate(groups):
-        colour, curve = colours[index], group.curve(column.name)
-        marker = "." if len(curve) <= MANY_ROWS else ""
+        colour, curve = colours[index], panel.curve(group)
+        marker = "." if 0 < len(curve) <= MANY_ROWS else ""
         ax.plot(curve.index, curve["mean"], marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)])
-        if len(group.members) > 1:
+        if len(group.members) > 1 and len(curve):
             ax.fill_between(curve.index, curve["low"], curve["high"], **_band(colour, len(groups)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=ROUND))
-    curves = [group.curve(column.name)["mean"] for group in groups]
-    scale(ax, column, pd.concat(curves) if curves else pd.Series(dtype=float))
+    curves = [curve["mean"] for group in groups if len(curve := panel.curve(group))]
+    scale(ax, panel.column, pd.concat(curves) if curves else pd.Series(dtype=float))
+    if panel.problem is not None:
+        ax.set_title(panel.problem[0], loc="right", fontsize="medium")
 
 
-def _panels(opened: Sequence[Opened]) -> list[Column]:
-    """The metrics by which runs are judged; one that is a loss of several kinds is called by no more than its name."""
-    found: dict[str, Column] = {}
-    for each in opened:
-        for column in judged(each.columns):
-            other = found.setdefault(column.name, column)
-            if other.label != column.label:
-                found[column.name] = Column(column.name, "", "", column.better)
-    return list(found.values()) or [Column("loss", "")]
+def _panels(opened: Sequence[Opened]) -> list[Panel]:
+    """The metrics by which runs are judged, of the loss a panel per problem: two problems' losses do not compare."""
+    several = len({each.problem for each in opened}) > 1
+    panels = dict.fromkeys(
+        Panel(column, each.problem if several and column.name == "loss" else None)
+        for each in opened
+        for column in judged(each.columns)
+    )
+    return sorted(panels, key=lambda panel: panel.problem is None) or [Panel(Column("loss", ""))]
 
 
 def _band(colour: Any, n_groups: int) -> dict[str, Any]:

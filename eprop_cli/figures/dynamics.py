@@ -85,6 +85,10 @@ def dynamics(
     kinds: all kinds of windows that there are, so that figures of several iterations agree on the colours.
     """
     tables = {name: table[table["sequence"] == sequence] for name, table in recording.items()}
+    if "windows" in tables:
+        shown = tables["windows"]
+        everything = (shown["start"] <= 0.0) & (shown["stop"] >= _last(tables))  # would only tint the figure
+        tables["windows"] = shown[~everything]
     windows = _window_looks(tables.get("windows"), kinds)
     handles: list[Any] = [Patch(label=kind, **look) for kind, (_, look) in windows.items()]
     if "out" in tables:
@@ -152,8 +156,11 @@ def _draw_traces(ax: Axes, table: pd.DataFrame, column: str) -> None:
         trace = table[table["neuron"] == neuron]
         ax.plot(trace["time"], trace[column], **_line(neuron))
     ax.margins(y=0.1)
-    ax.ticklabel_format(axis="y", scilimits=(-3, 4))
-    ax.yaxis.get_offset_text().set_x(-0.075)  # left of the axis, where no other panel is
+    ax.yaxis.set_major_formatter(_spelt)  # a common power of ten above the axis would be in the panel above
+
+
+def _spelt(value: float, _: float) -> str:
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _neurons(table: pd.DataFrame) -> list[int]:

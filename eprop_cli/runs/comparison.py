@@ -20,7 +20,9 @@ from eprop_cli.schema import flatten, units
 
 KILLED, UNREADABLE = "KILLED", "UNREADABLE"  # statuses of runs that cannot say so themselves
 # what summarise() says of a run besides its config
-SUMMARY = ("status", "iterations", "final_loss", "best_loss", "accuracy", "test_error", "seconds", "error")
+BEFORE, AFTER = ("status", "iterations", "final_loss", "best_loss"), ("seconds", "error")
+CLASSES, SIGNALS = ("accuracy", "test_error"), ("nrmse", "test_nrmse")  # where there are classes, and where not
+SUMMARY = (*BEFORE, *CLASSES, *AFTER)
 SEED = "seed"
 NO_PARAMETERS = ("resume", "objective", "plots")  # keys and groups that do not change what a run computes
 MAX_VALUE = 40  # characters
@@ -45,6 +47,11 @@ class Opened:
     def training(self) -> pd.DataFrame:
         """Rows of the training phase."""
         return self.metrics[self.metrics["phase"] == TRAINING]
+
+    @property
+    def problem(self) -> tuple[str, str]:
+        """Task and loss; the losses of two problems do not compare."""
+        return str(self.config.get("task.name")), str(self.config.get("neuron.out.loss"))
 
 
 @dataclass(frozen=True)
@@ -71,10 +78,10 @@ class Group:
 def summarise(runs: Sequence[Run]) -> pd.DataFrame:
     """One row per run.
 
-    Columns: run (its directory), the config keys in which the runs that have them differ, and SUMMARY. Keys that only
-    follow others (references in conf/) are left out, as are NO_PARAMETERS. final_loss, best_loss and accuracy are of
-    training batches, test_error is the mean recall error of the test phase. A run that cannot be read has a row with
-    its error.
+    Columns: run (its directory), the config keys in which the runs that have them differ, and SUMMARY; SIGNALS besides
+    or instead of CLASSES where runs have them. Keys that only follow others (references in conf/) are left out, as are
+    NO_PARAMETERS. final_loss, best_loss, accuracy and nrmse are of training batches, test_error is the mean recall
+    error of the test phase, test_nrmse its mean nRMSE. A run that cannot be read has a row with its error.
     What a run does not have is nan.
     """
     opened = [open_run(run) for run in runs]
@@ -82,7 +89,9 @@ def summarise(runs: Sequence[Run]) -> pd.DataFrame:
     for key in differing(opened):
         columns[key] = pd.Series([each.config.get(key, math.nan) for each in opened], dtype=object)
     rows = [_summary(each) for each in opened]
-    columns |= {name: [row[name] for row in rows] for name in SUMMARY}
+    signals = [name for name in SIGNALS if any(not math.isnan(row[name]) for row in rows)]
+    classes = CLASSES if not signals or any("accuracy" in each.metrics for each in opened) else ()
+    columns |= {name: [row[name] for row in rows] for name in (*BEFORE, *classes, *signals, *AFTER)}
     columns["error"] = pd.Series(columns["error"], dtype=object)
     return pd.DataFrame(columns).astype({"iterations": "Int64"})
 
@@ -134,16 +143,29 @@ def _referring(run: Run) -> frozenset[str]:
 def _summary(opened: Opened) -> dict[str, Any]:
     training, metrics, record = opened.training, opened.metrics, opened.record
     if record["status"] == UNREADABLE:
-        return dict.fromkeys(SUMMARY, math.nan) | {"status": UNREADABLE, "iterations": None, "error": opened.error}
+        return dict.fromkeys((*SUMMARY, *SIGNALS), math.nan) | {
+            "status": UNREADABLE,
+            "iterations": None,
+            "error": opened.error,
+        }
     test = metrics[metrics["phase"] == TEST]
     seconds = record.get("seconds")
+
+    def last(column: str) -> float:
+        return float(training[column].iloc[-1]) if len(training) and column in training else math.nan
+
+    def tested(column: str) -> float:
+        return float(test[column].mean()) if column in test else math.nan
+
     return {
         "status": KILLED if opened.run.killed else record["status"],
         "iterations": int(training["iteration"].max()) if len(training) else 0,
-        "final_loss": training["loss"].iloc[-1] if len(training) else math.nan,
+        "final_loss": last("loss"),
         "best_loss": training["loss"].min() if len(training) else math.nan,
-        "accuracy": training["accuracy"].iloc[-1] if len(training) and "accuracy" in training else math.nan,
-        "test_error": test["recall_error"].mean() if "recall_error" in test else math.nan,
+        "accuracy": last("accuracy"),
+        "test_error": tested("recall_error"),
+        "nrmse": last("nrmse"),
+        "test_nrmse": tested("nrmse"),
         "seconds": round(sum(seconds.values()) if seconds else float(metrics["seconds"].sum()), 3),
         "error": opened.error or math.nan,
     }

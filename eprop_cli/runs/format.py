@@ -87,5 +87,6 @@ def _described(config: dict[str, Any]) -> dict[str, Any]:
         "loss": loss,
         "columns": [asdict(column) for column in columns],
         "populations": [{"name": n, "label": LABELS[n], "size": size} for n, size in sizes.items() if size],
+        "planes": [],
         "is_stream": config["training"]["name"] == "continuous",
     }

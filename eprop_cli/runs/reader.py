@@ -135,6 +135,12 @@ class Run:
             return [Group("in", "input", self.config["task"]["n_in"]), *groups]
 
     @property
+    def planes(self) -> list[tuple[int, int]]:
+        """Pairs of readouts that are the coordinates of a point, as the task names them."""
+        with _reading(self.directory / RUN):
+            return [(int(first), int(second)) for first, second in self.record.get("planes", [])]
+
+    @property
     def overrides(self) -> list[str]:
         """What was given on the command line, e.g. ["task.n_iter=50", "seed=2"]."""
         return [str(override) for override in self._yaml(OVERRIDES)]

@@ -58,6 +58,7 @@ def describe(config: Config) -> dict[str, Any]:
         "loss": {"name": loss.name, "label": loss.label, "unit": loss.unit, "symbols": dict(loss.symbols)},
         "columns": [asdict(column) for column in config.columns],
         "populations": [{"name": p.name, "label": p.label, "size": p.size} for p in config.model.populations],
+        "planes": [list(pair) for pair in config.task_class.planes],  # readouts that are coordinates of a point
         "is_stream": config.needs == STREAM,  # task time passes in all phases
         "config": to_dict(config),
     }

@@ -167,6 +167,8 @@ def _train(
         timing = config.timing
         writer.earlier_weight_changes(timing.ms(done * config.task.n_batch * timing.sequence))
     config = _with_drawn_parameters(config, writer)
+    if not config.task.batches_differ:
+        log.info("Every batch of task=%s is the same, so %s", config.task.name, _what_of_a_test(config))
     with reporter(config, done) if report is None else nullcontext(report) as reported:
         trainer = make_trainer(config, checkpoint)
         clock.build = time.perf_counter() - clock.began
@@ -183,6 +185,12 @@ def _train(
             trainer.close()
             keeper.finish()
         interrupts.release()
+
+
+def _what_of_a_test(config: Config) -> str:
+    if config.training.n_iter_test:
+        return "the test is on the sequence that was trained"
+    return "there is nothing to validate or test on"
 
 
 def _with_drawn_parameters(config: Config, writer: RunWriter) -> Config:

@@ -38,7 +38,7 @@ class TrainingConfig(Group):
     n_iter_early_stop: int = key(POSITIVE)
     stop_metric: str
     stop_crit: float
-    n_iter_test: int = key(NON_NEGATIVE)
+    n_iter_test: int | None = key(NON_NEGATIVE)  # Config resolves null
 
 
 @dataclass(frozen=True)
