@@ -1,3 +1,3 @@
 """Run e-prop learning experiments on the NEST simulator from the command line."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -16,19 +16,22 @@ from eprop_cli.terminal import Parser, complain, leave, name_list, positive
 TABLE, FIGURE = "compare.csv", "compare"
 COMPARE_HELP = """\
 examples:
-  eprop-compare outputs/2026-01-31                all runs in a folder, at any depth
-  eprop-compare 'outputs/*/*-multirun'            the runs of all sweeps
-  eprop-compare RUN_DIR RUN_DIR --output results  results/compare.csv and results/compare.png
+  eprop-compare outputs/2026-01-31         all runs in a folder, at any depth
+  eprop-compare 'outputs/*/*-multirun'     the runs of all sweeps
+  eprop-compare RUN_DIR RUN_DIR --output results
+                                           results/compare.csv and compare.png
 
-The table has a line per run: where it is, the config keys in which the runs differ (but for resume, objective and
-plots), status, training iterations, loss in the last and in the best training iteration, accuracy in the last one,
-mean recall error of the test, seconds, error. The figure has a line per run; runs that differ only in their seed are
-one line, their mean, in a band from the lowest to the highest, and of runs that do not even differ in that only the
-latest is in it.
+The table has a line per run: its directory, the config keys in which the runs
+differ (except resume, objective and plots), status, training iterations, the
+loss of the last and of the best training iteration, the metrics of the last
+one, the mean of the test, seconds, error. The figure has a line per run. Runs
+that differ only in their seed are one line, their mean, in a band from the
+lowest to the highest. Of runs with the same config only the latest is drawn.
 
-compare.csv and the figure go to the current directory, or to --output. They replace those of an earlier comparison,
-but no other file, unless --force is given. Exit status: 0, or 2 if something was wrong with the input; what could be
-read has then been compared nevertheless.
+compare.csv and the figure go to the current directory, or to --output. They
+replace those of an earlier comparison, but no other file unless --force is
+given. Exit status: 0, or 2 if something was wrong with the input; what could
+be read has been compared nevertheless.
 """
 
 
