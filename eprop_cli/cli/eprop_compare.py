@@ -111,11 +111,13 @@ def _is_comparison(path: Path) -> bool:
 def check_names(option: str, names: Sequence[str] | None) -> None:
     """Raise UserError for a name that is not of a figure, or of a format."""
     from eprop_cli.config.groups import FORMATS
-    from eprop_cli.registry import VARIANTS
+    from eprop_cli.registry import VARIANTS, variant
 
     choices = {"--figures": tuple(VARIANTS["figure"]), "--formats": FORMATS}[option]
     for name in names or ():
-        if name not in choices:
+        if option == "--figures" and ":" in name:
+            variant("figure", name)  # a user's own; raises UserError unless it is one
+        elif name not in choices:
             raise UserError(f"{option} {name}: must be one of {', '.join(choices)}")
 
 

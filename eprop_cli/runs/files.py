@@ -19,7 +19,6 @@ SWEEP = "sweep.json"  # arguments of the multirun begun last in a sweep director
 WEIGHT_CHANGES = f"{RECORDINGS}/weights.parquet"
 CONFIG, OVERRIDES, FIGURES = ".hydra/config.yaml", ".hydra/overrides.yaml", "figures"
 ITERATION = "iteration_"
-TABLES = ("spikes", "reg", "ad", "out", "windows")  # of a recorded iteration
 
 
 def iteration_directory(iteration: int) -> str:

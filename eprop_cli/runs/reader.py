@@ -32,7 +32,6 @@ from eprop_cli.runs.files import (
     RECORDINGS,
     RUN,
     RUNNING,
-    TABLES,
     WEIGHT_CHANGES,
     WEIGHTS,
     is_alive,
@@ -214,7 +213,8 @@ class Run:
 
     def recording(self, iteration: Iteration, sequence: int | None = None) -> dict[str, pd.DataFrame]:
         """All tables that there are of a recorded iteration: spikes, reg, ad, out, windows."""
-        there = [name for name in TABLES if (self.directory / self._recording_file(iteration, name)).is_file()]
+        names = ("spikes", *(group.name for group in self.populations[1:]), "out", "windows")
+        there = [name for name in names if (self.directory / self._recording_file(iteration, name)).is_file()]
         return {name: self._recording(iteration, name, sequence) for name in there}
 
     def _recording_file(self, iteration: Iteration, name: str) -> str:
