@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eprop_cli.api import Run, Sweep, compose, run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Run", "Sweep", "__version__", "compose", "run"]
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from eprop_cli.errors import ConfigError
@@ -76,6 +77,12 @@ def variant(group: str, name: str) -> type[Any]:
         raise ConfigError(key, name, f"must be one of {choices}, or module:Class{needs} (docs/extending.md)")
     assert isinstance(found, type)
     return found if issubclass(found, base) else type(found.__name__, (found, base), {"__module__": found.__module__})
+
+
+def fits(group: str, name: str, names: Iterable[str]) -> bool:
+    """Whether a name is one of some, or that of a user's class that descends from one of theirs."""
+    names = tuple(names)
+    return name in names or issubclass(variant(group, name), tuple(variant(group, each) for each in names))
 
 
 def is_known(group: str, name: str) -> bool:

@@ -1,14 +1,24 @@
 """What the commands share at the terminal: exit statuses, parsers, how they end."""
 
 import argparse
+import contextlib
+import importlib.metadata
+import io
 import os
+import platform
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from eprop_cli import __version__
 from eprop_cli.errors import UserError
 
 BAD_INPUT = 2  # exit status
+VERSION = "--version"
+HELP = {"--help", "-h"}
+WIDTH = 80  # columns that help fits in
+PACKAGES = {"NEST": "nest-simulator", "Numba": "numba", "NumPy": "numpy"}  # what results depend on
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,10 +27,34 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, epilog: str) -> None:
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(prog, description=description, epilog=epilog, formatter_class=raw, allow_abbrev=False)
+        self.add_argument(VERSION, action="version", version=version(prog), help="print versions and exit")
 
     def error(self, message: str) -> NoReturn:
         """Exit."""
         self.exit(BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def version(prog: str) -> str:
+    """Versions of eprop-cli and of what it computes with, in one line; nothing is imported for it."""
+    found = []
+    for name, package in PACKAGES.items():
+        try:
+            found.append(f"{name} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"no {name}")
+    return f"{prog} {__version__} ({', '.join(found)}, Python {platform.python_version()})"
+
+
+@contextlib.contextmanager
+def narrow() -> Iterator[None]:
+    """Fold the long lines of what is printed inside."""
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            yield
+    finally:
+        for line in text.getvalue().splitlines():
+            print(*textwrap.wrap(line, WIDTH, subsequent_indent="    ") if len(line) > WIDTH else [line], sep="\n")
 
 
 def leave(prog: str, act: Callable[[], int]) -> NoReturn:

@@ -32,7 +32,7 @@ LOUD = {key: value for key, value in os.environ.items() if key != "PYNEST_QUIET"
 CLOSING = [
     r"COMPLETED: 2 iterations in \d+\.\d s, training loss 0\.\d{4}, recall error [01]\.\d{3}",
     r"Files: run",
-    r"Look further: eprop-plot run",
+    r"Next: eprop-plot run",
 ]
 
 
@@ -169,7 +169,7 @@ def test_a_signal_ends_a_run_in_order(tmp_path, way, number):
     assert not list(run.rglob(".*.part"))
     result, *closing = (tmp_path / "output").read_text().splitlines()[-3:]
     assert re.fullmatch(rf"INTERRUPTED: {n} iterations in .* \(interrupted by {number.name}\)", result)
-    assert closing == ["Files: run", "Look further: eprop-plot run"]
+    assert closing == ["Files: run", "Next: eprop-plot run"]
 
 
 def test_ctrl_c_is_heeded_while_modules_are_imported(monkeypatch):

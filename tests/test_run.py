@@ -222,7 +222,7 @@ def test_what_is_printed_can_be_pasted_into_a_shell(tmp_path, caplog, monkeypatc
     run(config(*SMALL, *BARE, *PARALLEL), tmp_path / "my runs" / "first")
     assert caplog.messages[-2:] == [
         "Files: my runs/first",
-        "Look further: eprop-plot 'my runs/first'; eprop-compare 'my runs'",
+        "Next: eprop-plot 'my runs/first'; eprop-compare 'my runs'",
     ]
 
 
@@ -240,7 +240,7 @@ def test_a_comparison_is_offered_where_runs_are_gathered(tmp_path, caplog, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / directory).mkdir(parents=True)
     run(config(*SMALL, *BARE, *PARALLEL), tmp_path / directory)
-    assert caplog.messages[-1] == f"Look further: eprop-plot {directory}{compare}"
+    assert caplog.messages[-1] == f"Next: eprop-plot {directory}{compare}"
 
 
 def test_the_result_is_the_mean_over_the_test(tmp_path, caplog):

@@ -16,20 +16,25 @@ from eprop_cli.terminal import Parser, complain, leave, name_list, positive
 TABLE, FIGURE = "compare.csv", "compare"
 COMPARE_HELP = """\
 examples:
-  eprop-compare outputs/2026-01-31                all runs in a folder, at any depth
-  eprop-compare 'outputs/*/*-multirun'            the runs of all sweeps
-  eprop-compare RUN_DIR RUN_DIR --output results  results/compare.csv and results/compare.png
+  eprop-compare outputs/2026-01-31         all runs in a folder, at any depth
+  eprop-compare 'outputs/*/*-multirun'     the runs of all sweeps
+  eprop-compare RUN_DIR RUN_DIR --output results
+                                           results/compare.csv and compare.png
 
-The table has a line per run: where it is, the config keys in which the runs differ (but for resume, objective and
-plots), status, training iterations, loss in the last and in the best training iteration, accuracy in the last one,
-mean recall error of the test (of regressions nrmse and test_nrmse instead: the RMSE over the target's standard
-deviation, which compares across tasks), seconds, error. The figure has a line per run; runs that differ only in their
-seed are one line, their mean, in a band from the lowest to the highest, and of runs that do not even differ in that
-only the latest is in it. Losses of different tasks have panels of their own.
+The table has a line per run: its directory, the config keys in which the runs
+differ (except resume, objective and plots), status, training iterations, the
+loss of the last and of the best training iteration, accuracy of the last one,
+mean recall error of the test (of regressions nrmse and test_nrmse: the RMSE
+over the target's standard deviation, which compares across tasks), seconds,
+error. The figure has a line per run. Runs that differ only in their seed are
+one line, their mean, in a band from the lowest to the highest. Of runs with
+the same config only the latest is drawn. Losses of different tasks have
+panels of their own.
 
-compare.csv and the figure go to the current directory, or to --output. They replace those of an earlier comparison,
-but no other file, unless --force is given. Exit status: 0, or 2 if something was wrong with the input; what could be
-read has then been compared nevertheless.
+compare.csv and the figure go to the current directory, or to --output. They
+replace those of an earlier comparison, but no other file unless --force is
+given. Exit status: 0, or 2 if something was wrong with the input; what could
+be read has been compared nevertheless.
 """
 
 
@@ -110,11 +115,13 @@ def _is_comparison(path: Path) -> bool:
 def check_names(option: str, names: Sequence[str] | None) -> None:
     """Raise UserError for a name that is not of a figure, or of a format."""
     from eprop_cli.config.groups import FORMATS
-    from eprop_cli.registry import VARIANTS
+    from eprop_cli.registry import VARIANTS, variant
 
     choices = {"--figures": tuple(VARIANTS["figure"]), "--formats": FORMATS}[option]
     for name in names or ():
-        if name not in choices:
+        if option == "--figures" and ":" in name:
+            variant("figure", name)  # a user's own; raises UserError unless it is one
+        elif name not in choices:
             raise UserError(f"{option} {name}: must be one of {', '.join(choices)}")
 
 

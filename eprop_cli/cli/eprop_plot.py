@@ -14,13 +14,15 @@ from eprop_cli.terminal import Parser, complain, leave, name_list, positive
 
 PLOT_HELP = """\
 examples:
-  eprop-plot outputs/2026-01-31/12-00-00-000000       redraw its figures, as the run drew them
-  eprop-plot --list RUN_DIR                           what is in a run directory
-  eprop-plot --figures dynamics --formats pdf RUN_DIR one figure, for a paper
-  eprop-plot --output figures RUN_DIR                 leave the run directory alone
+  eprop-plot outputs/2026-01-31/12-00-00-000000   redraw as the run drew them
+  eprop-plot --list RUN_DIR                       what is in a run directory
+  eprop-plot --figures dynamics --formats pdf RUN_DIR
+                                                  one figure, for a paper
+  eprop-plot --output figures RUN_DIR             do not touch the run directory
 
-Figures are drawn from the run directory alone; a figure of the same name is replaced. What was not recorded is left
-out. Exit status: 0, or 2 if something was wrong with the input.
+Figures are drawn from the run directory alone; a figure of the same name is
+replaced. What was not recorded is left out. Exit status: 0, or 2 if something
+was wrong with the input.
 """
 
 

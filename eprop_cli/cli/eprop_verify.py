@@ -41,17 +41,21 @@ PLACE = {"sequence", "time", "population", "neuron"}  # columns that say where a
 ITERATIONS = 3
 HELP = """\
 examples:
-  eprop-verify                                            the default network
-  eprop-verify experiment=bellec2020 task.n_batch=4       a config before a long run on engine=compiled
-  eprop-verify synapse.weights_from=RUN_DIR               with trained weights
+  eprop-verify                               the default network
+  eprop-verify experiment=bellec2020 task.n_batch=4
+                                             a config before a long run on
+                                             engine=compiled
+  eprop-verify synapse.weights_from=RUN_DIR  with trained weights
   eprop-verify --iterations 20 seed=5 training.as_continuous=true
 
-Both engines train with training=data_parallel on the same inputs, each with its own gradients. The table has the
-largest differences between them in units of the largest value; of spikes it counts those that one engine has and the
-other has not. "evaluation" is the readout signal of both without learning, compared with that of NEST with it.
+Both engines train with training=data_parallel on the same inputs, each with
+its own gradients. The table shows the largest differences between them in
+units of the largest value; of spikes it counts those that only one engine has.
+"evaluation" is the readout signal of both without learning, compared with that
+of NEST with learning.
 
-Nothing is written. Exit status: 0 if all differences are within tolerance, 1 if not or if an engine failed, 2 if
-something was wrong with the input.
+Nothing is written. Exit status: 0 if all differences are within tolerance, 1 if
+not or if an engine failed, 2 if something was wrong with the input.
 """
 # Sums in another order round differently; Adam's division magnifies that where gradients are small.
 TOLERANCES = {

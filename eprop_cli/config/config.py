@@ -12,7 +12,7 @@ from eprop_cli.models.base import Model
 from eprop_cli.objectives import check_objective
 from eprop_cli.optimizers.base import Optimizer
 from eprop_cli.phases import Criterion
-from eprop_cli.registry import variant
+from eprop_cli.registry import fits, variant
 from eprop_cli.schema import SEED, check_multiple, check_rules, key
 from eprop_cli.tasks.base import Task, TaskConfig, task_class
 from eprop_cli.timing import Timing
@@ -118,10 +118,12 @@ class Config:
     def _check_fits(self) -> None:
         losses = self.task_class.losses
         name, key = self.neuron.out.loss, "neuron.out.loss"
-        require(name in losses, key, name, f"does not fit task={self.task.name}, which has {', '.join(losses)}")
+        require(
+            fits("loss", name, losses), key, name, f"does not fit task={self.task.name}, which has {', '.join(losses)}"
+        )
         model = variant("neuron", self.neuron.name)
         constraint = f"does not go with neuron={self.neuron.name}; choose synapse={model.fits[0] if model.fits else ''}"
-        require(self.synapse.name in model.fits, "synapse", self.synapse.name, constraint)
+        require(fits("synapse", self.synapse.name, model.fits), "synapse", self.synapse.name, constraint)
 
     def _check_recording(self) -> None:
         interval, dt, sequence = self.recording.interval, self.kernel.resolution, self.task.sequence_steps

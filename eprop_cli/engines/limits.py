@@ -27,7 +27,7 @@ def _check_memory(config: Config) -> None:
     largest = max(config.model.populations, key=lambda population: population.size)
     key = f"n_{largest.name}"
     constraint = f"must be lower: weights of {n} recurrent neurons with {task.n_in} inputs do not fit into memory"
-    require(8 * n * (n + task.n_in) < memory, f"neuron.{key}", getattr(config.neuron, key), constraint)
+    require(8 * n * (n + task.n_in) < memory, f"neuron.{key}", largest.size, constraint)
     shape = f"{task.sequence_steps} steps of {task.n_in} inputs"
     constraint = f"must be lower: that many sequences of {shape} do not fit into memory"
     n_bytes = task.n_batch * task.sequence_steps * task.n_in

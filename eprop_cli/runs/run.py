@@ -258,7 +258,7 @@ def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], columns: Se
     log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")
     log.info("Files: %s", shown)
     compare = f"; eprop-compare {shlex.quote(str(shown.parent))}" if _has_siblings(directory) else ""
-    log.info("Look further: eprop-plot %s%s", shlex.quote(str(shown)), compare)
+    log.info("Next: eprop-plot %s%s", shlex.quote(str(shown)), compare)
 
 
 def _has_siblings(directory: Path) -> bool:
