@@ -2,7 +2,7 @@
 
 Equations and their order: NEST 3.10, models/eprop_iaf.cpp, eprop_iaf_adapt.cpp, eprop_iaf_psc_delta.cpp,
 eprop_iaf_psc_delta_adapt.cpp, eprop_readout.cpp. All delays are one step. In step t
-1. errors of step t-1 become learning signals: L_j(t-2) = sum_k B_jk error_k(t-1), which completes row t-2 of the history;
+1. errors of step t-1 become learning signals: L_j(t-2) = sum_k B_jk error_k(t-1), which completes row t-2;
 2. spikes of step t-1 arrive by sender, inputs before recurrent neurons: each updates its synapses, then is sent with
    the weights that result;
 3. neurons and readouts advance. Potentials are relative to E_L.
@@ -53,8 +53,10 @@ N_RECORDED = 5
 
 
 @compiled
-def _learn(t: int, method: int, traces: Floats, out_traces: Floats, neurons: Floats, feedback: Floats, out: Floats,
-           history: Floats, suffixes: Floats, out_history: Floats) -> None:  # fmt: skip
+def _learn(
+    t: int, method: int, traces: Floats, out_traces: Floats, powers: Floats, out_powers: Floats, neurons: Floats,
+    feedback: Floats, out: Floats, history: Floats, suffixes: Floats, out_history: Floats,
+) -> None:  # fmt: skip
     """Complete row t of the recurrent neurons' history with the learning signal."""
     line = (t + 1) % (history.shape[0] - 1)
     for j in range(history.shape[1]):
@@ -63,15 +65,15 @@ def _learn(t: int, method: int, traces: Floats, out_traces: Floats, neurons: Flo
         for j in range(history.shape[1]):
             history[line, j, LEARNING] += feedback[k, j] * out[OUT_ERROR, k]
     if method == SUMS:
-        extend_sums(t, traces, history)
+        extend_sums(t, traces, powers, history)
     elif method == MAPS:
         extend_maps(t, traces, neurons[BETA], history, suffixes)
     if method != WALK:
-        extend_error_sums(t, out_traces, out_history)
+        extend_error_sums(t, out_traces, out_powers, out_history)
 
 
 @compiled
-def _send(i: int, first: Indices, targets: Indices, synapses: Floats, row: int, state: Floats) -> None:
+def _send(i: int, first: Ints, targets: Indices, synapses: Floats, row: int, state: Floats) -> None:
     """Add the weights of neuron i's synapses to their targets' current, which is a row of state."""
     for s in range(first[i], first[i + 1]):
         state[row, targets[s]] += synapses[WEIGHT, s]
@@ -172,7 +174,8 @@ def _record(line: int, learning: int, recorded: Ints, neurons: Floats, state: Fl
 @compiled
 def run(
     t_start: int, dt: float, method: int, limit: int, delta: bool, keeps_input: bool, function: int,
-    neurons: Floats, readouts: Floats, traces: Floats, out_traces: Floats, feedback: Floats, optimizer: Floats,
+    neurons: Floats, readouts: Floats, traces: Floats, out_traces: Floats,
+    powers: Floats, out_powers: Floats, feedback: Floats, optimizer: Floats,
     inputs: NDArray[np.uint8], targets: Floats, window: Floats, forcing: Floats, recorded: Ints,
     state: Floats, out: Floats, history: Floats, suffixes: Floats, out_history: Floats,
     counts: Ints, trace: Floats, first: Ints, post: Indices, synapses: Floats,
@@ -197,32 +200,45 @@ def run(
     for step in range(n_steps):
         t = t_start + step
         if t >= 2:
-            _learn(t - 2, method, traces, out_traces, neurons, feedback, out, history, suffixes, out_history)
+            _learn(
+                t - 2,
+                method,
+                traces,
+                out_traces,
+                powers,
+                out_powers,
+                neurons,
+                feedback,
+                out,
+                history,
+                suffixes,
+                out_history,
+            )
         state[CURRENT, :] = 0.0
         out[OUT_CURRENT, :] = 0.0
         for i in range(n_in + n_rec):
             n = int(inputs[step, i]) if i < n_in else int(state[SPIKE, i - n_in])
             if n == 0:
                 continue
-            arrive(
-                i, t, False, method, False, traces, beta, history, suffixes,
-                optimizer, counts, trace, first, post, synapses,
-            )  # fmt: skip
             for _ in range(n):  # spikes that coincide are sent one by one, but enter the trace as one
+                arrive(
+                    i, t, False, method, False, traces, powers, beta, history, suffixes,
+                    optimizer, counts, trace, first, post, synapses,
+                )  # fmt: skip
                 _send(i, first, post, synapses, CURRENT, state)
             if i >= n_in:
                 j = i - n_in
                 arrive(
-                    j, t, False, method, True, out_traces, no_beta, out_history, no_suffixes,
+                    j, t, False, method, True, out_traces, out_powers, no_beta, out_history, no_suffixes,
                     optimizer, out_counts, out_trace, out_first, out_post, out_synapses,
                 )  # fmt: skip
                 _send(j, out_first, out_post, out_synapses, OUT_CURRENT, out)
         flush_due(
-            t, limit, method, False, traces, beta, history, suffixes,
+            t, limit, method, False, traces, powers, beta, history, suffixes,
             optimizer, counts, trace, first, post, synapses,
         )  # fmt: skip
         flush_due(
-            t, limit, method, True, out_traces, no_beta, out_history, no_suffixes,
+            t, limit, method, True, out_traces, out_powers, no_beta, out_history, no_suffixes,
             optimizer, out_counts, out_trace, out_first, out_post, out_synapses,
         )  # fmt: skip
         line = (t + 1) % n_lines

@@ -13,7 +13,7 @@ from . import kernels, updates
 from .updates import Floats, Indices, Ints
 
 MODELS = ("eprop_iaf", "eprop_iaf_adapt", "eprop_iaf_psc_delta", "eprop_iaf_psc_delta_adapt")
-SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan")
+SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan_derivative")
 METHODS = {"walk": updates.WALK, "sums": updates.SUMS, "maps": updates.MAPS}
 
 NEST_ETA = 1e-4  # what eta is in NEST before anybody sets it
@@ -24,7 +24,7 @@ MAX_SUMS_BLOCK, MIN_SUMS_BLOCK, MAPS_BLOCK = 128, 8, 32
 
 @dataclass(frozen=True)
 class Neurons:
-    """The recurrent neurons' parameters, with NEST's names, units and meaning (potentials absolute, in mV; times in ms).
+    """The recurrent neurons' parameters, with NEST's names, units and meaning (potentials absolute).
 
     Those marked * may differ between neurons: a number or an array (n_rec,).
     V_reset is for the psc_delta models, adapt_* and adaptation for the adaptive ones.
@@ -190,6 +190,7 @@ class Stream:
         self.traces, self.out_traces = _traces(neurons, readouts, dt)
         self.method = _method(method, self.traces, self.neurons, optimizer)
         self.traces[updates.BLOCK] = MAPS_BLOCK if self.method == updates.MAPS else max(_sums_block(self.traces), 1)
+        self.powers, self.out_powers = _powers(self.traces), _powers(self.out_traces)
         self.optimizer = _optimizer_row(optimizer)
         cutoff = max(self.traces[updates.CUTOFF], self.out_traces[updates.CUTOFF])
         self.limit = int(max(min(cutoff, MAX_LIMIT), 1))
@@ -207,7 +208,7 @@ class Stream:
         state[kernels.ADAPTATION] = neurons.adaptation
         out = np.zeros((kernels.N_OUT_STATE, self.n_out))
         out[kernels.OUT_POTENTIAL] = readouts.V_m - readouts.E_L
-        n_suffixes = n_lines if self.method == updates.MAPS else 0
+        n_suffixes = n_lines + 1 if self.method == updates.MAPS else 0
         return State(
             np.zeros(1, np.int64), np.array([NEST_ETA, NEST_ETA, 0.0]), state, out,
             _aligned((n_lines + 1, self.n_rec, updates.WIDTH[self.method])),
@@ -253,8 +254,10 @@ class Stream:
         dynamics = np.empty((n_steps, recorded.size, kernels.N_RECORDED))
         kernels.run(
             int(state.clock[0]), self.dt, self.method, self.limit, self.delta, self.keeps_input, self.function,
-            self.neurons, self.readouts, self.traces, self.out_traces, self.feedback, self.optimizer,
-            np.ascontiguousarray(inputs, np.uint8), np.ascontiguousarray(targets, np.float64), window, forcing, recorded,
+            self.neurons, self.readouts, self.traces, self.out_traces,
+            self.powers, self.out_powers, self.feedback, self.optimizer,
+            np.ascontiguousarray(inputs, np.uint8), np.ascontiguousarray(targets, np.float64), window, forcing,
+            recorded,
             state.neurons, state.readouts, state.history, state.suffixes, state.out_history,
             state.counts, state.trace, self.first, self.post, state.synapses,
             state.out_counts, state.out_trace, self.out_first, self.out_post, state.out_synapses,
@@ -349,6 +352,11 @@ def _traces(p: Neurons, out: Readouts, dt: float) -> tuple[Floats, Floats]:
     smallest = out_traces[updates.ALPHA] ** np.arange(MAX_SUMS_BLOCK, 0, -1)
     out_traces[updates.BLOCK] = MAX_SUMS_BLOCK - np.argmax(smallest >= SMALLEST_POWER) if smallest[-1] > 0 else 1
     return traces, out_traces
+
+
+def _powers(traces: Floats) -> Floats:
+    """Powers of alpha, kappa and kappa_reg from 0 on: (3, block + limit at most)."""
+    return traces[: updates.RHO, np.newaxis] ** np.arange(MAX_SUMS_BLOCK + MAX_LIMIT + 2)
 
 
 def _cutoff(milliseconds: float, dt: float) -> float:

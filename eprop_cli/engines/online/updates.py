@@ -69,15 +69,24 @@ def compiled(function: Function) -> Function:
 
     Arithmetic is C++'s: division by zero gives inf, and without fastmath sums round as NEST's do.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    return _compile(function, forceinline=False)
+
+
+def inlined(function: Function) -> Function:
+    """Compile into the callers: for what is called per spike, since to pass an array costs as much as a synapse."""
+    return _compile(function, forceinline=True)
+
+
+def _compile(function: Function, **options: bool) -> Function:
+    options |= {"nogil": True}
     try:
-        return cast(Function, numba.njit(cache=True, **options)(function))
+        return cast(Function, numba.njit(cache=True, error_model="numpy", **options)(function))
     except RuntimeError:  # there is nowhere to keep it, as in a read-only installation without a home directory
-        return cast(Function, numba.njit(**options)(function))
+        return cast(Function, numba.njit(error_model="numpy", **options)(function))
 
 
 @compiled
-def extend_sums(t: int, traces: Floats, history: Floats) -> None:
+def extend_sums(t: int, traces: Floats, powers: Floats, history: Floats) -> None:
     """Add row t to the running sums; u counts rows from the begin of the block.
 
     q = sum psi (alpha/kappa)^u                 q_reg = (1 - kappa_reg) sum psi (alpha/kappa_reg)^u
@@ -86,20 +95,17 @@ def extend_sums(t: int, traces: Floats, history: Floats) -> None:
     """
     n_lines = history.shape[0] - 1
     u = t % int(traces[BLOCK])
-    old = t % n_lines if u > 0 else n_lines
-    new = (t + 1) % n_lines
-    kappa_u, reg_u = traces[KAPPA] ** u, traces[KAPPA_REG] ** u
-    alpha_u = traces[ALPHA] ** u
-    to_q, to_q_reg = alpha_u / kappa_u, (1.0 - traces[KAPPA_REG]) * alpha_u / reg_u
-    for j in range(history.shape[1]):
-        psi = history[new, j, PSI]
-        q, q_reg = history[old, j, Q] + to_q * psi, history[old, j, Q_REG] + to_q_reg * psi
-        learning, rate = kappa_u * history[new, j, LEARNING], reg_u * history[new, j, RATE]
-        history[new, j, Q] = q
-        history[new, j, Q_REG] = q_reg
-        history[new, j, A] = history[old, j, A] + learning
-        history[new, j, A_REG] = history[old, j, A_REG] + rate
-        history[new, j, R] = history[old, j, R] + (learning * q + rate * q_reg)
+    old, new = history[t % n_lines if u > 0 else n_lines], history[(t + 1) % n_lines]
+    kappa_u, reg_u = powers[KAPPA, u], powers[KAPPA_REG, u]
+    to_q, to_q_reg = powers[ALPHA, u] / kappa_u, (1.0 - traces[KAPPA_REG]) * powers[ALPHA, u] / reg_u
+    for j in range(new.shape[0]):
+        q, q_reg = old[j, Q] + to_q * new[j, PSI], old[j, Q_REG] + to_q_reg * new[j, PSI]
+        learning, rate = kappa_u * new[j, LEARNING], reg_u * new[j, RATE]
+        new[j, Q] = q
+        new[j, Q_REG] = q_reg
+        new[j, A] = old[j, A] + learning
+        new[j, A_REG] = old[j, A_REG] + rate
+        new[j, R] = old[j, R] + (learning * q + rate * q_reg)
 
 
 @compiled
@@ -110,71 +116,72 @@ def extend_maps(t: int, traces: Floats, beta: Floats, history: Floats, suffixes:
     alpha_u = traces[ALPHA] ** u
     kappa, reg, rho = traces[KAPPA], traces[KAPPA_REG], traces[RHO]
     kappa_u, reg_u = kappa ** (u + 1), reg ** (u + 1)
-    old, new = t % n_lines, (t + 1) % n_lines
-    for j in range(history.shape[1]):
-        m, x = history[new, j, MAP:], history[old, j, MAP:]
-        if u == 0:
-            x = history[n_lines, j, MAP:]
-        psi, learning, rate = history[new, j, PSI], history[new, j, LEARNING], history[new, j, RATE]
-        eps_eps = x[EPS_EPS] if u > 0 else 1.0
-        e_z = psi * (alpha_u - beta[j] * x[EPS_Z])
+    old, new = history[t % n_lines if u > 0 else n_lines], history[(t + 1) % n_lines]
+    for j in range(new.shape[0]):
+        psi, learning, rate = new[j, PSI], new[j, LEARNING], new[j, RATE]
+        eps_eps = old[j, MAP + EPS_EPS] if u > 0 else 1.0
+        e_z = psi * (alpha_u - beta[j] * old[j, MAP + EPS_Z])
         e_eps = -psi * beta[j] * eps_eps
-        m[EPS_Z] = rho * x[EPS_Z] + e_z
-        m[EPS_EPS] = rho * eps_eps + e_eps
-        m[E_Z] = kappa * x[E_Z] + e_z
-        m[E_EPS] = kappa * x[E_EPS] + e_eps
-        m[REG_Z] = reg * x[REG_Z] + (1.0 - reg) * e_z
-        m[REG_EPS] = reg * x[REG_EPS] + (1.0 - reg) * e_eps
-        m[G_Z] = x[G_Z] + learning * m[E_Z] + rate * m[REG_Z]
-        m[G_EPS] = x[G_EPS] + learning * m[E_EPS] + rate * m[REG_EPS]
-        m[G_E] = x[G_E] + learning * kappa_u
-        m[G_REG] = x[G_REG] + rate * reg_u
+        to_e_z, to_e_eps = kappa * old[j, MAP + E_Z] + e_z, kappa * old[j, MAP + E_EPS] + e_eps
+        to_reg_z = reg * old[j, MAP + REG_Z] + (1.0 - reg) * e_z
+        to_reg_eps = reg * old[j, MAP + REG_EPS] + (1.0 - reg) * e_eps
+        new[j, MAP + EPS_Z] = rho * old[j, MAP + EPS_Z] + e_z
+        new[j, MAP + EPS_EPS] = rho * eps_eps + e_eps
+        new[j, MAP + E_Z] = to_e_z
+        new[j, MAP + E_EPS] = to_e_eps
+        new[j, MAP + REG_Z] = to_reg_z
+        new[j, MAP + REG_EPS] = to_reg_eps
+        new[j, MAP + G_Z] = old[j, MAP + G_Z] + learning * to_e_z + rate * to_reg_z
+        new[j, MAP + G_EPS] = old[j, MAP + G_EPS] + learning * to_e_eps + rate * to_reg_eps
+        new[j, MAP + G_E] = old[j, MAP + G_E] + learning * kappa_u
+        new[j, MAP + G_REG] = old[j, MAP + G_REG] + rate * reg_u
     if u == block - 1:
         _complete_block(t + 1 - block, traces, beta, history, suffixes)
 
 
 @compiled
 def _complete_block(start: int, traces: Floats, beta: Floats, history: Floats, suffixes: Floats) -> None:
-    """Make the maps from each row of a block to the block's end, backward: row t first, then the map from t + 1 on."""
+    """Make the maps from each row of a block to the block's end, backward: row t first, then the map from t + 1 on.
+
+    suffixes: (n_lines + 1, n_rec, >= N_MAP), the last line 0.
+    """
     block, n_lines = int(traces[BLOCK]), history.shape[0] - 1
     alpha, kappa, reg, rho = traces[ALPHA], traces[KAPPA], traces[KAPPA_REG], traces[RHO]
     for u in range(block - 1, -1, -1):
         t = start + u
         kappa_m, reg_m = kappa ** (block - 1 - u), reg ** (block - 1 - u) * (1.0 - reg)
-        line, old, new = (t + 1) % n_lines, (t + 1) % n_lines, t % n_lines
-        for j in range(history.shape[1]):
-            m, x = suffixes[new, j], suffixes[old, j]
-            if u == block - 1:
-                x = history[n_lines, j, MAP:]
-            eps_eps = x[EPS_EPS] if u < block - 1 else 1.0
-            e_z, e_eps = history[line, j, PSI], -history[line, j, PSI] * beta[j]
+        row, new = history[(t + 1) % n_lines], suffixes[t % n_lines]
+        old = suffixes[(t + 1) % n_lines] if u < block - 1 else suffixes[n_lines]
+        for j in range(row.shape[0]):
+            eps_eps = old[j, EPS_EPS] if u < block - 1 else 1.0
+            e_z, e_eps = row[j, PSI], -row[j, PSI] * beta[j]
             to_eps = rho + e_eps
-            to_e, to_reg = x[G_E] + history[line, j, LEARNING], x[G_REG] + history[line, j, RATE]
+            to_e, to_reg = old[j, G_E] + row[j, LEARNING], old[j, G_REG] + row[j, RATE]
             to_g = to_e + (1.0 - reg) * to_reg
-            m[EPS_Z] = alpha * x[EPS_Z] + eps_eps * e_z
-            m[EPS_EPS] = eps_eps * to_eps
-            m[E_Z] = alpha * x[E_Z] + (x[E_EPS] + kappa_m) * e_z
-            m[E_EPS] = x[E_EPS] * to_eps + kappa_m * e_eps
-            m[REG_Z] = alpha * x[REG_Z] + (x[REG_EPS] + reg_m) * e_z
-            m[REG_EPS] = x[REG_EPS] * to_eps + reg_m * e_eps
-            m[G_Z] = alpha * x[G_Z] + (x[G_EPS] + to_g) * e_z
-            m[G_EPS] = x[G_EPS] * to_eps + to_g * e_eps
-            m[G_E] = kappa * to_e
-            m[G_REG] = reg * to_reg
+            new[j, EPS_Z] = alpha * old[j, EPS_Z] + eps_eps * e_z
+            new[j, EPS_EPS] = eps_eps * to_eps
+            new[j, E_Z] = alpha * old[j, E_Z] + (old[j, E_EPS] + kappa_m) * e_z
+            new[j, E_EPS] = old[j, E_EPS] * to_eps + kappa_m * e_eps
+            new[j, REG_Z] = alpha * old[j, REG_Z] + (old[j, REG_EPS] + reg_m) * e_z
+            new[j, REG_EPS] = old[j, REG_EPS] * to_eps + reg_m * e_eps
+            new[j, G_Z] = alpha * old[j, G_Z] + (old[j, G_EPS] + to_g) * e_z
+            new[j, G_EPS] = old[j, G_EPS] * to_eps + to_g * e_eps
+            new[j, G_E] = kappa * to_e
+            new[j, G_REG] = reg * to_reg
 
 
 @compiled
-def extend_error_sums(t: int, traces: Floats, history: Floats) -> None:
+def extend_error_sums(t: int, traces: Floats, powers: Floats, history: Floats) -> None:
     """Add row t to the readouts' running sum of error alpha^u."""
     n_lines = history.shape[0] - 1
     u = t % int(traces[BLOCK])
     old, new = t % n_lines if u > 0 else n_lines, (t + 1) % n_lines
-    alpha_u = traces[ALPHA] ** u
+    alpha_u = powers[ALPHA, u]
     for k in range(history.shape[1]):
         history[new, k, ERROR_SUM] = history[old, k, ERROR_SUM] + alpha_u * history[new, k, ERROR]
 
 
-@compiled
+@inlined
 def _row(
     line: int, z_bar: float, start: int, stop: int, traces: Floats, beta: Floats,
     history: Floats, targets: Indices, synapses: Floats,
@@ -192,7 +199,7 @@ def _row(
         )
 
 
-@compiled
+@inlined
 def _plain_row(
     line: int, z_bar: float, start: int, stop: int, traces: Floats,
     history: Floats, targets: Indices, synapses: Floats,
@@ -209,7 +216,7 @@ def _plain_row(
         )
 
 
-@compiled
+@inlined
 def _error_row(
     line: int, z_bar: float, start: int, stop: int, history: Floats, targets: Indices, synapses: Floats
 ) -> None:
@@ -218,7 +225,7 @@ def _error_row(
         synapses[GRADIENT, s] += history[line, targets[s], ERROR] * z_bar
 
 
-@compiled
+@inlined
 def _walk(
     i: int, n_rows: int, spike: float, readout: bool, adaptive: bool, traces: Floats, beta: Floats, history: Floats,
     optimizer: Floats, counts: Ints, trace: Floats, first: Ints, targets: Indices, synapses: Floats,
@@ -243,20 +250,19 @@ def _walk(
             _optimize(i, t + 1, optimizer, counts, trace, first, synapses)
 
 
-@compiled
+@inlined
 def _add_sums(
-    t: int, n_rows: int, z_bar: float, start: int, stop: int, traces: Floats,
+    t: int, n_rows: int, z_bar: float, start: int, stop: int, traces: Floats, powers: Floats,
     history: Floats, targets: Indices, synapses: Floats,
 ) -> None:  # fmt: skip
     """Add up n_rows rows of one block from t on; z_bar is that of row t."""
     n_lines = history.shape[0] - 1
     u = t % int(traces[BLOCK])
     old, new = t % n_lines if u > 0 else n_lines, (t + n_rows) % n_lines
-    z = z_bar * traces[ALPHA] ** -u
-    kappa, reg = traces[KAPPA], traces[KAPPA_REG]
-    to_a, to_a_reg = kappa ** (1 - u), reg ** (1 - u)
-    decay, decay_reg = kappa**n_rows, reg**n_rows
-    z_e, z_reg = z * kappa ** (u + n_rows - 1), z * reg ** (u + n_rows - 1)
+    z = z_bar / powers[ALPHA, u]
+    to_a, to_a_reg = powers[KAPPA, 1] / powers[KAPPA, u], powers[KAPPA_REG, 1] / powers[KAPPA_REG, u]
+    decay, decay_reg = powers[KAPPA, n_rows], powers[KAPPA_REG, n_rows]
+    z_e, z_reg = z * powers[KAPPA, u + n_rows - 1], z * powers[KAPPA_REG, u + n_rows - 1]
     for s in range(start, stop):
         j = targets[s]
         q, q_reg = history[old, j, Q], history[old, j, Q_REG]
@@ -268,7 +274,35 @@ def _add_sums(
         synapses[E_REG, s] = decay_reg * e_reg + z_reg * (history[new, j, Q_REG] - q_reg)
 
 
-@compiled
+@inlined
+def _add_first_sums(
+    t: int, n_rows: int, first_z_bar: float, z_bar: float, start: int, stop: int, traces: Floats, powers: Floats,
+    history: Floats, targets: Indices, synapses: Floats,
+) -> None:  # fmt: skip
+    """Add up row t - 1, whose z_bar is first_z_bar, and then n_rows rows of one block; they share a line."""
+    n_lines = history.shape[0] - 1
+    u = t % int(traces[BLOCK])
+    row, new = t % n_lines, (t + n_rows) % n_lines
+    old = row if u > 0 else n_lines
+    kappa, reg = powers[KAPPA, 1], powers[KAPPA_REG, 1]
+    z = z_bar / powers[ALPHA, u]
+    to_a, to_a_reg = kappa / powers[KAPPA, u], reg / powers[KAPPA_REG, u]
+    decay, decay_reg = powers[KAPPA, n_rows], powers[KAPPA_REG, n_rows]
+    z_e, z_reg = z * powers[KAPPA, u + n_rows - 1], z * powers[KAPPA_REG, u + n_rows - 1]
+    for s in range(start, stop):
+        j = targets[s]
+        e = history[row, j, PSI] * first_z_bar
+        e_bar, e_reg = kappa * synapses[E_BAR, s] + e, reg * synapses[E_REG, s] + (1.0 - reg) * e
+        gradient = synapses[GRADIENT, s] + (history[row, j, LEARNING] * e_bar + history[row, j, RATE] * e_reg)
+        q, q_reg = history[old, j, Q], history[old, j, Q_REG]
+        a, a_reg = history[new, j, A] - history[old, j, A], history[new, j, A_REG] - history[old, j, A_REG]
+        r = history[new, j, R] - history[old, j, R] - (q * a + q_reg * a_reg)
+        synapses[GRADIENT, s] = gradient + (z * r + (to_a * e_bar * a + to_a_reg * e_reg * a_reg))
+        synapses[E_BAR, s] = decay * e_bar + z_e * (history[new, j, Q] - q)
+        synapses[E_REG, s] = decay_reg * e_reg + z_reg * (history[new, j, Q_REG] - q_reg)
+
+
+@inlined
 def _add_map(
     z_bar: float, decay: float, decay_reg: float, start: int, stop: int, maps: Floats, offset: int,
     targets: Indices, synapses: Floats,
@@ -289,14 +323,14 @@ def _add_map(
         synapses[EPS, s] = maps[j, offset + EPS_Z] * z_bar + maps[j, offset + EPS_EPS] * eps
 
 
-@compiled
+@inlined
 def _add_block(
-    t: int, n_rows: int, complete: bool, z_bar: float, start: int, stop: int, traces: Floats, beta: Floats,
+    t: int, n_rows: int, complete: bool, z_bar: float, start: int, stop: int, traces: Floats, powers: Floats, beta: Floats,
     history: Floats, suffixes: Floats, targets: Indices, synapses: Floats,
 ) -> None:  # fmt: skip
     """Add up n_rows rows of one block from t on by a map where there is one; complete: they end with a finished block."""
     n_lines = history.shape[0] - 1
-    decay, decay_reg = traces[KAPPA] ** n_rows, traces[KAPPA_REG] ** n_rows
+    decay, decay_reg = powers[KAPPA, n_rows], powers[KAPPA_REG, n_rows]
     if t % int(traces[BLOCK]) == 0:
         maps = history[(t + n_rows) % n_lines]
         _add_map(z_bar, decay, decay_reg, start, stop, maps, MAP, targets, synapses)
@@ -304,62 +338,64 @@ def _add_block(
         _add_map(z_bar, decay, decay_reg, start, stop, suffixes[t % n_lines], 0, targets, synapses)
     else:
         for n in range(n_rows):
-            z = z_bar * traces[ALPHA] ** n
+            z = z_bar * powers[ALPHA, n]
             _row((t + n + 1) % n_lines, z, start, stop, traces, beta, history, targets, synapses)
 
 
-@compiled
+@inlined
 def _add_error_sums(
-    t: int, n_rows: int, z_bar: float, start: int, stop: int, traces: Floats,
+    t: int, n_rows: int, z_bar: float, start: int, stop: int, traces: Floats, powers: Floats,
     history: Floats, targets: Indices, synapses: Floats,
 ) -> None:  # fmt: skip
     """Add up n_rows rows of one block of synapses onto readouts; z_bar is that of row t."""
     n_lines = history.shape[0] - 1
     u = t % int(traces[BLOCK])
     old, new = t % n_lines if u > 0 else n_lines, (t + n_rows) % n_lines
-    z = z_bar * traces[ALPHA] ** -u
+    z = z_bar / powers[ALPHA, u]
     for s in range(start, stop):
         k = targets[s]
         synapses[GRADIENT, s] += z * (history[new, k, ERROR_SUM] - history[old, k, ERROR_SUM])
 
 
-@compiled
+@inlined
 def _add_up(
-    i: int, n_rows: int, spike: float, method: int, readout: bool, traces: Floats, beta: Floats, history: Floats,
-    suffixes: Floats, counts: Ints, trace: Floats, first: Ints, targets: Indices, synapses: Floats,
+    i: int, n_rows: int, spike: float, method: int, readout: bool, traces: Floats, powers: Floats, beta: Floats,
+    history: Floats, suffixes: Floats, counts: Ints, trace: Floats, first: Ints, targets: Indices, synapses: Floats,
 ) -> None:  # fmt: skip
     """Add up n_rows rows: one by itself, in which spike is yet to enter z_bar, then by parts of blocks."""
-    if n_rows == 0:
-        return
     start, stop, n_lines, block = first[i], first[i + 1], history.shape[0] - 1, int(traces[BLOCK])
     t = counts[LAST, i]
-    z_bar = traces[ALPHA] * trace[Z_BAR, i] + trace[Z, i]
-    if readout:
-        _error_row(t % n_lines, z_bar, start, stop, history, targets, synapses)
-    elif method == SUMS:
-        _plain_row(t % n_lines, z_bar, start, stop, traces, history, targets, synapses)
-    else:
-        _row(t % n_lines, z_bar, start, stop, traces, beta, history, targets, synapses)
-    trace[Z_BAR, i], trace[Z, i] = z_bar, spike
-    if n_rows == 1:
-        return
-    z_bar = traces[ALPHA] * z_bar + spike
-    trace[Z_BAR, i], trace[Z, i] = z_bar * traces[ALPHA] ** (n_rows - 2), 0.0
     end = t + n_rows - 1
+    first_z_bar = powers[ALPHA, 1] * trace[Z_BAR, i] + trace[Z, i]
+    z_bar = powers[ALPHA, 1] * first_z_bar + spike  # of row t
+    trace[Z_BAR, i], trace[Z, i] = first_z_bar, spike
+    if n_rows > 1:
+        trace[Z_BAR, i], trace[Z, i] = z_bar * powers[ALPHA, n_rows - 2], 0.0
+    if readout:
+        _error_row(t % n_lines, first_z_bar, start, stop, history, targets, synapses)
+    elif method == MAPS:
+        _row(t % n_lines, first_z_bar, start, stop, traces, beta, history, targets, synapses)
+    elif n_rows == 1:
+        _plain_row(t % n_lines, first_z_bar, start, stop, traces, history, targets, synapses)
+    else:
+        n = min(end, (t // block + 1) * block) - t
+        _add_first_sums(t, n, first_z_bar, z_bar, start, stop, traces, powers, history, targets, synapses)
+        z_bar *= powers[ALPHA, n]
+        t += n
     while t < end:
         n = min(end, (t // block + 1) * block) - t
         if readout:
-            _add_error_sums(t, n, z_bar, start, stop, traces, history, targets, synapses)
+            _add_error_sums(t, n, z_bar, start, stop, traces, powers, history, targets, synapses)
         elif method == SUMS:
-            _add_sums(t, n, z_bar, start, stop, traces, history, targets, synapses)
+            _add_sums(t, n, z_bar, start, stop, traces, powers, history, targets, synapses)
         else:
             complete = (t + n) % block == 0
-            _add_block(t, n, complete, z_bar, start, stop, traces, beta, history, suffixes, targets, synapses)
-        z_bar *= traces[ALPHA] ** n
+            _add_block(t, n, complete, z_bar, start, stop, traces, powers, beta, history, suffixes, targets, synapses)
+        z_bar *= powers[ALPHA, n]
         t += n
 
 
-@compiled
+@inlined
 def _decay(i: int, readout: bool, traces: Floats, counts: Ints, trace: Floats, first: Ints, synapses: Floats) -> None:
     """Let the traces decay over the steps beyond the cutoff, in which nothing is added up."""
     n = float(counts[SILENT, i])
@@ -374,7 +410,7 @@ def _decay(i: int, readout: bool, traces: Floats, counts: Ints, trace: Floats, f
         synapses[EPS, s] *= decay_eps
 
 
-@compiled
+@inlined
 def _optimize(
     i: int, index: int, optimizer: Floats, counts: Ints, trace: Floats, first: Ints, synapses: Floats
 ) -> None:
@@ -383,31 +419,38 @@ def _optimize(
     A changed eta acts from a synapse's second change on.
     """
     start, stop = first[i], first[i + 1]
+    step = 1 + index // int(optimizer[BATCH_SIZE])
     for s in range(start, stop):
         synapses[CUMULATED, s] += synapses[GRADIENT, s]
-    step = 1 + index // int(optimizer[BATCH_SIZE])
     if counts[STEP, i] >= step:
         return
     if optimizer[ETA_CHANGED] != 0.0 and counts[N_OPTIMIZED, i] == 0:
         trace[ETA_CURRENT, i] = optimizer[FIRST_ETA]
-    for s in range(start, stop):
-        synapses[CUMULATED, s] /= optimizer[BATCH_SIZE]
     if optimizer[ADAM] == 0.0:
-        eta = trace[ETA_CURRENT, i]
-        for s in range(start, stop):
-            synapses[WEIGHT, s] -= eta * synapses[CUMULATED, s]
-            synapses[CUMULATED, s] = 0.0
+        _descend(start, stop, trace[ETA_CURRENT, i], optimizer, synapses)
     else:
+        for s in range(start, stop):
+            synapses[CUMULATED, s] /= optimizer[BATCH_SIZE]
         for _ in range(counts[STEP, i], step):
             _adam_step(i, start, stop, optimizer, trace, synapses)
-    for s in range(start, stop):
-        synapses[WEIGHT, s] = min(max(synapses[WEIGHT, s], optimizer[W_MIN]), optimizer[W_MAX])
+        for s in range(start, stop):
+            synapses[WEIGHT, s] = min(max(synapses[WEIGHT, s], optimizer[W_MIN]), optimizer[W_MAX])
     trace[ETA_CURRENT, i] = optimizer[ETA]
     counts[N_OPTIMIZED, i] += 1
     counts[STEP, i] = step
 
 
-@compiled
+@inlined
+def _descend(start: int, stop: int, eta: float, optimizer: Floats, synapses: Floats) -> None:
+    """Take a step of gradient descent."""
+    batch_size, lowest, highest = optimizer[BATCH_SIZE], optimizer[W_MIN], optimizer[W_MAX]
+    for s in range(start, stop):
+        weight = synapses[WEIGHT, s] - eta * (synapses[CUMULATED, s] / batch_size)
+        synapses[WEIGHT, s] = min(max(weight, lowest), highest)
+        synapses[CUMULATED, s] = 0.0
+
+
+@inlined
 def _adam_step(i: int, start: int, stop: int, optimizer: Floats, trace: Floats, synapses: Floats) -> None:
     """Take one of Adam's steps; there is one per elapsed batch of time steps, of which the first has the gradient."""
     beta_1, beta_2, epsilon = optimizer[BETA_1], optimizer[BETA_2], optimizer[EPSILON]
@@ -424,13 +467,13 @@ def _adam_step(i: int, start: int, stop: int, optimizer: Floats, trace: Floats, 
 
 @compiled
 def arrive(
-    i: int, t: int, flush: bool, method: int, readout: bool, traces: Floats, beta: Floats, history: Floats,
-    suffixes: Floats, optimizer: Floats, counts: Ints, trace: Floats, first: Ints, targets: Indices, synapses: Floats,
+    i: int, t: int, flush: bool, method: int, readout: bool, traces: Floats, powers: Floats, beta: Floats,
+    history: Floats, suffixes: Floats, optimizer: Floats, counts: Ints, trace: Floats, first: Ints, targets: Indices, synapses: Floats,
 ) -> None:  # fmt: skip
     """Update the synapses of presynaptic neuron i onto one population as a spike of its arrives in step t.
 
     flush: there is no spike; the gradient is added up, before history that it needs is overwritten, and kept.
-    traces: (N_TRACES,). beta: (n_rec,). history: (n_lines + 1, n_post, width); suffixes: (n_lines, n_post, N_MAP).
+    traces: (N_TRACES,). powers: (3, > block + limit), of alpha, kappa and kappa_reg, from 0 on. beta: (n_rec,). history: (n_lines + 1, n_post, width); suffixes: (n_lines + 1, n_post, >= N_MAP).
     optimizer: (N_OPTIMIZER,). counts: (N_COUNTS, n_pre). trace: (N_TRACE, n_pre).
     first, targets: neuron i has the synapses first[i] ... first[i + 1] - 1. synapses: (N_SYNAPSE, n_synapses).
     """
@@ -449,9 +492,9 @@ def arrive(
                 i, n_rows, spike, readout, adaptive, traces, beta, history,
                 optimizer, counts, trace, first, targets, synapses,
             )  # fmt: skip
-        else:
+        elif n_rows > 0:
             _add_up(
-                i, n_rows, spike, method, readout, traces, beta, history, suffixes,
+                i, n_rows, spike, method, readout, traces, powers, beta, history, suffixes,
                 counts, trace, first, targets, synapses,
             )  # fmt: skip
         counts[REMAINING, i] -= n_rows
@@ -467,14 +510,14 @@ def arrive(
 
 @compiled
 def flush_due(
-    t: int, limit: int, method: int, readout: bool, traces: Floats, beta: Floats, history: Floats, suffixes: Floats,
-    optimizer: Floats, counts: Ints, trace: Floats, first: Ints, targets: Indices, synapses: Floats,
+    t: int, limit: int, method: int, readout: bool, traces: Floats, powers: Floats, beta: Floats, history: Floats,
+    suffixes: Floats, optimizer: Floats, counts: Ints, trace: Floats, first: Ints, targets: Indices, synapses: Floats,
 ) -> None:  # fmt: skip
     """Add up what needs history of `limit` steps ago, which is about to be overwritten."""
     for i in range(counts.shape[1]):
         due = counts[LAST, i] != 0 and t - counts[LAST, i] >= limit
         if due and (counts[FLUSHED, i] == 0 or counts[REMAINING, i] > 0):
             arrive(
-                i, t, True, method, readout, traces, beta, history, suffixes,
+                i, t, True, method, readout, traces, powers, beta, history, suffixes,
                 optimizer, counts, trace, first, targets, synapses,
             )  # fmt: skip
