@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eprop_cli.engines.online import MODELS, Neurons, Optimizer, Projection, Readouts, Stream
-from eprop_cli.engines.online.updates import CUMULATED
+from eprop_cli.engines.online.kernels import CUMULATED
 
 N_IN, N_REC, N_OUT, N_STEPS = 12, 9, 2, 300
 SURROGATES = ["piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan_derivative"]
@@ -293,12 +293,42 @@ def test_the_raster_shows_the_spikes_that_are_counted():
 
 # Losses of NEST's script eprop_supervised_regression_sine-waves.py: (model, seed) -> the first five iterations.
 SINE_WAVES = {
-    ("eprop_iaf", 1): [107.73732072362752, 106.42253313316886, 107.37869441301808, 108.10839027499375, 107.76400611943626],
-    ("eprop_iaf", 2): [93.72775289174575, 93.29081336763974, 93.29602010989265, 93.37478212018877, 92.56347037618733],
-    ("eprop_iaf_adapt", 1): [245.3575336632606, 85.75944869998479, 127.11545676693218, 90.95750095117339, 81.73264432561811],
-    ("eprop_iaf_psc_delta", 1): [102.76578496878753, 100.93312623942623, 100.68275465513147, 98.8406028426196, 98.36526509623869],
-    ("eprop_iaf_psc_delta_adapt", 1): [108.93376904778609, 107.75535237951335, 107.90723780680403, 106.53718038355359, 106.96640503137422],
-}  # fmt: skip
+    ("eprop_iaf", 1): [
+        107.73732072362752,
+        106.42253313316886,
+        107.37869441301808,
+        108.10839027499375,
+        107.76400611943626,
+    ],
+    ("eprop_iaf", 2): [
+        93.72775289174575,
+        93.29081336763974,
+        93.29602010989265,
+        93.37478212018877,
+        92.56347037618733,
+    ],
+    ("eprop_iaf_adapt", 1): [
+        245.3575336632606,
+        85.75944869998479,
+        127.11545676693218,
+        90.95750095117339,
+        81.73264432561811,
+    ],
+    ("eprop_iaf_psc_delta", 1): [
+        102.76578496878753,
+        100.93312623942623,
+        100.68275465513147,
+        98.8406028426196,
+        98.36526509623869,
+    ],
+    ("eprop_iaf_psc_delta_adapt", 1): [
+        108.93376904778609,
+        107.75535237951335,
+        107.90723780680403,
+        106.53718038355359,
+        106.96640503137422,
+    ],
+}
 
 
 @pytest.mark.parametrize(("model", "seed"), SINE_WAVES)

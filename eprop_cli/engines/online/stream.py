@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import kernels, updates
-from .updates import Floats, Indices, Ints
+from . import kernels
+from .kernels import Floats, Indices, Ints
 
 MODELS = ("eprop_iaf", "eprop_iaf_adapt", "eprop_iaf_psc_delta", "eprop_iaf_psc_delta_adapt")
 SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan_derivative")
-METHODS = {"walk": updates.WALK, "sums": updates.SUMS, "maps": updates.MAPS}
+METHODS = {"walk": kernels.WALK, "sums": kernels.SUMS, "maps": kernels.MAPS}
 
 NEST_ETA = 1e-4  # what eta is in NEST before anybody sets it
 MAX_LIMIT = 256  # steps of history that are kept, at most; longer intervals are added up in parts
@@ -122,7 +122,7 @@ class Outcome:
 
 @dataclass
 class State:
-    """All that a stream needs to go on: arrays only; shapes as in kernels and updates.
+    """All that a stream needs to go on: arrays only; shapes as in kernels and kernels.
 
     clock: (1,), NEST's number of the next step. eta: (3,), the last one, the first one that was set, whether it was.
     """
@@ -189,10 +189,10 @@ class Stream:
         self.readouts = _readout_rows(readouts, self.n_out, dt)
         self.traces, self.out_traces = _traces(neurons, readouts, dt)
         self.method = _method(method, self.traces, self.neurons, optimizer)
-        self.traces[updates.BLOCK] = MAPS_BLOCK if self.method == updates.MAPS else max(_sums_block(self.traces), 1)
+        self.traces[kernels.BLOCK] = MAPS_BLOCK if self.method == kernels.MAPS else max(_sums_block(self.traces), 1)
         self.powers, self.out_powers = _powers(self.traces), _powers(self.out_traces)
         self.optimizer = _optimizer_row(optimizer)
-        cutoff = max(self.traces[updates.CUTOFF], self.out_traces[updates.CUTOFF])
+        cutoff = max(self.traces[kernels.CUTOFF], self.out_traces[kernels.CUTOFF])
         self.limit = int(max(min(cutoff, MAX_LIMIT), 1))
         self.first = np.concatenate([w_in.first, w_in.first[-1] + w_rec.first[1:]])
         self.post = np.concatenate([w_in.targets, w_rec.targets])
@@ -202,17 +202,17 @@ class Stream:
         self.advance(nothing, np.zeros((offset, self.n_out)), np.zeros(offset), eta)
 
     def _rest(self, neurons: Neurons, readouts: Readouts, weights: Floats, out_weights: Floats) -> State:
-        n_lines = max(self.limit, int(self.traces[updates.BLOCK])) + 2
+        n_lines = max(self.limit, int(self.traces[kernels.BLOCK])) + 2
         state = np.zeros((kernels.N_STATE, self.n_rec))
         state[kernels.POTENTIAL] = np.asarray(neurons.V_m, np.float64) - self.neurons[kernels.E_L]
         state[kernels.ADAPTATION] = neurons.adaptation
         out = np.zeros((kernels.N_OUT_STATE, self.n_out))
         out[kernels.OUT_POTENTIAL] = readouts.V_m - readouts.E_L
-        n_suffixes = n_lines + 1 if self.method == updates.MAPS else 0
+        n_suffixes = n_lines + 1 if self.method == kernels.MAPS else 0
         return State(
             np.zeros(1, np.int64), np.array([NEST_ETA, NEST_ETA, 0.0]), state, out,
-            _aligned((n_lines + 1, self.n_rec, updates.WIDTH[self.method])),
-            _aligned((n_suffixes, self.n_rec, updates.WIDTH[updates.MAPS])),
+            _aligned((n_lines + 1, self.n_rec, kernels.LINE_WIDTH[self.method])),
+            _aligned((n_suffixes, self.n_rec, kernels.LINE_WIDTH[kernels.MAPS])),
             np.zeros((n_lines + 1, self.n_out, 2)),
             *_unused(self.first.size - 1, weights), *_unused(self.out_first.size - 1, out_weights),
         )  # fmt: skip
@@ -277,19 +277,19 @@ class Stream:
         known = self.state.eta
         if eta != known[0]:
             known[:] = eta, known[1] if known[2] else eta, 1.0
-        self.optimizer[updates.ETA], self.optimizer[updates.FIRST_ETA], self.optimizer[updates.ETA_CHANGED] = known
+        self.optimizer[kernels.ETA], self.optimizer[kernels.FIRST_ETA], self.optimizer[kernels.ETA_CHANGED] = known
 
     def weights(self) -> tuple[Floats, Floats, Floats]:
         """Weights (pA) of the synapses from inputs, from recurrent neurons, and onto readouts, as given. Copies."""
         n_in = self.first[self.n_in]
-        weights, out_weights = self.state.synapses[updates.WEIGHT], self.state.out_synapses[updates.WEIGHT]
+        weights, out_weights = self.state.synapses[kernels.WEIGHT], self.state.out_synapses[kernels.WEIGHT]
         return weights[:n_in].copy(), weights[n_in:].copy(), out_weights.copy()
 
     def frozen(self) -> "Stream":
         """A copy that does not learn if it is advanced with eta 0, not even by the update in which eta still lags."""
         other = copy.deepcopy(self)
-        other.state.trace[updates.ETA_CURRENT] = 0.0
-        other.state.out_trace[updates.ETA_CURRENT] = 0.0
+        other.state.trace[kernels.ETA_CURRENT] = 0.0
+        other.state.out_trace[kernels.ETA_CURRENT] = 0.0
         other.state.eta[:] = 0.0
         return other
 
@@ -306,12 +306,12 @@ def _aligned(shape: tuple[int, ...]) -> Floats:
 
 def _unused(n_pre: int, weights: Floats) -> tuple[Ints, Floats, Floats]:
     """Counts, trace and synapses before the first spike."""
-    counts, trace = np.zeros((updates.N_COUNTS, n_pre), np.int64), np.zeros((updates.N_TRACE, n_pre))
-    counts[updates.STEP] = 1
-    trace[updates.ETA_CURRENT] = NEST_ETA
-    trace[[updates.BETA_1_POWER, updates.BETA_2_POWER]] = 1.0
-    synapses = np.zeros((updates.N_SYNAPSE, weights.size))
-    synapses[updates.WEIGHT] = weights
+    counts, trace = np.zeros((kernels.N_COUNTS, n_pre), np.int64), np.zeros((kernels.N_TRACE, n_pre))
+    counts[kernels.STEP] = 1
+    trace[kernels.ETA_CURRENT] = NEST_ETA
+    trace[[kernels.BETA_1_POWER, kernels.BETA_2_POWER]] = 1.0
+    synapses = np.zeros((kernels.N_SYNAPSE, weights.size))
+    synapses[kernels.WEIGHT] = weights
     return counts, trace, synapses
 
 
@@ -343,20 +343,20 @@ def _neuron_rows(p: Neurons, n: int, dt: float) -> Floats:
 
 def _traces(p: Neurons, out: Readouts, dt: float) -> tuple[Floats, Floats]:
     """Constants of the eligibility traces onto recurrent neurons and onto readouts."""
-    traces, out_traces = np.zeros(updates.N_TRACES), np.zeros(updates.N_TRACES)
-    traces[updates.ALPHA], out_traces[updates.ALPHA] = math.exp(-dt / p.tau_m), math.exp(-dt / out.tau_m)
-    traces[updates.KAPPA], traces[updates.KAPPA_REG] = p.kappa, p.kappa_reg
-    traces[updates.RHO] = math.exp(-dt / p.adapt_tau) if p.model.endswith("adapt") else 0.0
-    traces[updates.CUTOFF] = _cutoff(p.eprop_isi_trace_cutoff, dt)
-    out_traces[updates.CUTOFF] = _cutoff(out.eprop_isi_trace_cutoff, dt)
-    smallest = out_traces[updates.ALPHA] ** np.arange(MAX_SUMS_BLOCK, 0, -1)
-    out_traces[updates.BLOCK] = MAX_SUMS_BLOCK - np.argmax(smallest >= SMALLEST_POWER) if smallest[-1] > 0 else 1
+    traces, out_traces = np.zeros(kernels.N_TRACES), np.zeros(kernels.N_TRACES)
+    traces[kernels.ALPHA], out_traces[kernels.ALPHA] = math.exp(-dt / p.tau_m), math.exp(-dt / out.tau_m)
+    traces[kernels.KAPPA], traces[kernels.KAPPA_REG] = p.kappa, p.kappa_reg
+    traces[kernels.RHO] = math.exp(-dt / p.adapt_tau) if p.model.endswith("adapt") else 0.0
+    traces[kernels.CUTOFF] = _cutoff(p.eprop_isi_trace_cutoff, dt)
+    out_traces[kernels.CUTOFF] = _cutoff(out.eprop_isi_trace_cutoff, dt)
+    smallest = out_traces[kernels.ALPHA] ** np.arange(MAX_SUMS_BLOCK, 0, -1)
+    out_traces[kernels.BLOCK] = MAX_SUMS_BLOCK - np.argmax(smallest >= SMALLEST_POWER) if smallest[-1] > 0 else 1
     return traces, out_traces
 
 
 def _powers(traces: Floats) -> Floats:
     """Powers of alpha, kappa and kappa_reg from 0 on: (3, block + limit at most)."""
-    return traces[: updates.RHO, np.newaxis] ** np.arange(MAX_SUMS_BLOCK + MAX_LIMIT + 2)
+    return traces[: kernels.RHO, np.newaxis] ** np.arange(MAX_SUMS_BLOCK + MAX_LIMIT + 2)
 
 
 def _cutoff(milliseconds: float, dt: float) -> float:
@@ -365,7 +365,7 @@ def _cutoff(milliseconds: float, dt: float) -> float:
 
 def _sums_block(traces: Floats) -> int:
     """The largest block in which no power gets too small for differences of sums."""
-    alpha, kappa, reg = traces[[updates.ALPHA, updates.KAPPA, updates.KAPPA_REG]]
+    alpha, kappa, reg = traces[[kernels.ALPHA, kernels.KAPPA, kernels.KAPPA_REG]]
     if kappa <= 0.0 or reg <= 0.0:
         return 0
     fastest = min(alpha, kappa, reg, alpha / kappa, alpha / reg)
@@ -378,14 +378,14 @@ def _method(name: str | None, traces: Floats, neurons: Floats, optimizer: Optimi
     if name == "sums" and not sums:
         raise ValueError("method: sums need neurons without adaptation and traces that decay slowly; use maps or walk")
     if optimizer.optimize_each_step:
-        return updates.WALK
+        return kernels.WALK
     return METHODS[name or ("sums" if sums else "maps")]
 
 
 def _optimizer_row(p: Optimizer) -> Floats:
-    row = np.zeros(updates.N_OPTIMIZER)
-    row[updates.ADAM] = p.type == "adam"
-    row[updates.BATCH_SIZE], row[updates.W_MIN], row[updates.W_MAX] = p.batch_size, p.Wmin, p.Wmax
-    row[updates.BETA_1], row[updates.BETA_2], row[updates.EPSILON] = p.beta_1, p.beta_2, p.epsilon
-    row[updates.EACH_STEP] = p.optimize_each_step
+    row = np.zeros(kernels.N_OPTIMIZER)
+    row[kernels.ADAM] = p.type == "adam"
+    row[kernels.BATCH_SIZE], row[kernels.W_MIN], row[kernels.W_MAX] = p.batch_size, p.Wmin, p.Wmax
+    row[kernels.BETA_1], row[kernels.BETA_2], row[kernels.EPSILON] = p.beta_1, p.beta_2, p.epsilon
+    row[kernels.EACH_STEP] = p.optimize_each_step
     return row
