@@ -17,6 +17,7 @@ SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivati
 METHODS = {"walk": kernels.WALK, "sums": kernels.SUMS, "maps": kernels.MAPS}
 
 NEST_ETA = 1e-4  # what eta is in NEST before anybody sets it
+FORCING = 1000.0  # mV, more than any threshold; the weight that NEST's scripts give to the final spike
 MAX_LIMIT = 256  # steps of history that are kept, at most; longer intervals are added up in parts
 SMALLEST_POWER = 1e-3  # what a power within a block may come down to: differences of sums lose as many digits
 MAX_SUMS_BLOCK, MIN_SUMS_BLOCK, MAPS_BLOCK = 128, 8, 32
@@ -186,7 +187,7 @@ class Stream:
         self.delta, self.keeps_input = "psc_delta" in neurons.model, neurons.refractory_input
         self.function = SURROGATE_GRADIENTS.index(neurons.surrogate_gradient_function)
         self.neurons = _neuron_rows(neurons, self.n_rec, dt)
-        self.readouts = _readout_rows(readouts, self.n_out, dt)
+        self.readouts = _membrane(readouts, self.n_out, dt)
         self.traces, self.out_traces = _traces(neurons, readouts, dt)
         self.method = _method(method, self.traces, self.neurons, optimizer)
         self.traces[kernels.BLOCK] = MAPS_BLOCK if self.method == kernels.MAPS else max(_sums_block(self.traces), 1)
@@ -294,9 +295,6 @@ class Stream:
         return other
 
 
-FORCING = 1000.0  # mV, more than any threshold; the weight that NEST's scripts give to the final spike
-
-
 def _aligned(shape: tuple[int, ...]) -> Floats:
     """Zeros that begin with a cache line, so that a neuron's eight sums are one."""
     memory = np.zeros(math.prod(shape) + 8)
@@ -325,10 +323,6 @@ def _membrane(p: Neurons | Readouts, n: int, dt: float) -> Floats:
     return rows
 
 
-def _readout_rows(p: Readouts, n: int, dt: float) -> Floats:
-    return _membrane(p, n, dt)
-
-
 def _neuron_rows(p: Neurons, n: int, dt: float) -> Floats:
     rows = _membrane(p, n, dt)
     rows[kernels.V_TH], rows[kernels.V_RESET] = p.V_th - rows[kernels.E_L], p.V_reset - rows[kernels.E_L]
@@ -349,8 +343,7 @@ def _traces(p: Neurons, out: Readouts, dt: float) -> tuple[Floats, Floats]:
     traces[kernels.RHO] = math.exp(-dt / p.adapt_tau) if p.model.endswith("adapt") else 0.0
     traces[kernels.CUTOFF] = _cutoff(p.eprop_isi_trace_cutoff, dt)
     out_traces[kernels.CUTOFF] = _cutoff(out.eprop_isi_trace_cutoff, dt)
-    smallest = out_traces[kernels.ALPHA] ** np.arange(MAX_SUMS_BLOCK, 0, -1)
-    out_traces[kernels.BLOCK] = MAX_SUMS_BLOCK - np.argmax(smallest >= SMALLEST_POWER) if smallest[-1] > 0 else 1
+    out_traces[kernels.BLOCK] = max(_longest_block(out_traces[kernels.ALPHA]), 1)
     return traces, out_traces
 
 
@@ -364,12 +357,14 @@ def _cutoff(milliseconds: float, dt: float) -> float:
 
 
 def _sums_block(traces: Floats) -> int:
-    """The largest block in which no power gets too small for differences of sums."""
+    """The length of blocks for sums onto recurrent neurons; 0 where there is none."""
     alpha, kappa, reg = traces[[kernels.ALPHA, kernels.KAPPA, kernels.KAPPA_REG]]
-    if kappa <= 0.0 or reg <= 0.0:
-        return 0
-    fastest = min(alpha, kappa, reg, alpha / kappa, alpha / reg)
-    return int(min(math.log(SMALLEST_POWER) / math.log(fastest), MAX_SUMS_BLOCK)) if fastest < 1.0 else MAX_SUMS_BLOCK
+    return _longest_block(min(alpha, kappa, reg, alpha / kappa, alpha / reg)) if min(kappa, reg) > 0.0 else 0
+
+
+def _longest_block(fastest: float) -> int:
+    """The largest number of steps whose power of what decays fastest is not too small for differences of sums."""
+    return int(min(math.log(SMALLEST_POWER) / math.log(fastest), MAX_SUMS_BLOCK))
 
 
 def _method(name: str | None, traces: Floats, neurons: Floats, optimizer: Optimizer) -> int:
