@@ -89,6 +89,7 @@ ERROR, ERROR_SUM = range(2)
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Indices = NDArray[np.uint32]
+Offsets = NDArray[np.uint64]  # unsigned indices save Numba the test for negative ones
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -256,7 +257,7 @@ def _error_row(
 @inlined
 def _walk(
     i: int, n_rows: int, spike: float, readout: bool, adaptive: bool, traces: Floats, beta: Floats, history: Floats,
-    optimizer: Floats, counts: Ints, trace: Floats, first: Ints, targets: Indices, synapses: Floats,
+    optimizer: Floats, counts: Ints, trace: Floats, first: Offsets, targets: Indices, synapses: Floats,
 ) -> None:  # fmt: skip
     """Add up n_rows rows one by one; spike enters z_bar in the second one."""
     start, stop, n_lines = first[i], first[i + 1], history.shape[0] - 1
@@ -388,7 +389,7 @@ def _add_error_sums(
 @inlined
 def _add_up(
     i: int, n_rows: int, spike: float, method: int, readout: bool, traces: Floats, powers: Floats, beta: Floats,
-    history: Floats, suffixes: Floats, counts: Ints, trace: Floats, first: Ints, targets: Indices, synapses: Floats,
+    history: Floats, suffixes: Floats, counts: Ints, trace: Floats, first: Offsets, targets: Indices, synapses: Floats,
 ) -> None:  # fmt: skip
     """Add up n_rows rows: one by itself, in which spike is yet to enter z_bar, then by parts of blocks."""
     start, stop, n_lines, block = first[i], first[i + 1], history.shape[0] - 1, int(traces[BLOCK])
@@ -424,7 +425,9 @@ def _add_up(
 
 
 @inlined
-def _decay(i: int, readout: bool, traces: Floats, counts: Ints, trace: Floats, first: Ints, synapses: Floats) -> None:
+def _decay(
+    i: int, readout: bool, traces: Floats, counts: Ints, trace: Floats, first: Offsets, synapses: Floats
+) -> None:
     """Let the traces decay over the steps beyond the cutoff, in which nothing is added up."""
     n = float(counts[SILENT, i])
     counts[SILENT, i] = 0
@@ -440,7 +443,7 @@ def _decay(i: int, readout: bool, traces: Floats, counts: Ints, trace: Floats, f
 
 @inlined
 def _optimize(
-    i: int, index: int, optimizer: Floats, counts: Ints, trace: Floats, first: Ints, synapses: Floats
+    i: int, index: int, optimizer: Floats, counts: Ints, trace: Floats, first: Offsets, synapses: Floats
 ) -> None:
     """Let the optimizer know of the gradient; it changes the weights where a batch of time steps is over.
 
@@ -496,7 +499,7 @@ def _adam_step(i: int, start: int, stop: int, optimizer: Floats, trace: Floats, 
 @compiled
 def arrive(
     i: int, t: int, flush: bool, method: int, readout: bool, traces: Floats, powers: Floats, beta: Floats,
-    history: Floats, suffixes: Floats, optimizer: Floats, counts: Ints, trace: Floats, first: Ints, targets: Indices,
+    history: Floats, suffixes: Floats, optimizer: Floats, counts: Ints, trace: Floats, first: Offsets, targets: Indices,
     synapses: Floats,
 ) -> None:  # fmt: skip
     """Update the synapses of presynaptic neuron i onto one population as a spike of its arrives in step t.
@@ -541,7 +544,8 @@ def arrive(
 @compiled
 def flush_due(
     t: int, limit: int, method: int, readout: bool, traces: Floats, powers: Floats, beta: Floats, history: Floats,
-    suffixes: Floats, optimizer: Floats, counts: Ints, trace: Floats, first: Ints, targets: Indices, synapses: Floats,
+    suffixes: Floats, optimizer: Floats, counts: Ints, trace: Floats,
+    first: Offsets, targets: Indices, synapses: Floats,
 ) -> None:  # fmt: skip
     """Add up what needs history of `limit` steps ago, which is about to be overwritten."""
     for i in range(counts.shape[1]):
@@ -574,7 +578,7 @@ def _learn(
 
 
 @compiled
-def _send(i: int, first: Ints, targets: Indices, synapses: Floats, row: int, state: Floats) -> None:
+def _send(i: int, first: Offsets, targets: Indices, synapses: Floats, row: int, state: Floats) -> None:
     """Add the weights of neuron i's synapses to their targets' current, which is a row of state."""
     for s in range(first[i], first[i + 1]):
         state[row, targets[s]] += synapses[WEIGHT, s]
@@ -679,8 +683,8 @@ def run(
     powers: Floats, out_powers: Floats, feedback: Floats, optimizer: Floats,
     inputs: NDArray[np.uint8], targets: Floats, window: Floats, forcing: Floats, recorded: Ints,
     state: Floats, out: Floats, history: Floats, suffixes: Floats, out_history: Floats,
-    counts: Ints, trace: Floats, first: Ints, post: Indices, synapses: Floats,
-    out_counts: Ints, out_trace: Floats, out_first: Ints, out_post: Indices, out_synapses: Floats,
+    counts: Ints, trace: Floats, first: Offsets, post: Indices, synapses: Floats,
+    out_counts: Ints, out_trace: Floats, out_first: Offsets, out_post: Indices, out_synapses: Floats,
     potential: Floats, n_spikes: Ints, fired: NDArray[np.bool_], dynamics: Floats,
 ) -> None:  # fmt: skip
     """Advance by inputs.shape[0] steps, of which the first is step t_start.

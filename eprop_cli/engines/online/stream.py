@@ -89,7 +89,7 @@ class Projection:
     first: (n_pre + 1,), neuron i has synapses first[i] ... first[i + 1] - 1. targets, weights (pA): (n_synapses,).
     """
 
-    first: Ints
+    first: NDArray[np.integer[Any]]
     targets: Indices
     weights: Floats
 
@@ -195,9 +195,9 @@ class Stream:
         self.optimizer = _optimizer_row(optimizer)
         cutoff = max(self.traces[kernels.CUTOFF], self.out_traces[kernels.CUTOFF])
         self.limit = int(max(min(cutoff, MAX_LIMIT), 1))
-        self.first = np.concatenate([w_in.first, w_in.first[-1] + w_rec.first[1:]])
+        self.first = np.concatenate([w_in.first, w_in.first[-1] + w_rec.first[1:]]).astype(np.uint64)
         self.post = np.concatenate([w_in.targets, w_rec.targets])
-        self.out_first, self.out_post = w_out.first, w_out.targets
+        self.out_first, self.out_post = w_out.first.astype(np.uint64), w_out.targets
         self.state = self._rest(neurons, readouts, np.concatenate([w_in.weights, w_rec.weights]), w_out.weights)
         nothing = np.zeros((offset, self.n_in), np.uint8)
         self.advance(nothing, np.zeros((offset, self.n_out)), np.zeros(offset), eta)
