@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.engines.online import MODELS, Neurons, Optimizer, Outcome, Projection, Readouts, Stream
+from eprop_cli.engines.online import Neurons, Optimizer, Outcome, Projection, Readouts, Stream
 
 DT, CUTOFF = 1.0, 100.0  # ms
 NEURON = {
@@ -252,5 +252,4 @@ def _reset(nest: object) -> None:
 
 
 if __name__ == "__main__":
-    assert MODELS
     main()
