@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.engines.online import Neurons, Optimizer, Outcome, Projection, Readouts, Stream
+from eprop_cli.engines.compiled.online import Neurons, Optimizer, Outcome, Projection, Readouts, Stream
 
 DT, CUTOFF = 1.0, 100.0  # ms
 NEURON = {

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from eprop_cli.engines.online import MODELS, Neurons, Optimizer, Projection, Readouts, Stream
-from eprop_cli.engines.online.kernels import CUMULATED
+from eprop_cli.engines.compiled.online import MODELS, Neurons, Optimizer, Projection, Readouts, Stream
+from eprop_cli.engines.compiled.online.kernels import CUMULATED
 
 N_IN, N_REC, N_OUT, N_STEPS = 12, 9, 2, 300
 SURROGATES = ["piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan_derivative"]

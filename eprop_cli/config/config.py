@@ -117,6 +117,8 @@ class Config:
         name, key = self.neuron.out.loss, "neuron.out.loss"
         require(name in losses, key, name, f"does not fit task={self.task.name}, which has {', '.join(losses)}")
         model = variant("neuron", self.neuron.name)
+        remedy = f"needs a softmax, which neuron={self.neuron.name} does not have; choose mean_squared_error"
+        require(model.softmax or not self.loss.softmax, key, name, remedy)
         constraint = f"does not go with neuron={self.neuron.name}; choose synapse={model.fits[0] if model.fits else ''}"
         require(self.synapse.name in model.fits, "synapse", self.synapse.name, constraint)
 

@@ -116,8 +116,9 @@ def make_task(config: RunConfig, rng: np.random.RandomState) -> CheckedTask:
 
 def initial_weights(config: RunConfig, rng: np.random.RandomState) -> Weights:
     """The weights that training begins with; raises ConfigError if they do not fit the config."""
-    task, resumed = config.task, config.resume is not None
-    weights = connectivity.initial_weights(config.synapse, task.n_in, config.model.n_rec, task.n_out, rng, resumed)
+    task, model, resumed = config.task, config.model, config.resume is not None
+    sizes = task.n_in, model.n_rec, task.n_out
+    weights = connectivity.initial_weights(config.synapse, *sizes, rng, resumed, model.rescaled)
     if not resumed:
         connectivity.check_bounds(weights, config.optimizer.Wmin, config.optimizer.Wmax)
     return weights

@@ -51,7 +51,7 @@ class Continuous(Trainer):
         for phase in phases(config.training, config.criterion, config.task.n_iter, progress):
             batch = self._task.batch_at(self._rng, phase, self._drawn[phase])
             self._drawn[phase] += 1
-            eta = config.optimizer.eta if phase == TRAINING else 0.0
+            eta = config.model.learning_rate(config.optimizer.eta) if phase == TRAINING else 0.0
             record = phase == TRAINING and book.wants(progress)
             outcome = timed(self, lambda batch=batch, eta=eta, record=record: self._stream.begin(batch, eta, record))
             if pending is not None:
