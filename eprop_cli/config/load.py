@@ -61,7 +61,7 @@ def with_new_keys(composed: DictConfig) -> DictConfig:
 
 
 def _with_defaults(composed: DictConfig) -> DictConfig:
-    """A composed config with the first of the task's losses that fits, and the metric that is the loss's, where null."""
+    """A composed config with the task's first loss that fits, and the metric that is the loss's, where null."""
     task, model = variant("task", str(composed.task.name)), variant("neuron", str(composed.neuron.name))
     if composed.neuron.out.loss is None:
         fitting = [name for name in task.losses if model.softmax or not variant("loss", name).softmax]

@@ -112,7 +112,8 @@ class EpropIafConfig(NeuronConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         least, v_th = self.rec.V_min, self.rec.V_th
-        require(self.rec.E_L < v_th, "neuron.rec.E_L", self.rec.E_L, f"must be below V_th ({v_th})")
+        e_l = self.rec.E_L
+        require(e_l < v_th, "neuron.rec.E_L", e_l, f"must be below V_th ({v_th})")
         require(least is None or least < v_th, "neuron.rec.V_min", least, f"must be below V_th ({v_th})")
         if isinstance(self.rec, Reset):
             require(self.rec.V_reset < v_th, "neuron.rec.V_reset", self.rec.V_reset, f"must be below V_th ({v_th})")
@@ -163,7 +164,7 @@ class EpropIaf(Model):
     powers: of 1 - kappa, by which synapse.rescale multiplies.
     """
 
-    Config = EpropIafConfig
+    Config: ClassVar[type[EpropIafConfig]] = EpropIafConfig
     fits = ("eprop_synapse",)
     computes = (STREAM,)
     refusals: ClassVar = {
@@ -196,11 +197,7 @@ class EpropIaf(Model):
     @classmethod
     def check(cls, config: Any) -> None:
         """Raise ConfigError for durations that are not whole steps, and for what cannot be rescaled."""
-        dt, rec, grid = (
-            config.kernel.resolution,
-            config.neuron.rec,
-            f"kernel.resolution ({config.kernel.resolution} ms)",
-        )
+        dt, rec = config.kernel.resolution, config.neuron.rec
         durations = {
             "rec.t_ref": rec.t_ref or None,
             "rec.eprop_isi_trace_cutoff": rec.eprop_isi_trace_cutoff,
@@ -209,7 +206,7 @@ class EpropIaf(Model):
         }
         for name, duration in durations.items():
             if duration is not None:
-                check_multiple(f"neuron.{name}", duration, dt, grid)
+                check_multiple(f"neuron.{name}", duration, dt, f"kernel.resolution ({dt} ms)")
         constraint = "must be below 1 where synapse.rescale has anything; set synapse.rescale=[]"
         require(rec.kappa < 1 or not config.synapse.rescale, "neuron.rec.kappa", rec.kappa, constraint)
 
@@ -272,7 +269,7 @@ class EpropIafAdapt(EpropIaf):
 class EpropIafPscDelta(EpropIaf):
     """Neurons whose potential is set to V_reset when they fire. Their weights are not rescaled, as V_th is larger."""
 
-    Config = EpropIafPscDeltaConfig
+    Config: ClassVar[type[EpropIafPscDeltaConfig]] = EpropIafPscDeltaConfig
     model = "eprop_iaf_psc_delta"
     powers: ClassVar = {"in_rec": 0, "rec_rec": 0, "rec_out": 1, FEEDBACK: -1, ETA: 2, C_REG: -2}
 

@@ -129,7 +129,8 @@ def _train(
     if checkpoint is not None:
         log.info("Resuming after iteration %d", done)
         timing = config.timing
-        writer.earlier_weight_changes(timing.ms(done * config.task.n_batch * timing.sequence))
+        now = int(checkpoint.get("now", done * config.task.n_batch * timing.sequence))
+        writer.earlier_weight_changes(timing.ms(now))
     config = _with_drawn_parameters(config, writer)
     with reporter(config, done) as report:
         trainer = make_trainer(config, checkpoint)
@@ -164,7 +165,7 @@ class _Keeper:
     def __init__(self, config: Config, writer: RunWriter, trainer: Trainer) -> None:
         self._writer, self._trainer = writer, trainer
         self._resolution = config.kernel.resolution
-        self._every = getattr(config.training, "checkpoint_every", 1)
+        self._every = config.training.checkpoint_every
         self._checkpoint = trainer.commit()
         self._save()
 
