@@ -6,6 +6,7 @@ the median over repetitions with its range.
 
 import argparse
 import csv
+import json
 import os
 import shutil
 import statistics
@@ -16,7 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +103,7 @@ def against_tutorial(args: argparse.Namespace) -> list[dict[str, str]]:
         "tutorial": timed("tutorial", lambda: tutorial(args.n_batch, args.n_iter)),
         "continuous": timed("continuous", lambda: eprop(*size)),
         "data_parallel, 1 worker": timed("parallel 1", lambda: eprop(*parallel)),
-        "data_parallel, 2 workers": timed("parallel 2", lambda: eprop(*parallel, "training.n_workers=2")),
+        "data_parallel, 2 workers": timed("parallel 2", lambda: eprop(*parallel, "engine.n_workers=2")),
     }
     rows = compare(f"tutorial, n_batch {args.n_batch}, {args.n_iter} iterations", args.repeats, candidates, "tutorial")
     for key, values in losses.items():
@@ -121,13 +124,13 @@ def engines(args: argparse.Namespace) -> list[dict[str, str]]:
 
     candidates: dict[str, Callable[[], float]] = {"tutorial": tutorial_iteration}
     for workers, draws in ((1, "per_step"), (2, "per_step"), (2, "per_spike")):
-        overrides = [*size, "task.n_iter=60", f"training.n_workers={workers}", "recording=none"]
+        overrides = [*size, "task.n_iter=60", f"engine.n_workers={workers}", "recording=none"]
         overrides.append(f"task.input_draws={draws}")
         candidates[f"compiled, {workers} threads, {draws}"] = lambda overrides=overrides: steady(eprop(*overrides))
     rows = compare(f"one iteration, n_batch {args.n_batch}", args.repeats, candidates, "tutorial")
     whole = {
         "tutorial": lambda: tutorial(args.n_batch, 50).seconds,
-        "compiled, 2 threads": lambda: eprop(*size, "task.n_iter=50", "training.n_workers=2").seconds,
+        "compiled, 2 threads": lambda: eprop(*size, "task.n_iter=50", "engine.n_workers=2").seconds,
     }
     return rows + compare(f"50 iterations, n_batch {args.n_batch}, whole process", 1, whole, "tutorial")
 
@@ -182,7 +185,7 @@ def workers(args: argparse.Namespace) -> list[dict[str, str]]:
     size = [f"task.n_batch={args.n_batch}", f"task.n_iter={args.n_iter}", *QUIET]
     candidates: dict[str, Callable[[], float]] = {"continuous": lambda: steady(eprop(*size))}
     for n in (1, 2):
-        overrides = [*size, "training=data_parallel", f"training.n_workers={n}"]
+        overrides = [*size, "training=data_parallel", f"engine.n_workers={n}"]
         candidates[f"data_parallel, {n} workers"] = lambda overrides=overrides: steady(eprop(*overrides))
     rows = compare(f"one iteration, n_batch {args.n_batch}", args.repeats, candidates, "continuous")
     for n in (1, 2):
@@ -195,17 +198,17 @@ def outside_workers(n_batch: int, n_iter: int, n_workers: int) -> float:
     """Fraction of an iteration in which no worker builds or simulates a network; the first iteration is left out."""
     from hydra import compose, initialize_config_dir
 
-    from eprop_cli.cli.eprop_run import without_hydra
+    from eprop_cli.config.composed import without_hydra
     from eprop_cli.config.files import conf_dir
     from eprop_cli.config.load import load
     from eprop_cli.training.data_parallel import DataParallel
 
-    overrides = ["training=data_parallel", f"training.n_workers={n_workers}", f"task.n_batch={n_batch}"]
+    overrides = ["training=data_parallel", f"engine.n_workers={n_workers}", f"task.n_batch={n_batch}"]
     overrides += [f"task.n_iter={n_iter}", *QUIET]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = load(without_hydra(compose("config", overrides=overrides)))
     trainer = DataParallel(config)
-    trainer._engine._workers = watched = TimedWorkers(config.training)  # type: ignore[attr-defined]
+    trainer._engine._workers = watched = TimedWorkers(config.engine)  # type: ignore[attr-defined]
     try:
         records = trainer.records()
         next(records)
@@ -241,7 +244,7 @@ def scaling(args: argparse.Namespace) -> list[dict[str, str]]:
     from distributed import LocalCluster
 
     def iteration(n_batch: int, n_workers: int, *more: str) -> float:
-        size = [f"task.n_batch={n_batch}", "task.n_iter=4", f"training.n_workers={n_workers}", "recording=none"]
+        size = [f"task.n_batch={n_batch}", "task.n_iter=4", f"engine.n_workers={n_workers}", "recording=none"]
         return steady(eprop("training=data_parallel", *size, *more, *QUIET))
 
     sizes = [(n_batch, n_workers) for n_batch in (4, 8, 16, 32) for n_workers in (1, 2)]
@@ -263,7 +266,7 @@ def scaling(args: argparse.Namespace) -> list[dict[str, str]]:
         for (n_batch, n_workers), seconds in times.items()
     ]
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        dask = ["training.backend=dask", f"training.scheduler={cluster.scheduler_address}"]
+        dask = ["engine.backend=dask", f"engine.scheduler={cluster.scheduler_address}"]
         seconds = statistics.median(iteration(32, 2, *dask) for _ in range(args.repeats))
     measured = {"benchmark": "iteration over batch and workers", "candidate": "n_batch 32, 2 Dask workers"}
     rows.append(measured | {"measured": f"{seconds:.3f} s", "model": f"{model(32, 2):.3f} s"})
@@ -273,6 +276,25 @@ def scaling(args: argparse.Namespace) -> list[dict[str, str]]:
     return rows
 
 
+def sweep(args: argparse.Namespace) -> list[dict[str, str]]:
+    """(g) What a job of a sweep costs beside its training: from its start to the next one's, less its batches."""
+    with tempfile.TemporaryDirectory() as directory:
+        began = time.time()
+        overrides = ["experiment=smoke", "training=data_parallel", "engine=compiled", "recording=none", *QUIET]
+        _watch([_program("eprop-run"), "-m", *overrides, f"seed=range({args.n_jobs})", f"hydra.sweep.dir={directory}"])
+        starts, trained = [], []
+        for path in Path(directory).glob("*/run.json"):
+            starts.append(datetime.fromisoformat(json.loads(path.read_text())["start"]).timestamp())
+            with path.with_name("metrics.csv").open() as file:
+                trained.append(sum(float(row["seconds"]) for row in csv.DictReader(file)))
+    order = sorted(range(len(starts)), key=starts.__getitem__)
+    beside = [starts[b] - starts[a] - trained[a] for a, b in pairwise(order)]
+    row = {"benchmark": f"a sweep of {args.n_jobs} jobs", "candidate": "basic launcher"}
+    row["until the first"] = f"{min(starts) - began:.2f} s"
+    row["a job beside its training"] = f"{statistics.median(beside):.2f} s"
+    return [row | {"range": f"{min(beside):.2f}-{max(beside):.2f} s"}]
+
+
 BENCHMARKS = {
     "tutorial": against_tutorial,
     "workers": workers,
@@ -280,6 +302,7 @@ BENCHMARKS = {
     "startup": startup,
     "engines": engines,
     "scaling": scaling,
+    "sweep": sweep,
 }
 
 
@@ -291,6 +314,7 @@ def main() -> None:
     parser.add_argument("--n-batch", type=int, default=32, help="sequences per iteration (default %(default)s)")
     parser.add_argument("--n-iter", type=int, default=5, help="training iterations (default %(default)s)")
     parser.add_argument("--n-iter-memory", type=int, default=50, help="iterations for memory (default %(default)s)")
+    parser.add_argument("--n-jobs", type=int, default=8, help="jobs of the sweep (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions (default %(default)s)")
     parser.add_argument("--csv", type=Path, default=Path("benchmarks.csv"), help="where to write (default %(default)s)")
     args = parser.parse_args()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, clear
 from eprop_cli.connectivity.synapses import FROM_FILE, SynapseConfig
 from eprop_cli.errors import ConfigError, require
+from eprop_cli.formats import check_format
 from eprop_cli.values import Weights
 
 NOT_AN_ARCHIVE = (AttributeError, TypeError, zipfile.BadZipFile, zlib.error)  # the first two from a single array
@@ -126,7 +127,9 @@ def _load(source: str) -> Weights:
     key = "synapse.weights_from"
     try:
         require(path.exists(), key, source, "does not exist; give a run directory or its weights.npz")
-        with np.load(path / "weights.npz" if path.is_dir() else path, allow_pickle=False) as file:
+        path = path / "weights.npz" if path.is_dir() else path
+        with np.load(path, allow_pickle=False) as file:
+            check_format(int(file["format"]) if "format" in file else 1, path)
             names = {key: f"{key}_after" for key in PLASTIC} | {FEEDBACK: FEEDBACK}
             return {key: np.asarray(file[name], dtype=np.float64) for key, name in names.items()}
     except (OSError, ValueError, LookupError, NotImplementedError, EOFError, *NOT_AN_ARCHIVE) as error:

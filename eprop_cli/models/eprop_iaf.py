@@ -83,7 +83,7 @@ class RecurrentPscDelta(Recurrent, Reset):
 
 
 @dataclass(kw_only=True)
-class RecurrentPscDeltaAdapt(Recurrent, Reset, Adaptation):
+class RecurrentPscDeltaAdapt(RecurrentPscDelta, Adaptation):
     """Parameters of eprop_iaf_psc_delta_adapt."""
 
 
@@ -136,7 +136,7 @@ class EpropIafPscDeltaConfig(EpropIafConfig):
 
 
 @dataclass(kw_only=True)
-class EpropIafPscDeltaAdaptConfig(EpropIafConfig):
+class EpropIafPscDeltaAdaptConfig(EpropIafPscDeltaConfig):
     """Keys of conf/neuron/eprop_iaf_psc_delta_adapt.yaml."""
 
     rec: RecurrentPscDeltaAdapt
