@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 
-from eprop_cli.engines.compiled.online import MODELS, Neurons, Optimizer, Projection, Readouts, Stream
+from eprop_cli.engines.compiled.online import Neurons, Optimizer, Projection, Readouts, Stream
 from eprop_cli.engines.compiled.online.kernels import CUMULATED
 
 N_IN, N_REC, N_OUT, N_STEPS = 12, 9, 2, 300
+MODELS = ["eprop_iaf", "eprop_iaf_adapt", "eprop_iaf_psc_delta", "eprop_iaf_psc_delta_adapt"]
 SURROGATES = ["piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan_derivative"]
 DESCENT = {"type": "gradient_descent", "batch_size": 1, "optimize_each_step": False, "Wmin": -1.0, "Wmax": 1.0}
 ADAM = {**DESCENT, "type": "adam", "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-8}

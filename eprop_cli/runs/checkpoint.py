@@ -82,7 +82,7 @@ def read_record(directory: Path) -> dict[str, Any]:
 def check_resume(config: Config, directory: Path) -> None:
     """Refuse to go on in a run directory where that is impossible or would not be exact; raises UserError."""
     record = read_record(directory)
-    why_not = variant("training", config.training.name).not_resumable(config)
+    why_not = variant("training", config.training.name).not_resumable(config.engine.name)
     require(not why_not, "resume", directory, why_not)
     checkpoint = load_checkpoint(directory)
     columns = [column.name for column in config.columns]

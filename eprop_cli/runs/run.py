@@ -1,5 +1,6 @@
 """Run one experiment: train, write the run directory as it goes, draw the figures, say how it ended."""
 
+import json
 import logging
 import re
 import shlex
@@ -99,7 +100,8 @@ def _why_done(checkpoint: Checkpoint, n_iter: int) -> str:
     """Why there is no more to train; empty if there is."""
     if checkpoint["stopped"]:
         return f"it stopped early, in iteration {checkpoint['iteration']}"
-    return "to train longer, raise task.n_iter" if checkpoint["iteration"] == n_iter else ""
+    had = json.loads(str(checkpoint["config"]))["task"]["n_iter"]
+    return "to train longer, raise task.n_iter" if had == n_iter else ""
 
 
 class _Clock:

@@ -84,8 +84,8 @@ class Trainer:
         require(batches > 0, "task.n_iter", config.task.n_iter, "must be at least 1 unless training.n_iter_test is")
 
     @classmethod
-    def not_resumable(cls, config: RunConfig) -> str:
-        """Why it cannot go on from a checkpoint exactly; empty if it can."""
+    def not_resumable(cls, engine: str) -> str:
+        """Why it cannot go on from a checkpoint exactly with an engine of that name; empty if it can."""
         return "it keeps no checkpoint"
 
     @classmethod

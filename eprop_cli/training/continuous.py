@@ -16,7 +16,8 @@ from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.engines.base import KeptStream, Outcome, engine_class, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import STREAM
-from eprop_cli.phases import PHASES, TRAINING, Progress, phases
+from eprop_cli.phases import PHASES, TEST, TRAINING, Progress, phases
+from eprop_cli.registry import variant
 from eprop_cli.schema import to_dict
 from eprop_cli.training.base import (
     ASIDE,
@@ -77,12 +78,12 @@ class Continuous(Trainer):
         super().check(config)
 
     @classmethod
-    def not_resumable(cls, config: RunConfig) -> str:
+    def not_resumable(cls, engine: str) -> str:
         """Where the engine cannot tell the state of the simulation."""
+        if variant("engine", engine).keeps_state():
+            return ""
         return (
-            ""
-            if engine_class(config).keeps_state()
-            else "a continuous run cannot be continued exactly, as NEST does not give out the state of its synapses; "
+            "a continuous run cannot be continued exactly, as NEST does not give out the state of its synapses; "
             "start again with training=data_parallel, which can"
         )
 
@@ -111,7 +112,9 @@ class Continuous(Trainer):
             rate = eta if phase == TRAINING else 0.0
             outcome = timed(self, lambda batch=batch, rate=rate, record=record: self._stream.begin(batch, rate, record))
             begun = progress.iteration, phase, batch
-            yield from self._known(book, outcome, mark)
+            # With a test the end of the batch before was another one than where training goes on for longer.
+            ended = phase == TEST and not progress.stopped
+            yield from self._known(book, outcome, None if ended else mark)
             self._pending = begun
             timed(self, self._stream.go_on)
         yield from self._known(book, timed(self, self._stream.finish), mark)

@@ -87,7 +87,7 @@ class DataParallel(Trainer):
         require(reset, "kernel.eprop_reset_neurons_on_update", reset, remedy)
 
     @classmethod
-    def not_resumable(cls, config: RunConfig) -> str:
+    def not_resumable(cls, engine: str) -> str:
         """It can, whatever the engine."""
         return ""
 

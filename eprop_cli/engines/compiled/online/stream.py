@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from eprop_cli.models.base import SURROGATE_GRADIENTS
+
 from . import kernels
 from .kernels import Floats, Indices, Ints
 
-MODELS = ("eprop_iaf", "eprop_iaf_adapt", "eprop_iaf_psc_delta", "eprop_iaf_psc_delta_adapt")
-SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan_derivative")
 METHODS = {"walk": kernels.WALK, "sums": kernels.SUMS, "maps": kernels.MAPS}
 
 NEST_ETA = 1e-4  # what eta is in NEST before anybody sets it
