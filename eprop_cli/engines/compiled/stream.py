@@ -65,6 +65,7 @@ class CompiledStream:
         self._recorded = recorded_neurons(config)
         self._network: online.Stream | None = None  # from the first learning rate on
         self._begun: _Begun | None = None
+        self._held: Steps | None = None  # the last step, whose targets go on for as long as nothing follows
         self._eta = 0.0  # of the batch under way
         self._now = 0  # step at which the next batch begins
 
@@ -90,6 +91,7 @@ class CompiledStream:
         begun, self._begun = self._begun, None
         if begun is None:
             return None
+        self._held = begun.left.part(-1, None)
         self._advance(begun, len(begun.left))
         if not begun.outcomes[:-1]:  # only its last steps have been simulated since the state was taken up
             return None
@@ -97,8 +99,7 @@ class CompiledStream:
 
     def finish(self) -> Outcome | None:
         """Force the last updates, past the end of the batch: weights() are final then."""
-        held = None if self._begun is None else self._begun.left.part(-1, None)
-        outcome = self.end()
+        outcome, held = self.end(), self._held
         if self._network is not None and held is not None:
             quiet = np.zeros_like(held.inputs)
             self._network.advance(quiet, held.targets, held.window, self._eta, final_steps=1)
