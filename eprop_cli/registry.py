@@ -21,9 +21,14 @@ VARIANTS: dict[str, dict[str, str]] = {
     },
     "neuron": {
         "bsshslm_2020": "eprop_cli.models.bsshslm_2020:Bsshslm2020",
+        "eprop_iaf": "eprop_cli.models.eprop_iaf:EpropIaf",
+        "eprop_iaf_adapt": "eprop_cli.models.eprop_iaf:EpropIafAdapt",
+        "eprop_iaf_psc_delta": "eprop_cli.models.eprop_iaf:EpropIafPscDelta",
+        "eprop_iaf_psc_delta_adapt": "eprop_cli.models.eprop_iaf:EpropIafPscDeltaAdapt",
     },
     "synapse": {
         "bsshslm_2020": "eprop_cli.models.bsshslm_2020:Bsshslm2020Synapses",
+        "eprop_synapse": "eprop_cli.models.eprop_iaf:EpropSynapses",
     },
     "optimizer": {
         "gradient_descent": "eprop_cli.optimizers.gradient_descent:GradientDescent",

@@ -36,6 +36,11 @@ class Timing:
         return self.offset_gen + self.delays
 
     @property
+    def forcing(self) -> int:
+        """Steps past the end at which final spikes are forced: none of them falls into the task."""
+        return max(self.delays, self.offset_gen + self.delay_in_rec)
+
+    @property
     def lead(self) -> int:
         """Steps that must be simulated past the end of a sequence to have all of its readout recorded."""
         return self.total_offset + self.extension_sim

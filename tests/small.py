@@ -23,6 +23,16 @@ SMALL = (
     "neuron.n_reg=4",
     "neuron.n_ad=4",
 )
+# The same for the online family.
+ONLINE = (
+    "experiment=sine_waves_eprop_iaf",
+    "task.n_in=12",
+    "task.steps.sequence=100",
+    "task.periods=[100,50]",
+    "task.frozen_input=false",
+    "neuron.n_rec=10",
+    "synapse.weight_scale.in_rec=2.0",
+)
 SEQUENCE = 100  # steps of SMALL
 BARE = ("recording=none", "plots=none")
 

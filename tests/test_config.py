@@ -23,7 +23,11 @@ from eprop_cli.schema import check_rules, flatten, to_dict, units
 FILES = sorted(path.relative_to(conf_dir()).with_suffix("") for path in conf_dir().rglob("*.yaml"))
 PARTS = [path for path in FILES if len(path.parts) > 2 and path.parts[0] not in ("hydra",)]  # of other files
 # What a file needs beside it to be valid.
-NEEDS = {"engine/compiled": ["training=data_parallel"]}
+NEEDS = {
+    "engine/compiled": ["training=data_parallel"],
+    "synapse/eprop_synapse": ["neuron=eprop_iaf"],
+    **{f"neuron/{path.name}": ["synapse=eprop_synapse"] for path in FILES if path.match("neuron/eprop_iaf*")},
+}
 EXPERIMENTS = [path.name for path in FILES if path.parent.name == "experiment"]
 
 # NEST's tutorial, shared/seed: key -> value.

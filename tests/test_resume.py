@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from small import BARE, SMALL, Here, config
+from small import BARE, ONLINE, SMALL, Here, config
 
 from eprop_cli.engines.nest import engine as nest
 from eprop_cli.runs.reader import Run
@@ -19,6 +19,7 @@ from eprop_cli.training.base import check_ready
 PARALLEL = (*SMALL, *BARE, "training=data_parallel", "task.n_batch=2", "recording.n_record_w=2")
 COMPILED = (*PARALLEL, "engine=compiled", "task.n_iter=6", "training.n_iter_test=2")
 VALIDATED = ("training.do_early_stopping=true", "training.n_iter_validate_every=2", "training.n_iter_early_stop=2")
+STREAM = (*ONLINE, "engine=compiled", "plots=none", "task.n_iter=6", "task.n_batch=2", "recording.n_record_w=2")
 STEP = ("optimizer.schedule={name: step, step_every: 2}", "optimizer.weight_decay=0.1", "optimizer.clip_norm=1e-4")
 WAYS = {
     "compiled": COMPILED,
@@ -30,6 +31,10 @@ WAYS = {
     "gradient descent": (*COMPILED, "optimizer=gradient_descent", *STEP),
     "recorded": (*COMPILED, "recording=default"),
     "several workers": (*COMPILED, "engine.n_workers=2"),
+    "stream": STREAM,
+    "stream, tested": (*STREAM, "optimizer=adam", "optimizer.eta=1e-3", "training.n_iter_test=2"),
+    "stream, validated": (*STREAM, *VALIDATED, "training.stop_crit=0"),
+    "stream, stopped early": (*STREAM, *VALIDATED, "training.stop_crit=1000", "training.evaluation=aside"),
     "nest": (*PARALLEL, "engine=nest", "task.n_iter=4", "training.n_iter_test=1", "training.as_continuous=true"),
 }
 ITERATION = 3  # in which it happens

@@ -26,7 +26,7 @@ REASONS = {
     "tasks/handwriting.py": "it finds a path that NEST ships, by the name of its package",
     "tasks/pattern.py": "a task names the losses that fit it",
     "training/base.py": "parameters may be drawn with NEST's generator, before there is an engine",
-    "engines/compiled/parameters.py": "the kernels number the family's surrogate gradients",
+    "engines/compiled/online/stream.py": "NEST's name of its optimizer is like ours",
     "figures/comparison.py": "curves of several runs are scaled as those of one",
 }
 

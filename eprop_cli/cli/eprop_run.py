@@ -32,7 +32,7 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "jobs_at_once": sweeps.jobs_at_once,
     "cores_of_a_job": lambda threads, workers: threads * workers,
     "search_seed": lambda storage: 1 if storage is None else None,
-    "requeues": lambda training: 20 if variant("training", training).resumable else 0,
+    "requeues": lambda training, engine: 0 if variant("training", training).not_resumable(engine) else 20,
 }
 
 

@@ -24,6 +24,7 @@ from eprop_cli.config.moved import moved_among, with_new_names
 from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.engines.base import make_engine
 from eprop_cli.errors import ConfigError, TrainingError, UserError, reason, require
+from eprop_cli.models.base import GRADIENT, STREAM
 from eprop_cli.optimizers.base import set_moments
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 ENGINES = ("nest", "compiled")
 FAILED = 1  # exit status
 PLACE = {"sequence", "time", "population", "neuron"}  # columns that say where a row of a recording belongs
+# Of streams NEST may record another row's, where it has erased the one in question.
+ELSEWHERE = {"learning_signal"}
 ITERATIONS = 3
 HELP = """\
 examples:
@@ -47,12 +50,16 @@ examples:
                                              engine=compiled
   eprop-verify synapse.weights_from=RUN_DIR  with trained weights
   eprop-verify --iterations 20 seed=5 training.as_continuous=true
+  eprop-verify experiment=sine_waves_eprop_iaf
+                                             a model that trains with
+                                             training=continuous
 
 Both engines train with training=data_parallel on the same inputs, each with
-its own gradients. The table shows the largest differences between them in
-units of the largest value; of spikes it counts those that only one engine has.
-"evaluation" is the readout signal of both without learning, compared with that
-of NEST with learning.
+its own gradients; models whose weights change at every spike, with
+training=continuous, in one simulation each. The table shows the largest
+differences between them in units of the largest value; of spikes it counts
+those that only one engine has. "evaluation" is the readout signal of both
+without learning, compared with that of NEST with learning.
 
 Nothing is written. Exit status: 0 if all differences are within tolerance, 1 if
 not or if an engine failed, 2 if something was wrong with the input.
@@ -110,17 +117,21 @@ def _verify(prog: str, options: argparse.Namespace) -> int:
 
 
 def compose(overrides: list[str], config_dir: Path | None) -> Config:
-    """The config of eprop-run with training=data_parallel; raises UserError unless both engines take it."""
+    """The config of eprop-run with a training that both engines compute; raises UserError unless they take it."""
     for line in moved_among(overrides):
         print(f"eprop-verify: {line}", file=sys.stderr)
     overrides = with_new_names(overrides)
-    if not any(override.startswith("training=") for override in overrides):
-        overrides.append("training=data_parallel")
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: is not a directory")
-    config = load(without_hydra(compose_with_hydra(overrides, config_dir)))
-    if config.training.name == "continuous":
-        raise ConfigError("training", "continuous", "must be data_parallel, which both engines compute; leave it out")
+    composed = without_hydra(compose_with_hydra(overrides, config_dir))
+    if not any(override.startswith("training=") for override in overrides):
+        training = _training(OmegaConf.select(composed, "neuron.name"))
+        composed = without_hydra(compose_with_hydra([*overrides, f"training={training}"], config_dir))
+    config = load(composed)
+    model, name = variant("neuron", config.neuron.name), config.training.name
+    if any(config.needs not in variant("engine", engine).provides(model) for engine in ENGINES):
+        remedy = f"must be {_training(config.neuron.name)}, which both engines compute; leave it out"
+        raise ConfigError("training", name, remedy)
     if config.resume is not None:
         raise ConfigError("resume", config.resume, "goes with eprop-run; for trained weights, synapse.weights_from")
     for engine in ENGINES:
@@ -128,13 +139,50 @@ def compose(overrides: list[str], config_dir: Path | None) -> Config:
     return config
 
 
+def _training(neuron: str | None) -> str:
+    """The training by which a model can be compared."""
+    streams = neuron is not None and GRADIENT not in variant("neuron", neuron).computes
+    return "continuous" if streams else "data_parallel"
+
+
 def compare(config: Config, n_iter: int) -> Iterator[Compared]:
     """Train with each engine and yield what they differ in after each iteration."""
-    import numpy as np
-
     config = copy.deepcopy(config)
     config.recording.spikes = True
     config = draw_parameters(config)
+    return _streams(config, n_iter) if config.needs == STREAM else _gradients(config, n_iter)
+
+
+def _streams(config: Config, n_iter: int) -> Iterator[Compared]:
+    """Train in one simulation each."""
+    import numpy as np
+
+    rng = np.random.RandomState(config.seed)
+    initial = initial_weights(config, rng)
+    task = make_task(config, rng)
+    batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter)]
+    eta = config.model.learning_rate(config.optimizer.eta)
+    with ExitStack() as stack:
+        engines = {name: stack.enter_context(closing(make_engine(_with_engine(config, name)))) for name in ENGINES}
+        streams = {name: engine.stream(initial) for name, engine in engines.items()}
+        for index in range(n_iter + 1):
+            if index < n_iter:
+                outcomes = {name: stream.begin(batches[index], eta, True) for name, stream in streams.items()}
+                for stream in streams.values():
+                    stream.go_on()
+            else:
+                outcomes = {name: stream.finish() for name, stream in streams.items()}
+            known = {name: outcome for name, outcome in outcomes.items() if outcome is not None}
+            if known:
+                yield _loss(config, known, batches[index - 1].targets[:, :, -config.task.learning_window_steps :])
+                yield from _outcomes(known, {})
+        yield from _matrices("weights", {name: stream.weights() for name, stream in streams.items()})
+
+
+def _gradients(config: Config, n_iter: int) -> Iterator[Compared]:
+    """Train with gradients of batches."""
+    import numpy as np
+
     rng = np.random.RandomState(config.seed)
     initial = initial_weights(config, rng)
     weights = dict.fromkeys(ENGINES, initial)
@@ -176,7 +224,7 @@ def _outcomes(learning: "Mapping[str, Outcome]", evaluation: "Mapping[str, Outco
     spikes, others = _spikes(nest.recording["spikes"]), _spikes(compiled.recording["spikes"])
     yield Compared("spikes", float(len(spikes)), float(len(spikes ^ others)))
     for name, table in nest.recording.items():
-        for column in table.keys() - PLACE:
+        for column in table.keys() - PLACE - (set() if evaluation else ELSEWHERE):
             yield _compared("dynamic variables", table[column], compiled.recording[name][column])
 
 

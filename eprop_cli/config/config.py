@@ -122,6 +122,8 @@ class Config:
             fits("loss", name, losses), key, name, f"does not fit task={self.task.name}, which has {', '.join(losses)}"
         )
         model = variant("neuron", self.neuron.name)
+        remedy = f"needs a softmax, which neuron={self.neuron.name} does not have; choose mean_squared_error"
+        require(model.softmax or not self.loss.softmax, key, name, remedy)
         constraint = f"does not go with neuron={self.neuron.name}; choose synapse={model.fits[0] if model.fits else ''}"
         require(fits("synapse", self.synapse.name, model.fits), "synapse", self.synapse.name, constraint)
 

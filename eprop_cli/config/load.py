@@ -61,10 +61,11 @@ def with_new_keys(composed: DictConfig) -> DictConfig:
 
 
 def _with_defaults(composed: DictConfig) -> DictConfig:
-    """A composed config with the loss that is the task's own, and the metric that is the loss's, where null."""
-    task = variant("task", str(composed.task.name))
+    """A composed config with the task's first loss that fits, and the metric that is the loss's, where null."""
+    task, model = variant("task", str(composed.task.name)), variant("neuron", str(composed.neuron.name))
     if composed.neuron.out.loss is None:
-        composed.neuron.out.loss = task.losses[0]
+        fitting = [name for name in task.losses if model.softmax or not variant("loss", name).softmax]
+        composed.neuron.out.loss = (fitting or task.losses)[0]
     if composed.training.get("stop_metric") is None:
         loss = variant("loss", str(composed.neuron.out.loss))()
         columns = [metric.column for metric in loss.metrics(1, loss.needs_classes or task.has_classes)]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.values import Weights
+from eprop_cli.values import Table, Weights
 
 PLASTIC = ("in_rec", "rec_rec", "rec_out")  # projections that learn, in the tutorial's order
 FEEDBACK = "out_rec"
@@ -35,3 +35,18 @@ def ends(projection: str) -> tuple[str, str]:
 def like(values: Weights, fill: Any) -> Weights:
     """Arrays as those of the plastic projections, filled with a value."""
     return {projection: np.full_like(values[projection], fill) for projection in PLASTIC}
+
+
+def sampled(weights: Weights, n: int, time: float) -> Table:
+    """Weights between the first n senders and targets of each projection, at a time (ms).
+
+    Columns projection, pre, post, time, weight.
+    """
+    parts = []
+    for projection in PLASTIC:
+        n_post = n if projection.endswith("rec") else len(weights[projection])
+        values = weights[projection][:n_post, :n]
+        post, pre = np.nonzero(exists(projection, *values.shape))
+        parts.append((np.full(len(pre), projection), pre.astype(np.int32), post.astype(np.int32), values[post, pre]))
+    projections, pres, posts, values = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return {"projection": projections, "pre": pres, "post": posts, "time": np.full(len(values), time), "weight": values}

@@ -18,16 +18,23 @@ NOT_AN_ARCHIVE = (AttributeError, TypeError, zipfile.BadZipFile, zlib.error)  # 
 
 
 def initial_weights(
-    synapse: SynapseConfig, n_in: int, n_rec: int, n_out: int, rng: np.random.RandomState, resumed: bool = False
+    synapse: SynapseConfig,
+    n_in: int,
+    n_rec: int,
+    n_out: int,
+    rng: np.random.RandomState,
+    resumed: bool = False,
+    rescaled: Callable[[Weights], Weights] = lambda drawn: drawn,
 ) -> Weights:
     """Weights that training starts from; always draws from rng, so that later draws do not depend on weights_from.
 
     resumed: the run's checkpoint has them, and where they came from may be gone.
+    rescaled: what the model family makes of weights that were drawn.
     Raises ConfigError if they do not fit the network.
     """
     source = synapse.weights_from
     with np.errstate(over="ignore"):  # _check_finite tells
-        weights = draw_weights(synapse, n_in, n_rec, n_out, rng)
+        weights = rescaled(draw_weights(synapse, n_in, n_rec, n_out, rng))
     if resumed:
         return weights
     if source is not None:

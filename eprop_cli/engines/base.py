@@ -74,6 +74,29 @@ class Stream(Protocol):
         ...
 
 
+class KeptStream(Stream, Protocol):
+    """A stream whose whole state can be kept, so that it can be taken up again and be copied.
+
+    After end() the outcome of the batch that has begun is known, and begin() has none to give.
+    """
+
+    def end(self) -> Outcome | None:
+        """Simulate what is left of the batch with its own learning rate; returns its outcome."""
+        ...
+
+    def evaluate(self, batch: Batch) -> Outcome:
+        """Simulate a batch on a copy that does not learn; nothing else changes."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that it needs to go on, once go_on() has come to its end: numbers, and arrays that are copies."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what state() gave; the outcome of the batch under way then is not given again."""
+        ...
+
+
 class Engine:
     """Computes batches; holds workers or buffers, but no state that a result depends on.
 
@@ -91,6 +114,11 @@ class Engine:
     def provides(cls, model: type[Model]) -> frozenset[str]:
         """What it can compute of a model: GRADIENT, STREAM."""
         raise NotImplementedError
+
+    @classmethod
+    def keeps_state(cls) -> bool:
+        """Whether its streams are of the kind KeptStream."""
+        return False
 
     @classmethod
     def cores(cls, engine: Mapping[str, Any]) -> int:

@@ -16,7 +16,7 @@ def check_limits(config: Config) -> None:
     # Signals of a shorter sequence are still on their way through the network when the next but one begins.
     sequence, least = config.task.sequence_steps, config.timing.lead
     require(sequence >= least, "task.sequence_steps", sequence, f"must be at least {least}; make the sequence longer")
-    for population in config.model.populations:
+    for population in config.model.populations if config.model.resets else ():
         _check_start(config, population.name)
 
 

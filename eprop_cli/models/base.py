@@ -7,10 +7,13 @@ from typing import Any, ClassVar
 from eprop_cli.connectivity.synapses import SynapseConfig
 from eprop_cli.schema import Group
 from eprop_cli.timing import Timing
+from eprop_cli.values import Weights
 
 # What an engine can compute of a model, and a way of training needs.
 GRADIENT = "gradient"  # the gradient of a batch from weights that do not change meanwhile
 STREAM = "stream"  # a simulation that goes on and on, weights changing as spikes pass
+
+SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan_derivative")
 
 
 @dataclass(kw_only=True)
@@ -53,8 +56,11 @@ class Model:
     fits: names of the synapse files that go with it.
     computes: what can be computed of it at all, GRADIENT or STREAM; refusals: of the others, why not.
     resets: whether its neurons are reset when a sequence begins.
+    softmax: whether its readouts can take the softmax of their potentials, which some losses need.
     equations: which of the compiled engine's kernels have its dynamics; empty: none.
     readout, synapse, learning_signal: NEST's models. readout_recordables: the readouts' dynamic variables.
+    window_receptor: of the readouts, where the learning window comes as a signal; None where NEST's kernel has it.
+    forcing_weight: pA, makes neurons fire when all is over, to have synapses apply what they have learned.
     """
 
     Config: ClassVar[type[NeuronConfig]] = NeuronConfig
@@ -62,11 +68,14 @@ class Model:
     computes: ClassVar[tuple[str, ...]] = ()
     refusals: ClassVar[Mapping[str, str]] = {}
     resets: ClassVar[bool] = False
+    softmax: ClassVar[bool] = True
     equations: ClassVar[str] = ""
     readout: ClassVar[str]
     synapse: ClassVar[str]
     learning_signal: ClassVar[str]
     readout_recordables: ClassVar[tuple[str, ...]]
+    window_receptor: ClassVar[int | None] = None
+    forcing_weight: ClassVar[float]
 
     def __init__(self, neuron: Any, synapses: Any, timing: Timing) -> None:
         self.neuron, self.synapses, self.timing = neuron, synapses, timing
@@ -103,6 +112,18 @@ class Model:
     def parameters(self, population: str) -> dict[str, Any]:
         """Parameters of a population, or "out", in NEST's spelling; a list has a value per neuron."""
         raise NotImplementedError
+
+    def optimizer(self, n_batch: int) -> dict[str, Any]:
+        """Parameters of NEST's optimizer that are the family's. n_batch: sequences in a batch."""
+        raise NotImplementedError
+
+    def learning_rate(self, eta: float) -> float:
+        """The synapses' learning rate, from that of the config."""
+        return eta
+
+    def rescaled(self, weights: Weights) -> Weights:
+        """Initial weights, from those that were drawn."""
+        return weights
 
     def plastic(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Parameters of NEST's plastic synapse: its defaults, without the optimizer, and those of each connection."""

@@ -11,13 +11,21 @@ from numpy.typing import NDArray
 
 from eprop_cli.connectivity.synapses import SynapseConfig
 from eprop_cli.errors import require
-from eprop_cli.models.base import GRADIENT, STREAM, Model, NeuronConfig, Population, Synapses, passed_on
+from eprop_cli.models.base import (
+    GRADIENT,
+    STREAM,
+    SURROGATE_GRADIENTS,
+    Model,
+    NeuronConfig,
+    Population,
+    Synapses,
+    passed_on,
+)
 from eprop_cli.models.draws import positive_values
 from eprop_cli.registry import variant
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, at_least, check_multiple, key, one_of
 from eprop_cli.timing import decay
 
-SURROGATE_GRADIENTS = ("piecewise_linear", "exponential", "fast_sigmoid_derivative", "arctan_derivative")
 REGULAR, ADAPTIVE = "reg", "ad"
 
 
@@ -114,6 +122,8 @@ class Bsshslm2020(Model):
     synapse = "eprop_synapse_bsshslm_2020"
     learning_signal = "eprop_learning_signal_connection_bsshslm_2020"
     readout_recordables = ("V_m", "readout_signal", "readout_signal_unnorm", "target_signal", "error_signal")
+    # The tutorial's 1000 is too weak where weights have been made to hold gradients (engines/nest/engine.py).
+    forcing_weight = 1e200
     neuron: Bsshslm2020Config
 
     _kinds: ClassVar = (
@@ -167,6 +177,10 @@ class Bsshslm2020(Model):
     def c_reg(self, neuron: Recurrent) -> float:
         """Firing rate regularisation in NEST 3.10's scaling: times the learning window where gradients are averaged."""
         return neuron.c_reg * (self.timing.learning_window if self.synapses.average_gradient else 1)
+
+    def optimizer(self, n_batch: int) -> dict[str, Any]:
+        """One step a batch."""
+        return {"batch_size": n_batch}
 
     def plastic(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Parameters of the synapses; their eligibility traces are filtered as the readouts filter spikes."""

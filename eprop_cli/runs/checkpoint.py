@@ -1,4 +1,4 @@
-"""Save where a data-parallel run stands, and find out whether a config can go on from there."""
+"""Save where a run stands, and find out whether a config can go on from there."""
 
 import json
 import os
@@ -82,8 +82,8 @@ def read_record(directory: Path) -> dict[str, Any]:
 def check_resume(config: Config, directory: Path) -> None:
     """Refuse to go on in a run directory where that is impossible or would not be exact; raises UserError."""
     record = read_record(directory)
-    trainer = variant("training", config.training.name)
-    require(trainer.resumable, "resume", directory, trainer.not_resumable)
+    why_not = variant("training", config.training.name).not_resumable(config.engine.name)
+    require(not why_not, "resume", directory, why_not)
     checkpoint = load_checkpoint(directory)
     columns = [column.name for column in config.columns]
     if not _is_free(directory / METRICS, int(checkpoint["rows"]), columns) or _is_running(record):

@@ -71,7 +71,9 @@ def migrated_config(config: dict[str, Any]) -> dict[str, Any]:
     normal = {"in_rec": "normal", "rec_rec": "normal", "rec_out": "glorot_uniform", "out_rec": "standard_normal"}
     config["synapse"].setdefault("weight_distribution", normal)
     config["neuron"]["ad"] = {"adapt_beta_tau_m": None} | config["neuron"]["ad"]
-    config["training"].setdefault("stop_metric", "recall_error")
+    inline = config["training"]["name"] == "continuous"
+    missing = {"stop_metric": "recall_error", "evaluation": "inline" if inline else "aside", "checkpoint_every": 10}
+    config["training"] = missing | config["training"]
     return config
 
 

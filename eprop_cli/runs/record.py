@@ -15,7 +15,7 @@ from typing import Any
 from eprop_cli import __version__
 from eprop_cli.config.config import Config
 from eprop_cli.formats import FORMAT
-from eprop_cli.models.base import STREAM
+from eprop_cli.registry import variant
 from eprop_cli.runs.format import session
 from eprop_cli.schema import to_dict
 
@@ -59,7 +59,7 @@ def describe(config: Config) -> dict[str, Any]:
         "columns": [asdict(column) for column in config.columns],
         "populations": [{"name": p.name, "label": p.label, "size": p.size} for p in config.model.populations],
         "planes": [list(pair) for pair in config.task_class.planes],  # readouts that are coordinates of a point
-        "is_stream": config.needs == STREAM,  # task time passes in all phases
+        "is_stream": variant("training", config.training.name).time_passes(config),  # task time passes in all phases
         "config": to_dict(config),
     }
 

@@ -1,5 +1,6 @@
 """Run one experiment: train, write the run directory as it goes, draw the figures, say how it ended."""
 
+import json
 import logging
 import re
 import shlex
@@ -99,7 +100,8 @@ def _why_done(checkpoint: Checkpoint, n_iter: int) -> str:
     """Why there is no more to train; empty if there is."""
     if checkpoint["stopped"]:
         return f"it stopped early, in iteration {checkpoint['iteration']}"
-    return "to train longer, raise task.n_iter" if checkpoint["iteration"] == n_iter else ""
+    had = json.loads(str(checkpoint["config"]))["task"]["n_iter"]
+    return "to train longer, raise task.n_iter" if had == n_iter else ""
 
 
 class _Clock:
@@ -165,7 +167,8 @@ def _train(
     if checkpoint is not None:
         log.info("Resuming after iteration %d", done)
         timing = config.timing
-        writer.earlier_weight_changes(timing.ms(done * config.task.n_batch * timing.sequence))
+        now = int(checkpoint.get("now", done * config.task.n_batch * timing.sequence))
+        writer.earlier_weight_changes(timing.ms(now))
     config = _with_drawn_parameters(config, writer)
     if not config.task.batches_differ:
         log.info("Every batch of task=%s is the same, so %s", config.task.name, _what_of_a_test(config))
@@ -208,7 +211,7 @@ class _Keeper:
     def __init__(self, config: Config, writer: RunWriter, trainer: Trainer) -> None:
         self._writer, self._trainer = writer, trainer
         self._resolution = config.kernel.resolution
-        self._every = getattr(config.training, "checkpoint_every", 1)
+        self._every = config.training.checkpoint_every
         self._checkpoint = trainer.commit()
         self._save()
 

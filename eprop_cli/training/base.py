@@ -17,12 +17,16 @@ from eprop_cli.engines.nest.draws import draw_with_nest
 from eprop_cli.errors import TrainingError, require
 from eprop_cli.losses import firing_rate
 from eprop_cli.models.draws import Drawn, draw_with_numpy, draws
-from eprop_cli.phases import Progress
+from eprop_cli.phases import EARLY_STOPPING, TEST, TRAINING, VALIDATION, Progress
 from eprop_cli.registry import variant
-from eprop_cli.schema import NON_NEGATIVE, POSITIVE, Group, key
+from eprop_cli.schema import NON_NEGATIVE, POSITIVE, Group, key, one_of
 from eprop_cli.tasks.base import CheckedTask
 from eprop_cli.values import Batch, Checkpoint, Recording, Row, Table, Weights
 
+# Ways of evaluation: training's simulation goes on without learning, or nothing is touched.
+INLINE, ASIDE = "inline", "aside"
+# Evaluation that touches nothing draws from streams of its own, so that it does not change what training draws.
+STREAMS = {TRAINING: 0, VALIDATION: 1, EARLY_STOPPING: 2, TEST: 3}
 GENERATORS = {"numpy": draw_with_numpy, "nest": draw_with_nest}  # of parameters that differ from neuron to neuron
 
 
@@ -39,6 +43,8 @@ class TrainingConfig(Group):
     stop_metric: str
     stop_crit: float
     n_iter_test: int | None = key(NON_NEGATIVE)  # Config resolves null
+    evaluation: str = key(one_of((INLINE, ASIDE)))
+    checkpoint_every: int = key(POSITIVE, unit="iterations")
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,10 @@ class Trainer:
     """A way of training. records() can be iterated once; weights() tells where it stands at any time.
 
     needs: what it needs of the engine, GRADIENT or STREAM of models.base.
-    resumable: whether it can go on from a checkpoint exactly; not_resumable: why not.
     """
 
     Config: ClassVar[type[TrainingConfig]] = TrainingConfig
     needs: ClassVar[str]
-    resumable: ClassVar[bool] = False
-    not_resumable: ClassVar[str] = "it keeps no checkpoint"
 
     initial: Weights
     simulating: float = 0.0  # seconds spent simulating so far
@@ -79,6 +82,16 @@ class Trainer:
         """Raise ConfigError for what this way of training cannot do."""
         batches = config.task.n_iter + config.training.n_iter_test
         require(batches > 0, "task.n_iter", config.task.n_iter, "must be at least 1 unless training.n_iter_test is")
+
+    @classmethod
+    def not_resumable(cls, engine: str) -> str:
+        """Why it cannot go on from a checkpoint exactly with an engine of that name; empty if it can."""
+        return "it keeps no checkpoint"
+
+    @classmethod
+    def time_passes(cls, config: RunConfig) -> bool:
+        """Whether training's time goes on in all phases."""
+        return False
 
     def records(self) -> Iterator[Record]:
         """Train, yielding after each batch."""
@@ -116,8 +129,9 @@ def make_task(config: RunConfig, rng: np.random.RandomState) -> CheckedTask:
 
 def initial_weights(config: RunConfig, rng: np.random.RandomState) -> Weights:
     """The weights that training begins with; raises ConfigError if they do not fit the config."""
-    task, resumed = config.task, config.resume is not None
-    weights = connectivity.initial_weights(config.synapse, task.n_in, config.model.n_rec, task.n_out, rng, resumed)
+    task, model, resumed = config.task, config.model, config.resume is not None
+    sizes = task.n_in, model.n_rec, task.n_out
+    weights = connectivity.initial_weights(config.synapse, *sizes, rng, resumed, model.rescaled)
     if not resumed:
         connectivity.check_bounds(weights, config.optimizer.Wmin, config.optimizer.Wmax)
     return weights
@@ -182,6 +196,30 @@ class Bookkeeper:
         now = time.perf_counter()
         seconds, self.began = now - self.began, now
         return Row(iteration, phase, values, seconds)
+
+
+def random_streams(seed: int) -> dict[str, np.random.RandomState]:
+    """A random stream for each phase: RandomState(seed) for training, the others independent of any seed's."""
+    streams = {TRAINING: np.random.RandomState(seed)}
+    for phase, number in STREAMS.items():
+        if phase != TRAINING:
+            streams[phase] = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, number])))
+    return streams
+
+
+def stream_state(phase: str, state: Mapping[str, Any]) -> Checkpoint:
+    """The state of a phase's random stream, as get_state(legacy=False) gives it, for a checkpoint."""
+    key, pos = state["state"]["key"], state["state"]["pos"]
+    return {f"stream_{phase}_{name}": value for name, value in (("key", key), ("pos", pos))} | {
+        f"stream_{phase}_{name}": state[name] for name in ("has_gauss", "gauss")
+    }
+
+
+def restore_stream(stream: np.random.RandomState, phase: str, checkpoint: Checkpoint) -> None:
+    """Set a phase's random stream to what a checkpoint has."""
+    key, pos = checkpoint[f"stream_{phase}_key"], int(checkpoint[f"stream_{phase}_pos"])
+    gauss = int(checkpoint[f"stream_{phase}_has_gauss"]), float(checkpoint[f"stream_{phase}_gauss"])
+    stream.set_state(("MT19937", key, pos, *gauss))
 
 
 def check_finite(weights: Weights, projections: tuple[str, ...], when: str = "") -> None:

@@ -1,16 +1,38 @@
-"""Train in one simulation that goes on and on, as NEST's tutorial does: weights change as spikes pass."""
+"""Train in one simulation that goes on and on, as NEST's tutorial does: weights change as spikes pass.
 
+A batch is known when the next one has begun. Where the engine's stream keeps its state, a run can go on from it: from
+where training's last batch is all but over, before it is known which phase comes next.
+"""
+
+import json
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.engines.base import Outcome, make_engine
+from eprop_cli.engines.base import KeptStream, Outcome, engine_class, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import STREAM
-from eprop_cli.phases import PHASES, TRAINING, Progress, phases
-from eprop_cli.training.base import Bookkeeper, Record, Trainer, check_finite, initial_weights, make_task, timed
+from eprop_cli.phases import PHASES, TEST, TRAINING, Progress, phases
+from eprop_cli.registry import variant
+from eprop_cli.schema import to_dict
+from eprop_cli.training.base import (
+    ASIDE,
+    INLINE,
+    Bookkeeper,
+    Record,
+    Trainer,
+    check_finite,
+    initial_weights,
+    make_task,
+    random_streams,
+    restore_stream,
+    stream_state,
+    timed,
+)
 from eprop_cli.values import Batch, Checkpoint, Weights
 
 
@@ -18,19 +40,26 @@ class Continuous(Trainer):
     """training=continuous."""
 
     needs = STREAM
-    not_resumable = (
-        "a continuous run cannot be continued exactly, as NEST does not give out the state of its synapses; "
-        "start again with training=data_parallel, which can"
-    )
 
     def __init__(self, config: RunConfig, checkpoint: Checkpoint | None = None) -> None:
         self._config = config
-        self._rng = np.random.RandomState(config.seed)
-        self.initial = initial_weights(config, self._rng)
-        self._task = make_task(config, self._rng)
-        self._engine = make_engine(config)
-        self._stream = self._engine.stream(self.initial)
+        self._streams = random_streams(config.seed)
+        if config.training.evaluation == INLINE:  # as in the tutorial
+            self._streams = dict.fromkeys(PHASES, self._streams[TRAINING])
+        self.initial = initial_weights(config, self._streams[TRAINING])
+        self._task = make_task(config, self._streams[TRAINING])
         self._drawn = dict.fromkeys(PHASES, 0)
+        self._progress, self._rows = Progress(), 0
+        if checkpoint is not None:
+            self.initial = _group(checkpoint, "initial_")
+        self._engine = make_engine(config)
+        self._keeps = self._engine.keeps_state()
+        self._stream = self._engine.stream(self.initial)
+        self._pending: tuple[int, str, Batch] | None = None  # iteration, phase, batch that has begun
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self._config_text = json.dumps(to_dict(config))  # of each checkpoint; takes milliseconds
+        self._mark: Checkpoint | None = self._capture() if self._keeps else None
 
     @classmethod
     def check(cls, config: RunConfig) -> None:
@@ -42,29 +71,59 @@ class Continuous(Trainer):
         require(optimizer.clip_norm is None, "optimizer.clip_norm", optimizer.clip_norm, remedy)
         require(optimizer.schedule.name == "constant", "optimizer.schedule.name", optimizer.schedule.name, remedy)
         require(optimizer.schedule.warmup == 0, "optimizer.schedule.warmup", optimizer.schedule.warmup, remedy)
+        aside = config.training.evaluation == ASIDE
+        remedy = f"needs a copy of the simulation, which engine={config.engine.name} cannot make; set it to {INLINE}"
+        possible = not aside or engine_class(config).keeps_state()
+        require(possible, "training.evaluation", config.training.evaluation, remedy)
         super().check(config)
+
+    @classmethod
+    def not_resumable(cls, engine: str) -> str:
+        """Where the engine cannot tell the state of the simulation."""
+        if variant("engine", engine).keeps_state():
+            return ""
+        return (
+            "a continuous run cannot be continued exactly, as NEST does not give out the state of its synapses; "
+            "start again with training=data_parallel, which can"
+        )
+
+    @classmethod
+    def time_passes(cls, config: RunConfig) -> bool:
+        """Inline it does."""
+        return bool(config.training.evaluation == INLINE)
 
     def records(self) -> Iterator[Record]:
         """Train, yielding each batch as soon as the simulation has passed its end."""
-        config, book, progress = self._config, Bookkeeper(self._config), Progress()
-        pending: tuple[int, str, Batch] | None = None
-        for phase in phases(config.training, config.criterion, config.task.n_iter, progress):
-            batch = self._task.batch_at(self._rng, phase, self._drawn[phase])
-            self._drawn[phase] += 1
-            eta = config.optimizer.eta if phase == TRAINING else 0.0
+        config, book, progress = self._config, Bookkeeper(self._config), self._progress
+        eta = config.model.learning_rate(config.optimizer.eta)
+        turns = phases(config.training, config.criterion, config.task.n_iter, progress)
+        while True:
+            mark = self._capture() if self._keeps and self._pending and self._pending[1] == TRAINING else None
+            phase = next(turns, None)
+            if phase is None:
+                break
+            batch = self._draw(phase)
+            if phase != TRAINING and config.training.evaluation == ASIDE:
+                yield from self._known(book, timed(self, self._kept.end), mark)
+                outcome = timed(self, lambda batch=batch: self._kept.evaluate(batch))
+                yield self._record(book, (progress.iteration, phase, batch), replace(outcome, weight_changes=None))
+                continue
             record = phase == TRAINING and book.wants(progress)
-            outcome = timed(self, lambda batch=batch, eta=eta, record=record: self._stream.begin(batch, eta, record))
-            if pending is not None:
-                finished = _record(book, pending, outcome)
-                progress.metric = finished.row.metrics[config.training.stop_metric]
-                yield finished
-            pending = (progress.iteration, phase, batch)
+            rate = eta if phase == TRAINING else 0.0
+            outcome = timed(self, lambda batch=batch, rate=rate, record=record: self._stream.begin(batch, rate, record))
+            begun = progress.iteration, phase, batch
+            # With a test the end of the batch before was another one than where training goes on for longer.
+            ended = phase == TEST and not progress.stopped
+            yield from self._known(book, outcome, None if ended else mark)
+            self._pending = begun
             timed(self, self._stream.go_on)
-        outcome = timed(self, self._stream.finish)
-        if pending is not None:  # there was at least one batch
-            yield _record(book, pending, outcome)
+        yield from self._known(book, timed(self, self._stream.finish), mark)
         # Once is enough: a weight that is NaN stays so, and makes its neuron silent.
         check_finite(self.weights(), PLASTIC)
+
+    def commit(self) -> Checkpoint | None:
+        """The state in which the last training batch was about to end; what was evaluated since is done again."""
+        return self._mark
 
     def weights(self) -> Weights:
         """Weights as the synapses hold them; one that has not transmitted since its last batch lags behind."""
@@ -74,8 +133,59 @@ class Continuous(Trainer):
         """Give back what the engine holds."""
         self._engine.close()
 
+    @property
+    def _kept(self) -> KeptStream:
+        return cast(KeptStream, self._stream)
 
-def _record(book: Bookkeeper, begun: tuple[int, str, Batch], outcome: Outcome) -> Record:
-    iteration, phase, batch = begun
-    row = book.row(iteration, phase, outcome.readout, batch, outcome.n_spikes)
-    return Record(row, batch, outcome.recording, outcome.weight_changes)
+    def _draw(self, phase: str) -> Batch:
+        batch = self._task.batch_at(self._streams[phase], phase, self._drawn[phase])
+        self._drawn[phase] += 1
+        return batch
+
+    def _known(self, book: Bookkeeper, outcome: Outcome | None, mark: Checkpoint | None) -> Iterator[Record]:
+        """The record of the pending batch, if there is one, for which the outcome has come."""
+        if self._pending is None or outcome is None:
+            return
+        pending, self._pending = self._pending, None
+        record = self._record(book, pending, outcome)
+        if mark is not None:
+            self._mark = mark | {"rows": self._rows, "metric": self._progress.metric}
+        yield record
+
+    def _record(self, book: Bookkeeper, begun: tuple[int, str, Batch], outcome: Outcome) -> Record:
+        iteration, phase, batch = begun
+        row = book.row(iteration, phase, outcome.readout, batch, outcome.n_spikes)
+        self._progress.metric = row.metrics[self._config.training.stop_metric]
+        self._rows += 1
+        return Record(row, batch, outcome.recording, outcome.weight_changes)
+
+    def _capture(self) -> Checkpoint:
+        """Everything that the rest of the run depends on, before a phase begins."""
+        progress = self._progress
+        checkpoint: Checkpoint = {
+            "config": self._config_text,
+            "rows": self._rows,
+            "iteration": progress.iteration,
+            "stopped": progress.stopped,
+            "metric": progress.metric,
+            **{f"drawn_{phase}": number for phase, number in self._drawn.items()},
+            **{f"initial_{projection}": values for projection, values in self.initial.items()},
+            **self._kept.state(),
+        }
+        for phase, stream in self._streams.items():
+            checkpoint |= stream_state(phase, stream.get_state(legacy=False))
+        return checkpoint
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self._rows = int(checkpoint["rows"])
+        self._progress = Progress(
+            int(checkpoint["iteration"]), bool(checkpoint["stopped"]), float(checkpoint["metric"])
+        )
+        self._drawn = {phase: int(checkpoint[f"drawn_{phase}"]) for phase in PHASES}
+        for phase, stream in self._streams.items():
+            restore_stream(stream, phase, checkpoint)
+        self._kept.restore(checkpoint)
+
+
+def _group(checkpoint: Checkpoint, prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): np.asarray(v) for name, v in checkpoint.items() if name.startswith(prefix)}

@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config as RunConfig
-from eprop_cli.connectivity.base import PLASTIC, exists
+from eprop_cli.connectivity.base import PLASTIC, sampled
 from eprop_cli.engines.base import Outcome, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT
 from eprop_cli.optimizers.base import OptimizerState, set_moments
-from eprop_cli.phases import EARLY_STOPPING, PHASES, TEST, TRAINING, VALIDATION, Progress, phases
-from eprop_cli.schema import POSITIVE, key, one_of, to_dict
+from eprop_cli.phases import PHASES, TEST, TRAINING, VALIDATION, Progress, phases
+from eprop_cli.schema import key, one_of, to_dict
 from eprop_cli.training.base import (
+    ASIDE,
     Bookkeeper,
     Record,
     Trainer,
@@ -28,12 +29,12 @@ from eprop_cli.training.base import (
     check_finite,
     initial_weights,
     make_task,
+    random_streams,
+    restore_stream,
+    stream_state,
     timed,
 )
 from eprop_cli.values import Batch, Checkpoint, Table, Weights
-
-# Evaluation draws from streams of its own, so that it does not change what training draws.
-STREAMS = {VALIDATION: 1, EARLY_STOPPING: 2, TEST: 3}
 
 
 @dataclass(kw_only=True)
@@ -42,7 +43,6 @@ class DataParallelConfig(TrainingConfig):
 
     as_continuous: bool
     select_weights: str = key(one_of(("last", "best")))
-    checkpoint_every: int = key(POSITIVE, unit="iterations")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,13 +56,11 @@ class DataParallel(Trainer):
 
     Config = DataParallelConfig
     needs = GRADIENT
-    resumable = True
 
     def __init__(self, config: RunConfig, checkpoint: Checkpoint | None = None) -> None:
         self._config = config
         self._config_text = json.dumps(to_dict(config))  # of each checkpoint; takes milliseconds
-        self._streams = {phase: _stream(config.seed, number) for phase, number in STREAMS.items()}
-        self._streams[TRAINING] = np.random.RandomState(config.seed)
+        self._streams = random_streams(config.seed)
         self._drawn = dict.fromkeys(PHASES, 0)  # batches of each phase
         self._progress = Progress()
         self.initial = self._weights = initial_weights(config, self._streams[TRAINING])
@@ -82,9 +80,16 @@ class DataParallel(Trainer):
     @classmethod
     def check(cls, config: RunConfig) -> None:
         """Raise ConfigError where sequences are not independent of each other."""
+        evaluation, remedy = config.training.evaluation, f"is always {ASIDE} with training=data_parallel; leave it out"
+        require(evaluation == ASIDE, "training.evaluation", evaluation, remedy)
         reset = config.kernel.eprop_reset_neurons_on_update
         remedy = "must be true with training=data_parallel, where sequences are independent; or use training=continuous"
         require(reset, "kernel.eprop_reset_neurons_on_update", reset, remedy)
+
+    @classmethod
+    def not_resumable(cls, engine: str) -> str:
+        """It can, whatever the engine."""
+        return ""
 
     def records(self) -> Iterator[Record]:
         """Train, yielding each batch."""
@@ -154,17 +159,7 @@ class DataParallel(Trainer):
         if not n:
             return None
         timing, n_batch = self._config.timing, self._config.task.n_batch
-        parts = []
-        for projection in PLASTIC:
-            n_post = n if projection.endswith("rec") else self._config.task.n_out
-            weights = self._weights[projection][:n_post, :n]
-            post, pre = np.nonzero(exists(projection, *weights.shape))
-            parts.append(
-                (np.full(len(pre), projection), pre.astype(np.int32), post.astype(np.int32), weights[post, pre])
-            )
-        projections, pres, posts, values = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        times = np.full(len(values), timing.ms(iteration * n_batch * timing.sequence))
-        return {"projection": projections, "pre": pres, "post": posts, "time": times, "weight": values}
+        return sampled(self._weights, n, timing.ms(iteration * n_batch * timing.sequence))
 
     def _capture(self) -> Checkpoint:
         """Everything that the rest of the run depends on. Arrays are not copied: nothing changes them in place."""
@@ -189,8 +184,7 @@ class DataParallel(Trainer):
         groups |= state.moments
         checkpoint |= {f"{group}_{key}": value for group, arrays in groups.items() for key, value in arrays.items()}
         for phase, stream in streams.items():
-            checkpoint |= {f"stream_{phase}_key": stream["state"]["key"], f"stream_{phase}_pos": stream["state"]["pos"]}
-            checkpoint |= {f"stream_{phase}_has_gauss": stream["has_gauss"], f"stream_{phase}_gauss": stream["gauss"]}
+            checkpoint |= stream_state(phase, stream)
         return checkpoint
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -208,11 +202,4 @@ class DataParallel(Trainer):
         self._state = OptimizerState(int(checkpoint["step"]), moments, numbers)
         self._drawn = {phase: int(checkpoint[f"drawn_{phase}"]) for phase in PHASES}
         for phase, stream in self._streams.items():
-            key, pos = checkpoint[f"stream_{phase}_key"], int(checkpoint[f"stream_{phase}_pos"])
-            gauss = int(checkpoint[f"stream_{phase}_has_gauss"]), float(checkpoint[f"stream_{phase}_gauss"])
-            stream.set_state(("MT19937", key, pos, *gauss))
-
-
-def _stream(seed: int, number: int) -> np.random.RandomState:
-    """A random stream that is independent of RandomState(seed) and of other numbers'."""
-    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, number])))
+            restore_stream(stream, phase, checkpoint)

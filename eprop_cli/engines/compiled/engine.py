@@ -16,16 +16,19 @@ from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import clear
 from eprop_cli.engines.base import Engine, Outcome
 from eprop_cli.errors import ConfigError, require
-from eprop_cli.models.base import GRADIENT, Model
+from eprop_cli.models.base import GRADIENT, STREAM, Model
 from eprop_cli.values import Batch, Weights
 
 try:
     from eprop_cli.engines.compiled import kernels
     from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters, readout_parameters, surrogates
     from eprop_cli.engines.compiled.recording import Simulated, recorded_neurons, recorded_tables, window_targets
+    from eprop_cli.engines.compiled.stream import CompiledStream, make_network
 except ImportError as error:
     constraint = f"needs Numba ({error}); pip install '.[compiled]' in the checkout"
     raise ConfigError("engine", "compiled", constraint) from error
+
+KERNELS = {"adjoint": (GRADIENT,), "online": (STREAM,)}  # equations of a model -> what is computed of it
 
 
 class CompiledEngine(Engine):
@@ -37,21 +40,29 @@ class CompiledEngine(Engine):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self._model = config.model
-        self._neurons = neuron_parameters(self._model)
-        self._readouts = readout_parameters(self._model)
+        if config.needs == GRADIENT:
+            self._neurons = neuron_parameters(self._model)
+            self._readouts = readout_parameters(self._model)
         self._n_threads = config.engine.n_workers
         self._threads = ThreadPoolExecutor(self._n_threads)
 
     @classmethod
     def provides(cls, model: type[Model]) -> frozenset[str]:
-        """The gradient of models that have the kernels' equations."""
-        return frozenset({GRADIENT} if model.equations == "adjoint" else ())
+        """What there are kernels for."""
+        return frozenset(KERNELS.get(model.equations, ()))
+
+    @classmethod
+    def keeps_state(cls) -> bool:
+        """A stream is all its own."""
+        return True
 
     @classmethod
     def check(cls, config: RunConfig) -> None:
-        """Raise ConfigError for more threads than sequences."""
+        """Raise ConfigError for more threads than there is work for."""
         super().check(config)
         workers, n_batch = config.engine.n_workers, config.task.n_batch
+        constraint = "must be 1 with training=continuous: one simulation is computed by one thread"
+        require(workers == 1 or config.needs != STREAM, "engine.n_workers", workers, constraint)
         constraint = f"must be at most task.n_batch ({n_batch}): a worker takes at least one sequence"
         require(workers <= n_batch, "engine.n_workers", workers, constraint)
 
@@ -69,11 +80,18 @@ class CompiledEngine(Engine):
         """Simulate a batch forward only."""
         return Outcome(*self._metrics(self._simulate(weights, batch, None, np.empty(0, dtype=np.int64), False)))
 
+    def stream(self, weights: Weights) -> CompiledStream:
+        """One simulation."""
+        return CompiledStream(self._config, weights)
+
     def compile(self) -> None:
         """Compile the kernels, unless Numba has them on disk."""
         task, n_rec = self._config.task, self._model.n_rec
         shapes = {"in_rec": (n_rec, task.n_in), "rec_rec": (n_rec, n_rec), "rec_out": (task.n_out, n_rec)}
         weights = {name: np.zeros(shape) for name, shape in (shapes | {"out_rec": (n_rec, task.n_out)}).items()}
+        if self._config.needs == STREAM:
+            make_network(self._config, weights, self._config.optimizer.eta)  # it simulates its first steps
+            return
         spikes = np.zeros((1, task.sequence_steps, task.n_in), dtype=bool)
         self.gradient(weights, Batch(spikes, np.zeros((task.n_out, 1, task.sequence_steps)), ((),)), None, False)
 

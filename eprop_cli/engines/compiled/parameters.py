@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.engines.compiled import kernels
-from eprop_cli.models.base import Model
-from eprop_cli.models.bsshslm_2020 import SURROGATE_GRADIENTS
+from eprop_cli.models.base import SURROGATE_GRADIENTS, Model
 from eprop_cli.timing import decay
 
 Floats = NDArray[np.float64]

@@ -1,13 +1,14 @@
 """The tables that NEST's recorders would give, from what the kernels keep."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config
 from eprop_cli.engines.compiled import kernels
+from eprop_cli.engines.compiled.online import Outcome
 from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters
 from eprop_cli.timing import Timing
 from eprop_cli.values import Batch, Recording, Table, Weights
@@ -63,6 +64,34 @@ def recorded_tables(
     recording = {name: _table(timing, config.recording.interval, columns[name]) for name in columns}
     if config.recording.spikes:
         recording["spikes"] = _spikes(timing, model.places, batch.spikes, simulated.fired)
+    return recording
+
+
+def online_tables(config: Config, batch: Batch, recorded: NDArray[np.int64], outcomes: Sequence[Outcome]) -> Recording:
+    """The tables that NEST's recorders would give of a batch of the online family, from its steps' outcomes."""
+    timing, model = config.timing, config.model
+    shape = len(batch.spikes), timing.sequence
+
+    def joined(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate(values).reshape(*shape, -1)
+
+    columns = {}
+    if len(recorded):
+        for population in model.populations:
+            place = model.places[population.name]
+            own = (recorded >= place.start) & (recorded < place.stop)
+            columns[population.name] = {
+                name: joined([outcome.dynamics[name][:, own] for outcome in outcomes])
+                for name in population.recordables
+            }
+    if config.recording.readout:
+        columns["out"] = {
+            name: joined([getattr(outcome, name) for outcome in outcomes]) for name in model.readout_recordables
+        }
+    recording = {name: _table(timing, config.recording.interval, columns[name]) for name in columns}
+    if config.recording.spikes:
+        fired = joined([outcome.fired for outcome in outcomes if outcome.fired is not None])
+        recording["spikes"] = _spikes(timing, model.places, batch.spikes, fired)
     return recording
 
 

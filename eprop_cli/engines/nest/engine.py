@@ -19,7 +19,7 @@ from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC, clear, ends
 from eprop_cli.engines.base import Engine, EngineConfig, Outcome
 from eprop_cli.engines.nest.kernel import start_kernel
-from eprop_cli.engines.nest.network import FORCING_WEIGHT, Network, build_network, force_final_update, present
+from eprop_cli.engines.nest.network import Network, build_network, force_final_update, present
 from eprop_cli.engines.nest.recordings import count_spikes, readout, recording_of
 from eprop_cli.engines.nest.stream import NestStream
 from eprop_cli.engines.nest.workers import Workers
@@ -212,7 +212,8 @@ def _simulate_learning(nest: Any, network: Network, share: Share, index: int) ->
     if share.lossy is not None and share.lossy[index].any():
         generator = nest.Create("spike_generator", 1, {"spike_times": [timing.ms(end - 1)]})
         inputs = nest.NodeCollection(np.array(network.ids["in"])[share.lossy[index]])
-        nest.Connect(generator, inputs, "all_to_all", {"weight": FORCING_WEIGHT, "delay": timing.resolution})
+        weight = share.config.model.forcing_weight
+        nest.Connect(generator, inputs, "all_to_all", {"weight": weight, "delay": timing.resolution})
     recorder = nest.Create("weight_recorder")  # before time passes: creating a node loses spikes in flight
     # Where a Simulate() begins, signals in flight from the readouts are lost: so not within the learning window.
     quiet = max(0, timing.sequence - timing.learning_window)

@@ -15,10 +15,6 @@ from eprop_cli.engines.nest.probes import Probe, ids_of, make_probes
 from eprop_cli.timing import Timing
 from eprop_cli.values import Batch, Weights
 
-# pA, makes every neuron fire at the final update. The tutorial's 1000 is too weak where weights have been made to hold
-# gradients (engine.py).
-FORCING_WEIGHT = 1e200
-
 
 @dataclass(frozen=True)
 class Network:
@@ -28,6 +24,7 @@ class Network:
     probes: "spikes" (recurrent), "spikes_in", the recurrent populations, "out", "weights"; absent ones are missing.
     ids: NEST ids of nrns and of "rec"; asking a node collection for them takes long.
     synapse: NEST's model of the plastic synapses.
+    gen_learning_window: None where NEST's kernel has the learning window.
     records_readout: whether all dynamic variables of the readouts are recorded, rather than what metrics need.
     """
 
@@ -35,6 +32,7 @@ class Network:
     synapse: str
     gen_spk_in: Any
     gen_rate_target: Any
+    gen_learning_window: Any
     gen_spk_final_update: Any
     nrns: Mapping[str, Any]
     probes: Mapping[str, Probe]
@@ -82,6 +80,7 @@ def build_network(
         model.synapse,
         gen_spk_in=nest.Create("spike_generator", config.task.n_in),
         gen_rate_target=nest.Create("step_rate_generator", config.task.n_out),
+        gen_learning_window=None if model.window_receptor is None else nest.Create("step_rate_generator"),
         gen_spk_final_update=nest.Create("spike_generator", 1),
         nrns=nrns,
         probes=make_probes(nest, config, nrns, dynamics, plastic=optimizer is not None),
@@ -102,22 +101,34 @@ def present(network: Network, batch: Batch, start: int, before: Batch | None = N
     times = timing.ms(1) * (start + timing.offset_gen + np.arange(n_steps))
     network.gen_spk_in.set([{"spike_times": times[fired]} for fired in batch.spikes.reshape(n_steps, -1).T])
 
-    targets = batch.targets.reshape(len(batch.targets), n_steps)
-    changes = np.diff(targets, axis=1, prepend=np.nan) != 0
+    network.gen_rate_target.set(_rates(timing, batch.targets, start, None if before is None else before.targets))
+    if network.gen_learning_window is not None:
+        window = np.zeros((1, len(batch.spikes), timing.sequence))
+        window[:, :, timing.sequence - timing.learning_window :] = 1.0
+        network.gen_learning_window.set(_rates(timing, window, start, None if before is None else window[:, -1:]))
+
+
+def _rates(
+    timing: Timing, signals: NDArray[np.float64], start: int, before: NDArray[np.float64] | None
+) -> list[dict[str, NDArray[np.float64]]]:
+    """Parameters of step rate generators that emit signals (n, n_batch, n_steps) for a batch that begins at start.
+
+    before: signals of the batch before, the last of which are yet to come; None: there was none.
+    """
+    signals = signals.reshape(len(signals), -1)
+    changes = np.diff(signals, axis=1, prepend=np.nan) != 0
     changes[:, :: timing.sequence] = True  # as in the tutorial
-    steps = np.arange(n_steps)
+    steps = np.arange(signals.shape[1])
     if before is not None:
         tail = timing.total_offset - 1
-        last = before.targets.reshape(len(targets), -1)[:, -tail:]
-        targets, changes = np.hstack([last, targets]), np.hstack([np.ones_like(last, dtype=bool), changes])
-        steps = np.arange(-tail, n_steps)
+        last = before.reshape(len(signals), -1)[:, -tail:]
+        signals, changes = np.hstack([last, signals]), np.hstack([np.ones_like(last, dtype=bool), changes])
+        steps = np.concatenate([np.arange(-tail, 0), steps])
     times = timing.ms(1) * (start + timing.total_offset + steps)
-    network.gen_rate_target.set(
-        [
-            {"amplitude_times": times[changed], "amplitude_values": target[changed]}
-            for changed, target in zip(changes, targets, strict=True)
-        ]
-    )
+    return [
+        {"amplitude_times": times[changed], "amplitude_values": signal[changed]}
+        for changed, signal in zip(changes, signals, strict=True)
+    ]
 
 
 def force_final_update(network: Network, end: int) -> None:
@@ -125,7 +136,7 @@ def force_final_update(network: Network, end: int) -> None:
 
     A synapse applies its last gradient only when it transmits its next spike.
     """
-    network.gen_spk_final_update.set(spike_times=[network.timing.ms(end + network.timing.delays)])
+    network.gen_spk_final_update.set(spike_times=[network.timing.ms(end + network.timing.forcing)])
 
 
 def read_weights(nest: Any, network: Network, like: Weights) -> Weights:
@@ -181,7 +192,10 @@ def _connect(
         nest.Connect(network.gen_rate_target, nrns_out, "one_to_one", rate | {"receptor_type": 2})  # connection 6
         if config.loss.softmax:  # it needs the other readouts' signals
             nest.Connect(nrns_out, nrns_out, all_to_all, rate | {"receptor_type": 1, "weight": 1.0})  # connection 7
-        forcing = static | {"weight": FORCING_WEIGHT}
+        if network.gen_learning_window is not None:
+            window = rate | {"receptor_type": model.window_receptor}
+            nest.Connect(network.gen_learning_window, nrns_out, all_to_all, window)  # connection 7 of this family
+        forcing = static | {"weight": model.forcing_weight}
         nest.Connect(network.gen_spk_final_update, nrns_in + nrns_rec, "all_to_all", forcing)
     _connect_probes(nest, config, network, static)
 

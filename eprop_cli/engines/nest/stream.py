@@ -29,7 +29,7 @@ class NestStream:
 
     def __init__(self, config: Config, weights: Weights) -> None:
         self._config, self._initial = config, weights
-        self._optimizer = config.make_optimizer().nest_parameters() | {"batch_size": config.task.n_batch}
+        self._optimizer = config.make_optimizer().nest_parameters() | config.model.optimizer(config.task.n_batch)
         self._nest = start_kernel(config)
         # NEST applies the first learning rate that is ever set to the first update: it must be that of the first phase.
         without_eta = {key: value for key, value in self._optimizer.items() if key != "eta"}
