@@ -20,36 +20,16 @@ TILE = 64  # postsynaptic neurons whose mu of some thousand steps fits a core's 
 
 
 @_compiled
-def _learn(
-    t: int, kappa: float, row: Ints, post: Indices, weights: Floats, error: Floats, n_steps: int, learning: Floats
-) -> None:
-    """Advance the learning signals (1 - kappa) sum_k B_jk E_k(t) + kappa M_j(t+1)."""
-    window, n_out = error.shape
-    for j in range(learning.size):
-        learning[j] *= kappa
-    if t >= n_steps - window:
-        for k in range(n_out):
-            e_k = (1.0 - kappa) * error[t - n_steps + window, k]
-            begin, end = np.uint64(row[k]), np.uint64(row[k + 1])
-            if post.size > 0:
-                for s in range(begin, end):
-                    learning[post[s]] += e_k * weights[s]
-            else:
-                for j in range(end - begin):
-                    learning[j] += e_k * weights[begin + j]
-
-
-@_compiled
-def _adjoint(
-    t: int, neurons: Floats, learning: Floats, rate_term: Floats, adaptation: Floats, mu: Floats, psi: Floats
-) -> None:
-    """Advance the adjoint of potential (mu) and adaptation (lambda)."""
-    for j in range(mu.size):
-        psi[t, j] = psi[t, j] * (learning[j] + rate_term[j] + adaptation[j])
-    for j in range(mu.size):
-        adaptation[j] = neurons[RHO, j] * adaptation[j] - neurons[BETA, j] * psi[t, j]
-    for j in range(mu.size):
-        mu[j] = psi[t, j] + neurons[ALPHA, j] * mu[j]
+def _feed_back(t: int, kappa: float, row: Ints, post: Indices, weights: Floats, error: Floats, learning: Floats) -> None:
+    """Add (1 - kappa) sum_k B_jk E_k(t) to the learning signals; error: (learning_window, n_out)."""
+    for k in range(error.shape[1]):
+        e_k = (1.0 - kappa) * error[t, k]
+        if post.size > 0:
+            for s in range(np.uint64(row[k]), np.uint64(row[k + 1])):
+                learning[post[s]] += e_k * weights[s]
+        else:
+            for j in range(learning.size):
+                learning[j] += e_k * weights[k * learning.size + j]
 
 
 @_compiled
@@ -60,23 +40,32 @@ def sweep(
     """Run the adjoint through a sequence.
 
     error: (learning_window, n_out). rate_term: (n_rec,). first, pre: arriving spikes, as forward fills them.
-    psi: (n_steps, n_rec), overwritten with mu.
-    gradient: a dense matrix's (n_pre * n_rec,), to which the fused sum is added; or empty.
+    psi: (n_steps, n_rec), overwritten with mu, unless the gradient is summed here.
+    gradient: a dense matrix's (n_pre, n_rec), to which the fused sum is added; n_pre = 0: not wanted.
     """
     row, post, weights = feedback.row, feedback.post, feedback.weights
     n_steps, n_rec = psi.shape
-    learning, adaptation, mu = np.zeros(n_rec), np.zeros(n_rec), np.zeros(n_rec)
+    window, fused = error.shape[0], gradient.shape[0] > 0
+    learning, adaptation, g, mu = np.zeros(n_rec), np.zeros(n_rec), np.zeros(n_rec), np.zeros(n_rec)
     for t in range(n_steps - 1, -1, -1):
-        _learn(t, kappa, row, post, weights, error, n_steps, learning)
-        _adjoint(t, neurons, learning, rate_term, adaptation, mu, psi)
-        if gradient.size == 0:
+        for j in range(n_rec):
+            learning[j] *= kappa
+        if t >= n_steps - window:
+            _feed_back(t - n_steps + window, kappa, row, post, weights, error, learning)
+        for j in range(n_rec):
+            g[j] = psi[t, j] * (learning[j] + rate_term[j] + adaptation[j])
+        for j in range(n_rec):
+            adaptation[j] = neurons[RHO, j] * adaptation[j] - neurons[BETA, j] * g[j]
+        for j in range(n_rec):
+            mu[j] = g[j] + neurons[ALPHA, j] * mu[j]
+        if fused:
+            for e in range(first[t], first[t + 1]):
+                i = pre[e]
+                for j in range(n_rec):
+                    gradient[i, j] += mu[j]
+        else:
             for j in range(n_rec):
                 psi[t, j] = mu[j]
-        else:
-            for e in range(first[t], first[t + 1]):
-                begin = np.uint64(pre[e] * np.uint64(n_rec))
-                for j in range(np.uint64(n_rec)):
-                    gradient[begin + j] += mu[j]
 
 
 @_compiled

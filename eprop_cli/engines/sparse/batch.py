@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eprop_cli.engines.kernels import ALPHA, C_REG, E_L, F_TARGET, SCALE, T_REF, Bools, Floats, Ints, _signal
-from eprop_cli.engines.sparse import backward
+from eprop_cli.engines.sparse import backward, descent
 from eprop_cli.engines.sparse.events import Events, events
 from eprop_cli.engines.sparse.forward import count, forward
 from eprop_cli.engines.sparse.synapses import Indices, Synapses
 
 FUSED_BYTES = 2**20  # of a dense gradient, up to which it is summed along with the adjoint
 FUSED_SEQUENCES = 16  # whose gradients a thread keeps at a time then
+SHARED_VALUES = 2**16  # from which on threads share work on flat values
 TILED_SYNAPSES = 3.0  # of a presynaptic neuron in a tile, from which on sums by tiles are the faster ones
 
 
@@ -159,6 +160,21 @@ class Simulator:
                 self._sum(network, n_in, learned, order, simulated)
         return simulated
 
+    def average(self, network: Network, simulated: Simulated, count: int) -> None:
+        """Turn the sums of gradients in simulated into means, in place: times zeta, divided by count."""
+        rec, factor = network.rec, network.neurons[SCALE] / count
+        if rec.dense:
+            by_target = simulated.gradient.reshape(rec.n_pre, -1)
+            np.multiply(by_target, factor, out=by_target)
+        else:
+            self.share(lambda begin, end: descent.scale_by_target(begin, end, rec.post, factor, simulated.gradient), len(rec.post))
+        np.multiply(simulated.gradient_out, network.readouts[SCALE] / count, out=simulated.gradient_out)
+
+    def share(self, function: Callable[[int, int], None], n: int) -> None:
+        """Call a function for ranges that make up n values, each in a thread where they are many."""
+        ranges = _even(n, self._n_threads if n >= SHARED_VALUES else 1)
+        self._map(lambda bounds: function(*bounds), ranges)
+
     def _room(self, slot: int, n_steps: int, n_rec: int) -> Floats:
         """A slot's (n_steps, n_rec), with anything in it."""
         if slot not in self._psi or self._psi[slot].shape != (n_steps, n_rec):
@@ -220,7 +236,7 @@ def _backward(
     """Run the adjoint through a sequence; psi becomes mu. lost: (n_in,)."""
     neurons, (n_steps, n_rec), n_pre = network.neurons, psi.shape, network.rec.n_pre
     rate_term = neurons[C_REG] * (n_spikes / n_steps - neurons[F_TARGET]) / n_steps
-    summed = np.zeros(len(network.rec.weights) if order == "fused" else 0)
+    summed = np.zeros((n_pre if order == "fused" else 0, n_rec))
 
     def sweep(error: Floats, mu: Floats, gradient: Floats) -> None:
         backward.sweep(
@@ -232,15 +248,14 @@ def _backward(
     if len(truncated):
         other = np.zeros_like(summed)
         sweep(np.vstack([error[:-1], np.zeros_like(error[-1:])]), truncated, other)
-        for i in np.flatnonzero(lost) if order == "fused" else ():
-            row = slice(network.rec.row[i], network.rec.row[i + 1])
-            summed[row] = other[row]
+        if order == "fused":
+            summed[: len(lost)][lost] = other[: len(lost)][lost]
     start, steps = np.zeros(n_pre + 1, dtype=np.int64), np.empty(first[n_steps] if order == "tiled" else 0, np.uint32)
     if order == "tiled":
         backward.sort_by_neuron(first, pre, start, steps)
     whole = np.ones(n_pre, dtype=bool)
     whole[: len(lost)] = ~lost
-    return Learned(Spikes(first, pre, start, steps), error, whole, psi, truncated, summed)
+    return Learned(Spikes(first, pre, start, steps), error, whole, psi, truncated, summed.reshape(-1))
 
 
 def _sum_tiles(synapses: Synapses, share: tuple[int, int], learned: list[Learned], gradient: Floats) -> None:

@@ -22,6 +22,7 @@ from eprop_cli.engines.kernels import (
     Ints,
     V,
     _compiled,
+    _deliver,
     _fire,
     _integrate,
     _surrogate_gradient,
@@ -46,19 +47,14 @@ def _arrive(
 
 
 @_compiled
-def _deliver(t: int, first: Ints, pre: Indices, row: Ints, post: Indices, weights: Floats, state: Floats) -> None:
+def _scatter(t: int, first: Ints, pre: Indices, row: Ints, post: Indices, weights: Floats, state: Floats) -> None:
     """Add up the weights of arriving spikes in NEST's order: input before recurrent neurons, by index."""
     for j in range(state.shape[1]):
         state[CURRENT, j] = 0.0
     for e in range(first[t], first[t + 1]):
         i = pre[e]
-        begin, end = np.uint64(row[i]), np.uint64(row[i + 1])  # unsigned, to save the test for negative indices
-        if post.size > 0:
-            for s in range(begin, end):
-                state[CURRENT, post[s]] += weights[s]
-        else:
-            for j in range(end - begin):
-                state[CURRENT, j] += weights[begin + j]
+        for s in range(np.uint64(row[i]), np.uint64(row[i + 1])):  # unsigned: no test for negative indices
+            state[CURRENT, post[s]] += weights[s]
 
 
 @_compiled
@@ -97,13 +93,17 @@ def forward(
     row, post, weights = rec.row, rec.post, rec.weights
     row_out, post_out, weights_out = out.row, out.post, out.weights
     n_steps, n_rec, n_reg = potential.shape[0], neurons.shape[1], surrogates[2]
+    matrix = weights[: 0 if post.size > 0 else weights.size].reshape(-1, n_rec)  # if dense
     state, current = np.zeros((N_STATE, n_rec)), np.zeros(potential.shape[1])
     emitted, n_emitted = np.empty(n_rec + 1, np.int64), 0
     first[0] = 0
     for t in range(n_steps):
         kept = min(t, psi.shape[0] - 1)
         _arrive(t, input_first, neuron, n_in, n_emitted, emitted, first, pre)
-        _deliver(t, first, pre, row, post, weights, state)
+        if post.size > 0:
+            _scatter(t, first, pre, row, post, weights, state)
+        elif matrix.size > 0:
+            _deliver(t, first, pre, matrix, state)
         _integrate(neurons, state)
         if surrogates[0] == surrogates[1]:
             _surrogate_gradient(surrogates[0], 0, n_rec, kept, neurons, state, psi)
