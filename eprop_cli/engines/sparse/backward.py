@@ -1,8 +1,7 @@
 """Sequences backward in time: the adjoint of each neuron and step first, then the gradient.
 
 Equations are those of eprop_cli.engines.kernels._backward. The adjoint mu_j(t) overwrites the surrogate gradients; what
-synapse i -> j gets is the sum of mu_j(t) over the steps t in which spikes of i arrive. There are three ways to sum:
-- fused: with each step of the adjoint, a row per spike; for dense matrices that fit a cache
+synapse i -> j gets is the sum of mu_j(t) over the steps t in which spikes of i arrive. There are two ways to sum:
 - tiled: per tile of postsynaptic neurons and presynaptic neuron, over its spikes; costs spikes x n_rec additions, as
   vectors from the cache, whatever the number of synapses
 - streamed: step by step, scattered to the synapses of each spike; costs spikes x synapses per neuron
@@ -20,7 +19,9 @@ TILE = 64  # postsynaptic neurons whose mu of some thousand steps fits a core's 
 
 
 @_compiled
-def _feed_back(t: int, kappa: float, row: Ints, post: Indices, weights: Floats, error: Floats, learning: Floats) -> None:
+def _feed_back(
+    t: int, kappa: float, row: Ints, post: Indices, weights: Floats, error: Floats, learning: Floats
+) -> None:
     """Add (1 - kappa) sum_k B_jk E_k(t) to the learning signals; error: (learning_window, n_out)."""
     for k in range(error.shape[1]):
         e_k = (1.0 - kappa) * error[t, k]
@@ -33,19 +34,14 @@ def _feed_back(t: int, kappa: float, row: Ints, post: Indices, weights: Floats, 
 
 
 @_compiled
-def sweep(
-    neurons: Floats, kappa: float, feedback: Synapses, error: Floats, rate_term: Floats, first: Ints, pre: Indices,
-    psi: Floats, gradient: Floats,
-) -> None:  # fmt: skip
+def sweep(neurons: Floats, kappa: float, feedback: Synapses, error: Floats, rate_term: Floats, psi: Floats) -> None:
     """Run the adjoint through a sequence.
 
-    error: (learning_window, n_out). rate_term: (n_rec,). first, pre: arriving spikes, as forward fills them.
-    psi: (n_steps, n_rec), overwritten with mu, unless the gradient is summed here.
-    gradient: a dense matrix's (n_pre, n_rec), to which the fused sum is added; n_pre = 0: not wanted.
+    error: (learning_window, n_out). rate_term: (n_rec,). psi: (n_steps, n_rec), overwritten with mu.
     """
     row, post, weights = feedback.row, feedback.post, feedback.weights
     n_steps, n_rec = psi.shape
-    window, fused = error.shape[0], gradient.shape[0] > 0
+    window = error.shape[0]
     learning, adaptation, g, mu = np.zeros(n_rec), np.zeros(n_rec), np.zeros(n_rec), np.zeros(n_rec)
     for t in range(n_steps - 1, -1, -1):
         for j in range(n_rec):
@@ -58,14 +54,8 @@ def sweep(
             adaptation[j] = neurons[RHO, j] * adaptation[j] - neurons[BETA, j] * g[j]
         for j in range(n_rec):
             mu[j] = g[j] + neurons[ALPHA, j] * mu[j]
-        if fused:
-            for e in range(first[t], first[t + 1]):
-                i = pre[e]
-                for j in range(n_rec):
-                    gradient[i, j] += mu[j]
-        else:
-            for j in range(n_rec):
-                psi[t, j] = mu[j]
+        for j in range(n_rec):
+            psi[t, j] = mu[j]
 
 
 @_compiled

@@ -1,24 +1,26 @@
 """Losses and gradients of a batch, with threads that share out first its sequences and then the synapses.
 
-Threads simulate sequences, one each, forward and backward; then each adds up the gradient of its own part of the
-synapses, sequence by sequence in the batch's order. So there is one gradient whatever the batch, and it is the same to
-the bit for any number of threads. The threads are Python's: kernels release the interpreter's lock.
+Small dense networks are simulated by the dense kernels, some sequences at a time, whose gradients are then added up.
+In others threads simulate sequences, one each, forward and backward; then each adds up the gradient of its own part of
+the synapses, sequence by sequence in the batch's order. So there is one gradient whatever the batch, and it is the same
+to the bit for any number of threads. They are Python's threads: kernels release the interpreter's lock.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from eprop_cli.engines.kernels import ALPHA, C_REG, E_L, F_TARGET, SCALE, T_REF, Bools, Floats, Ints, _signal
-from eprop_cli.engines.sparse import backward, descent
-from eprop_cli.engines.sparse.events import Events, events
+from eprop_cli.engines.kernels import ALPHA, C_REG, E_L, F_TARGET, SCALE, T_REF, Bools, Floats, Ints, _signal, run
+from eprop_cli.engines.sparse import backward, descent, events
+from eprop_cli.engines.sparse.events import Events
 from eprop_cli.engines.sparse.forward import count, forward
 from eprop_cli.engines.sparse.synapses import Indices, Synapses
 
-FUSED_BYTES = 2**20  # of a dense gradient, up to which it is summed along with the adjoint
-FUSED_SEQUENCES = 16  # whose gradients a thread keeps at a time then
+APART_BYTES = 2**20  # of a dense gradient, up to which each sequence has its own
+APART_SEQUENCES = 16  # of a thread at a time then
 SHARED_VALUES = 2**16  # from which on threads share work on flat values
 TILED_SYNAPSES = 3.0  # of a presynaptic neuron in a tile, from which on sums by tiles are the faster ones
 
@@ -71,7 +73,6 @@ class Learned(NamedTuple):
     error: (learning_window, n_out).
     whole: (n_pre,), False for inputs whose gradient lacks the term of the last error.
     mu, truncated: adjoints (n_steps, n_rec), and those without that term, empty if no input lost it.
-    summed: the sequence's own gradient where it is fused with the adjoint, or empty.
     """
 
     spikes: Spikes
@@ -79,7 +80,6 @@ class Learned(NamedTuple):
     whole: Bools
     mu: Floats
     truncated: Floats
-    summed: Floats
 
     def adjoints(self) -> Iterator[tuple[Floats, Bools]]:
         """The adjoints, and for which presynaptic neurons they are meant."""
@@ -88,12 +88,17 @@ class Learned(NamedTuple):
             yield self.truncated, ~self.whole
 
 
-def summation(synapses: Synapses, n_rec: int) -> str:
-    """Fastest order in which to sum the gradient of a network: fused, tiled or streamed; see backward."""
-    if synapses.dense:
-        return "fused" if synapses.weights.nbytes <= FUSED_BYTES else "tiled"
-    tiles = synapses.n_pre * -(-n_rec // backward.TILE)
-    return "tiled" if len(synapses.weights) >= TILED_SYNAPSES * tiles else "streamed"
+def summation(network: Network) -> str:
+    """Fastest order in which to sum a network's gradient.
+
+    tiled, streamed: see backward. apart: of each sequence alone, as in kernels.run.
+    """
+    rec, n_rec = network.rec, network.neurons.shape[1]
+    if rec.dense:
+        small = rec.weights.nbytes <= APART_BYTES
+        return "apart" if small and network.out.dense and network.feedback.dense else "tiled"
+    tiles = rec.n_pre * -(-n_rec // backward.TILE)
+    return "tiled" if len(rec.weights) >= TILED_SYNAPSES * tiles else "streamed"
 
 
 class Simulator:
@@ -102,7 +107,7 @@ class Simulator:
     def __init__(self, n_threads: int) -> None:
         self._n_threads = n_threads
         self._threads = ThreadPoolExecutor(n_threads)
-        self._psi: dict[tuple[int, int], Floats] = {}
+        self._psi: dict[int, Floats] = {}
 
     def close(self) -> None:
         """Stop the threads, free the memory."""
@@ -133,7 +138,6 @@ class Simulator:
         n_batch, n_rec, n_out = len(targets), network.neurons.shape[1], targets.shape[2]
         recorded = np.empty(0, dtype=np.int64) if recorded is None else recorded
         lost = np.zeros((n_batch, n_in), dtype=bool) if lost is None else lost
-        order = order or summation(network.rec, n_rec)
         simulated = Simulated(
             potential=np.empty((n_batch, n_steps, n_out)),
             signal=np.empty(targets.shape),
@@ -143,22 +147,53 @@ class Simulator:
             gradient=np.zeros(len(network.rec.weights) if learn else 0),
             gradient_out=np.zeros(len(network.out.weights) if learn else 0),
         )
+        order = order or summation(network)
+        if order == "apart":
+            spikes = events.raster(inputs) if isinstance(inputs, Events) else inputs
+            self._run_apart(network, spikes, targets, lost, recorded, simulated, learn)
+        else:
+            self._run_together(network, inputs, targets, lost, recorded, simulated, learn, order)
+        return simulated
 
-        def sequence(b: int, slot: int) -> Learned | None:
-            psi = self._room(slot, n_steps if learn else 1, n_rec)
+    def _run_apart(
+        self, network: Network, spikes: Bools, targets: Floats, lost: Bools, recorded: Ints, simulated: Simulated,
+        learn: bool,
+    ) -> None:  # fmt: skip
+        """Fill simulated by the dense kernels."""
+        n_batch, n_threads = len(targets), self._n_threads
+        at_once = min(n_batch, n_threads * APART_SEQUENCES)
+        matrices = [part.weights.reshape(part.n_pre, -1) for part in network[4:]]
+        room = [np.empty((at_once if learn else 0, *matrix.shape)) for matrix in matrices[:2]]
+        for begin in range(0, n_batch, at_once):
+            n = min(at_once, n_batch - begin)
+            part = slice(begin, begin + n)
+            arguments = (
+                *network[:4], *matrices, spikes[part], targets[part], lost[part], recorded,
+                *(values[part] for values in simulated[:5]), *room,
+            )  # fmt: skip
+            shares = [(np.arange(slot, n, n_threads), *arguments) for slot in range(n_threads)]
+            self._map(lambda share: run(*share), shares)
+            for total, gradients in zip(simulated[5:], room, strict=True):
+                for gradient in gradients[:n]:
+                    np.add(total, gradient.reshape(-1), out=total)
+
+    def _run_together(
+        self, network: Network, inputs: Events | Bools, targets: Floats, lost: Bools, recorded: Ints,
+        simulated: Simulated, learn: bool, order: str,
+    ) -> None:  # fmt: skip
+        """Fill simulated by the sparse kernels, a sequence per thread at a time."""
+        n_batch, n_steps, n_rec = len(targets), simulated.potential.shape[1], network.neurons.shape[1]
+
+        def sequence(b: int) -> Learned | None:
+            psi = self._room(b % self._n_threads, n_steps if learn else 1, n_rec)
             first, pre = _forward(network, inputs, b, recorded, psi, simulated)
             error, n_spikes = simulated.signal[b] - targets[b], simulated.n_spikes[b]
             return _backward(network, order, first, pre, error, n_spikes, lost[b], psi) if learn else None
 
-        at_once = self._n_threads * (FUSED_SEQUENCES if order == "fused" else 1)
-        for begin in range(0, n_batch, at_once):
-            chunk = range(begin, min(begin + at_once, n_batch))
-            shares = [(slot, chunk[slot :: self._n_threads]) for slot in range(self._n_threads)]
-            done = self._map(lambda share: [sequence(b, share[0]) for b in share[1]], shares)
+        for begin in range(0, n_batch, self._n_threads):
+            learned = self._map(sequence, range(begin, min(begin + self._n_threads, n_batch)))
             if learn:
-                learned = [done[n % self._n_threads][n // self._n_threads] for n in range(len(chunk))]
-                self._sum(network, n_in, learned, order, simulated)
-        return simulated
+                self._sum(network, lost.shape[1], learned, order, simulated)
 
     def average(self, network: Network, simulated: Simulated, count: int) -> None:
         """Turn the sums of gradients in simulated into means, in place: times zeta, divided by count."""
@@ -167,12 +202,15 @@ class Simulator:
             by_target = simulated.gradient.reshape(rec.n_pre, -1)
             np.multiply(by_target, factor, out=by_target)
         else:
-            self.share(lambda begin, end: descent.scale_by_target(begin, end, rec.post, factor, simulated.gradient), len(rec.post))
+            self.share(
+                lambda begin, end: descent.scale_by_target(begin, end, rec.post, factor, simulated.gradient),
+                len(rec.post),
+            )
         np.multiply(simulated.gradient_out, network.readouts[SCALE] / count, out=simulated.gradient_out)
 
-    def share(self, function: Callable[[int, int], None], n: int) -> None:
-        """Call a function for ranges that make up n values, each in a thread where they are many."""
-        ranges = _even(n, self._n_threads if n >= SHARED_VALUES else 1)
+    def share(self, function: Callable[[int, int], None], n: int, at_least: int = SHARED_VALUES) -> None:
+        """Call a function for ranges that make up n values, each in a thread where there are at least so many."""
+        ranges = _even(n, self._n_threads if n >= at_least else 1)
         self._map(lambda bounds: function(*bounds), ranges)
 
     def _room(self, slot: int, n_steps: int, n_rec: int) -> Floats:
@@ -199,10 +237,7 @@ class Simulator:
         self._map(read_out, columns)
         if not len(network.rec.weights):
             return
-        if order == "fused":
-            for found in learned:
-                np.add(simulated.gradient, found.summed, out=simulated.gradient)
-        elif order == "tiled":
+        if order == "tiled":
             tiles = _even(-(-n_rec // backward.TILE), self._n_threads)
             self._map(lambda share: _sum_tiles(network.rec, share, learned, simulated.gradient), tiles)
         else:
@@ -214,7 +249,7 @@ def _forward(
     network: Network, inputs: Events | Bools, b: int, recorded: Ints, psi: Floats, simulated: Simulated
 ) -> tuple[Ints, Indices]:
     """Simulate sequence b forward; returns its arriving spikes by step."""
-    listed = inputs if isinstance(inputs, Events) else events(inputs[b : b + 1])
+    listed = inputs if isinstance(inputs, Events) else events.events(inputs[b : b + 1])
     input_first = listed.first[b if listed is inputs else 0]
     n_steps = len(input_first) - 1
     intervals = np.maximum(network.neurons[T_REF], 1.0)  # no neuron fires more often
@@ -236,26 +271,17 @@ def _backward(
     """Run the adjoint through a sequence; psi becomes mu. lost: (n_in,)."""
     neurons, (n_steps, n_rec), n_pre = network.neurons, psi.shape, network.rec.n_pre
     rate_term = neurons[C_REG] * (n_spikes / n_steps - neurons[F_TARGET]) / n_steps
-    summed = np.zeros((n_pre if order == "fused" else 0, n_rec))
-
-    def sweep(error: Floats, mu: Floats, gradient: Floats) -> None:
-        backward.sweep(
-            neurons, network.readouts[ALPHA], network.feedback, error, rate_term, first, pre, mu, gradient
-        )
-
     truncated = psi.copy() if lost.any() else np.empty((0, n_rec))
-    sweep(error, psi, summed)
+    backward.sweep(neurons, network.readouts[ALPHA], network.feedback, error, rate_term, psi)
     if len(truncated):
-        other = np.zeros_like(summed)
-        sweep(np.vstack([error[:-1], np.zeros_like(error[-1:])]), truncated, other)
-        if order == "fused":
-            summed[: len(lost)][lost] = other[: len(lost)][lost]
+        others = np.vstack([error[:-1], np.zeros_like(error[-1:])])
+        backward.sweep(neurons, network.readouts[ALPHA], network.feedback, others, rate_term, truncated)
     start, steps = np.zeros(n_pre + 1, dtype=np.int64), np.empty(first[n_steps] if order == "tiled" else 0, np.uint32)
     if order == "tiled":
         backward.sort_by_neuron(first, pre, start, steps)
     whole = np.ones(n_pre, dtype=bool)
     whole[: len(lost)] = ~lost
-    return Learned(Spikes(first, pre, start, steps), error, whole, psi, truncated, summed.reshape(-1))
+    return Learned(Spikes(first, pre, start, steps), error, whole, psi, truncated)
 
 
 def _sum_tiles(synapses: Synapses, share: tuple[int, int], learned: list[Learned], gradient: Floats) -> None:
@@ -283,8 +309,7 @@ def _sum_streams(synapses: Synapses, share: tuple[int, int], learned: list[Learn
 
 def _even(n: int, n_shares: int) -> list[tuple[int, int]]:
     """n things as ranges of about equal length."""
-    bounds = np.linspace(0, n, n_shares + 1).astype(int)
-    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+    return list(pairwise(n * share // n_shares for share in range(n_shares + 1)))
 
 
 def _even_by_events(synapses: Synapses, learned: list[Learned], n_shares: int) -> list[tuple[int, int]]:
@@ -296,4 +321,4 @@ def _even_by_events(synapses: Synapses, learned: list[Learned], n_shares: int) -
     cost = np.cumsum(spikes * np.diff(synapses.row))
     inner = np.searchsorted(cost, cost[-1] * np.arange(1, n_shares) / n_shares).tolist()
     bounds = [0, *inner, synapses.n_pre]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))

@@ -1,4 +1,4 @@
-"""Optimizers' steps in place, on flat values: no temporary arrays, so that memory is the weights', gradient's, moments'.
+"""Optimizers' steps in place, on flat values, without temporary arrays of their size.
 
 Operations and their order are those of eprop_cli.optimizers, and with it NEST's, and so are the results, bit for bit.
 Each value is worked on by itself: threads may share values out by ranges.

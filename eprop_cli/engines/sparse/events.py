@@ -39,6 +39,15 @@ def listed(sequence: Ints, step: Ints, neuron: Ints, shape: tuple[int, int, int]
     return Events(first.astype(np.int64), neuron[order].astype(np.uint32), n_in)
 
 
+def raster(given: Events) -> Bools:
+    """Events as a raster (n_batch, n_steps, n_in)."""
+    n_batch, n_steps = len(given.first), given.first.shape[1] - 1
+    spikes = np.zeros((n_batch * n_steps, given.n_in), dtype=bool)
+    steps = np.repeat(np.arange(len(spikes)), np.diff(given.first, axis=1).reshape(-1))
+    spikes[steps, given.neuron] = True
+    return spikes.reshape(n_batch, n_steps, given.n_in)
+
+
 @_compiled
 def _list(spikes: Bools, first: Ints, neuron: Indices) -> None:
     """Fill first and neuron, which has a place to spare."""

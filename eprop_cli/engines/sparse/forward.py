@@ -103,7 +103,7 @@ def forward(
         if post.size > 0:
             _scatter(t, first, pre, row, post, weights, state)
         elif matrix.size > 0:
-            _deliver(t, first, pre, matrix, state)
+            _deliver(t, first, pre, matrix, state)  # type: ignore[arg-type]  # unsigned indices serve as well
         _integrate(neurons, state)
         if surrogates[0] == surrogates[1]:
             _surrogate_gradient(surrogates[0], 0, n_rec, kept, neurons, state, psi)

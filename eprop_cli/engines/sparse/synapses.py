@@ -3,18 +3,14 @@
 Weights, gradients and an optimizer's moments are values in the same order, so they need the indices only once.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.engines.kernels import Bools, Floats, Ints
 
 Indices = NDArray[np.uint32]
-
-# Part of its caller: a call in every step costs more than it does, because references to arrays are counted.
-_inlined: Any = numba.njit(inline="always", error_model="numpy")
 
 
 class Synapses(NamedTuple):
