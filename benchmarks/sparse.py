@@ -1,8 +1,9 @@
 """Time and memory of sequences on sparse networks; prints a table and can write a CSV.
 
 Networks: 40 inputs to every neuron, recurrent neurons with a given number of synapses to random others, half of the
-neurons adaptive, driven to about 10 spikes/s. One sequence per thread, forward and then gradient; the best of a number
-of repetitions. A line for the dense reference network compares with the kernels that keep a gradient per sequence.
+neurons adaptive, driven to about 10 spikes/s. One sequence per thread, forward and then gradient; the best of some
+repetitions; memory at its peak since the program began. The dense reference network is compared with the kernels that
+keep a gradient per sequence.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Sparse synapses, and gradients with little memory, against the dense kernels and the equations."""
 
+import tracemalloc
 from dataclasses import dataclass
 
 import numpy as np
@@ -240,6 +241,22 @@ def test_evaluation_gives_the_same_signals():
     assert not evaluated.gradient.size
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_memory_for_gradients_does_not_grow_with_the_batch(n_threads):
+    peaks = []
+    for n_batch in (2, 16):
+        given = case(300, 0.5, seed=6, n_batch=n_batch)
+        network, simulator = given.sparse(), Simulator(n_threads)
+        simulator.run(network, given.spikes, given.targets)
+        tracemalloc.start()
+        simulator.run(network, given.spikes, given.targets)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        simulator.close()
+    assert peaks[0] > network.rec.weights.nbytes
+    assert peaks[1] - peaks[0] < network.rec.weights.nbytes  # and not 14 times that
+
+
 # Synapses, events, order of summation
 
 
@@ -265,9 +282,10 @@ def test_events_in_any_order_are_the_raster():
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(raster(found), given.spikes)
     simulator = Simulator(1)
-    by_event, by_raster = (simulator.run(given.sparse(), spikes, given.targets) for spikes in (found, given.spikes))
+    for network in (given.sparse(), given.dense()):
+        by_event, by_raster = (simulator.run(network, spikes, given.targets) for spikes in (found, given.spikes))
+        np.testing.assert_array_equal(by_event.gradient, by_raster.gradient)
     simulator.close()
-    np.testing.assert_array_equal(by_event.gradient, by_raster.gradient)
 
 
 def test_the_order_of_summation_follows_density():

@@ -133,6 +133,9 @@ class Simulator:
         recorded: recurrent neurons whose dynamics are kept. raster: whether to tell in which steps neurons fired.
         order: of summation, if not the fastest one.
         """
+        if not isinstance(inputs, Events):  # kernels would be compiled anew for arrays of another kind
+            inputs = np.require(inputs, dtype=bool, requirements=["C", "W"])
+        targets = np.require(targets, dtype=np.float64, requirements=["C", "W"])
         n_in = inputs.n_in if isinstance(inputs, Events) else inputs.shape[2]
         n_steps = inputs.first.shape[1] - 1 if isinstance(inputs, Events) else inputs.shape[1]
         n_batch, n_rec, n_out = len(targets), network.neurons.shape[1], targets.shape[2]
