@@ -291,8 +291,8 @@ def test_events_in_any_order_are_the_raster():
 def test_the_order_of_summation_follows_density():
     assert summation(case(100).dense()) == "apart"
     assert summation(case(500).dense()) == "tiled"
-    assert summation(case(500, 0.2).sparse()) == "tiled"
-    assert summation(case(500, 0.01).sparse()) == "streamed"
+    assert summation(case(500, 0.8).sparse()) == "tiled"
+    assert summation(case(500, 0.2).sparse()) == "streamed"
 
 
 # Optimizers

@@ -3,7 +3,7 @@
 Equations are those of eprop_cli.engines.kernels._backward. The adjoint mu_j(t) overwrites the surrogate gradients; what
 synapse i -> j gets is the sum of mu_j(t) over the steps t in which spikes of i arrive. There are two ways to sum:
 - tiled: per tile of postsynaptic neurons and presynaptic neuron, over its spikes; costs spikes x n_rec additions, as
-  vectors from the cache, whatever the number of synapses
+  vectors from the cache, whatever the number of synapses: the faster way where most of them exist
 - streamed: step by step, scattered to the synapses of each spike; costs spikes x synapses per neuron
 
 Each gives a value the same sequence of additions whatever part of the synapses a call is for, so that results do not

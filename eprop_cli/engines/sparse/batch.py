@@ -22,7 +22,7 @@ from eprop_cli.engines.sparse.synapses import Indices, Synapses
 APART_BYTES = 2**20  # of a dense gradient, up to which each sequence has its own
 APART_SEQUENCES = 16  # of a thread at a time then
 SHARED_VALUES = 2**16  # from which on threads share work on flat values
-TILED_SYNAPSES = 3.0  # of a presynaptic neuron in a tile, from which on sums by tiles are the faster ones
+TILED_SYNAPSES = 32  # of a presynaptic neuron in a tile, from which on sums by tiles are the faster ones
 
 
 class Network(NamedTuple):

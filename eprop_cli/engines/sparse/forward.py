@@ -49,12 +49,13 @@ def _arrive(
 @_compiled
 def _scatter(t: int, first: Ints, pre: Indices, row: Ints, post: Indices, weights: Floats, state: Floats) -> None:
     """Add up the weights of arriving spikes in NEST's order: input before recurrent neurons, by index."""
-    for j in range(state.shape[1]):
-        state[CURRENT, j] = 0.0
+    current = state[CURRENT]
+    for j in range(current.size):
+        current[j] = 0.0
     for e in range(first[t], first[t + 1]):
         i = pre[e]
         for s in range(np.uint64(row[i]), np.uint64(row[i + 1])):  # unsigned: no test for negative indices
-            state[CURRENT, post[s]] += weights[s]
+            current[post[s]] += weights[s]
 
 
 @_compiled
