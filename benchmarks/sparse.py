@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from eprop_cli.engines import kernels as k
-from eprop_cli.engines.sparse import synapses
-from eprop_cli.engines.sparse.batch import Network, Simulator, summation
-from eprop_cli.engines.sparse.events import events
+from eprop_cli.engines.compiled import synapses
+from eprop_cli.engines.compiled.batch import Network, Simulator, summation
+from eprop_cli.engines.compiled.events import events
 
 N_IN, N_OUT, N_STEPS, WINDOW = 40, 2, 2250, 150
 REFERENCE_BATCH = 32

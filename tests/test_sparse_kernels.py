@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from eprop_cli.engines import kernels as k
-from eprop_cli.engines.sparse import backward, descent, synapses
-from eprop_cli.engines.sparse.batch import Network, Simulator, summation
-from eprop_cli.engines.sparse.events import events, listed, raster
+from eprop_cli.engines.compiled import backward, descent, synapses
+from eprop_cli.engines.compiled.batch import Network, Simulator, summation
+from eprop_cli.engines.compiled.events import events, listed, raster
 
 N_IN, N_OUT, N_STEPS, WINDOW = 15, 3, 150, 40
 ORDERS = ("apart", "tiled", "streamed")

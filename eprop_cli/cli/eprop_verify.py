@@ -29,7 +29,7 @@ from eprop_cli.optimizers.base import set_moments
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
 from eprop_cli.terminal import Parser, leave, positive
-from eprop_cli.training.base import check_ready, initial_weights, make_task
+from eprop_cli.training.base import check_ready, initial_network, make_task
 
 if TYPE_CHECKING:
     from eprop_cli.engines.base import Outcome
@@ -137,16 +137,17 @@ def compare(config: Config, n_iter: int) -> Iterator[Compared]:
     config = copy.deepcopy(config)
     config.recording.spikes = True
     rng = np.random.RandomState(config.seed)
-    initial = initial_weights(config, rng)
+    wiring, initial = initial_network(config, rng)
     weights = dict.fromkeys(ENGINES, initial)
     optimizer = config.make_optimizer()
     begun = optimizer.initial_state(initial)
-    set_moments(begun, config.synapse.init_optimizer)
+    set_moments(begun, wiring, config.synapse.init_optimizer)
     state = dict.fromkeys(ENGINES, begun)
     task = make_task(config, rng)
     batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter + 1)]
     with ExitStack() as stack:
-        engines = {name: stack.enter_context(closing(make_engine(_with_engine(config, name)))) for name in ENGINES}
+        made = {name: make_engine(_with_engine(config, name), wiring) for name in ENGINES}
+        engines = {name: stack.enter_context(closing(engine)) for name, engine in made.items()}
         for batch, next_batch in pairwise(batches):
             following = next_batch.spikes[0, 1] if config.training.as_continuous else None
             learning, evaluation = {}, {}
@@ -193,7 +194,7 @@ def _compared(quantity: str, values: Any, others: Any) -> Compared:
     """Two numbers or two arrays."""
     import numpy as np
 
-    largest, difference = float(np.abs(values).max()), float(np.abs(values - others).max())
+    largest, difference = (float(np.abs(each).max(initial=0.0)) for each in (values, values - others))
     return Compared(quantity, largest, difference / largest if largest else difference)
 
 

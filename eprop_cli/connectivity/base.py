@@ -1,9 +1,8 @@
-"""The projections, and which of their synapses exist."""
+"""The projections."""
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eprop_cli.values import Weights
 
@@ -11,17 +10,9 @@ PLASTIC = ("in_rec", "rec_rec", "rec_out")  # projections that learn, in the tut
 FEEDBACK = "out_rec"
 
 
-def exists(projection: str, n_post: int, n_pre: int) -> NDArray[np.bool_]:
-    """Which synapses there are, bool (n_post, n_pre): all but those from a neuron to itself."""
-    there = np.ones((n_post, n_pre), dtype=bool)
-    if projection == "rec_rec":
-        np.fill_diagonal(there, False)
-    return there
-
-
 def clear(values: Weights) -> Weights:
-    """Set values where there is no synapse to 0, in place; returns them."""
-    if "rec_rec" in values:
+    """Set values of dense projections where there is no synapse to 0, in place; returns them."""
+    if "rec_rec" in values and values["rec_rec"].ndim == 2:
         np.fill_diagonal(values["rec_rec"], 0.0)
     return values
 
@@ -34,4 +25,4 @@ def ends(projection: str) -> tuple[str, str]:
 
 def like(values: Weights, fill: Any) -> Weights:
     """Arrays as those of the plastic projections, filled with a value."""
-    return {projection: np.full_like(values[projection], fill) for projection in PLASTIC}
+    return {projection: np.full_like(values[projection], fill) for projection in PLASTIC if projection in values}

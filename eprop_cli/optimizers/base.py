@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from eprop_cli.connectivity.base import clear
-from eprop_cli.connectivity.synapses import InitialMoments
+from eprop_cli.connectivity.mask import Wiring
+from eprop_cli.connectivity.synapses import InitialMoments, no_such_synapse
 from eprop_cli.errors import require
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, Group, key, one_of
 from eprop_cli.values import Weights
@@ -53,7 +54,7 @@ class OptimizerState:
     """What an optimizer remembers between steps.
 
     step: steps taken.
-    moments: name -> per plastic projection float64 (n_post, n_pre).
+    moments: name -> per plastic projection float64, in the shape of its weights.
     numbers: name -> a number.
     """
 
@@ -105,11 +106,16 @@ class Optimizer:
         return clear(updated), state  # 0 may lie outside Wmin and Wmax
 
 
-def set_moments(state: OptimizerState, entries: Iterable[InitialMoments]) -> None:
+def set_moments(state: OptimizerState, wiring: Wiring, entries: Iterable[InitialMoments]) -> None:
     """Give some synapses of a fresh state the moments of synapse.init_optimizer, in place."""
     for entry in entries:
+        pre, post = np.full(len(entry.post), entry.pre), np.array(entry.post, dtype=np.int64)
+        try:
+            index = wiring[entry.projection].index(pre, post)
+        except LookupError as error:
+            raise no_such_synapse(entry) from error
         for name, arrays in state.moments.items():
-            arrays[entry.projection][entry.post, entry.pre] = getattr(entry, name)
+            arrays[entry.projection][index] = getattr(entry, name)
 
 
 def learning_rate(schedule: Schedule, eta: float, step: int) -> float:

@@ -183,7 +183,7 @@ class _Keeper:
     def finish(self) -> None:
         """Write what a run leaves however it ends."""
         self._save()
-        self._writer.weights(self._trainer.initial, self._trainer.weights())
+        self._writer.weights(self._trainer.initial, self._trainer.weights(), self._trainer.wiring)
         self._writer.save_weight_changes()
 
     def _save(self) -> None:

@@ -213,9 +213,12 @@ def _first_possible(config: DictConfig, jobs: Sequence[Sequence[str]], check: Ca
 def _compile(config: Config) -> None:
     """Have the compiled engine on disk before the jobs start, or each would compile it."""
     from eprop_cli.engines.base import make_engine
+    from eprop_cli.training.base import initial_network
 
-    with contextlib.suppress(UserError), contextlib.closing(make_engine(config)) as engine:  # the job will tell
-        engine.compile()
+    with contextlib.suppress(UserError):  # the job will tell
+        wiring, weights = initial_network(config)
+        with contextlib.closing(make_engine(config, wiring)) as engine:
+            engine.compile(weights)
 
 
 def _claim(directory: Path) -> bool:

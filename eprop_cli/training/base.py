@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity import weights as connectivity
+from eprop_cli.connectivity.mask import Mask, Wiring
 from eprop_cli.engines.base import engine_class
 from eprop_cli.engines.nest.draws import draw_with_nest
 from eprop_cli.errors import TrainingError, require
@@ -59,6 +60,8 @@ class Record:
 class Trainer:
     """A way of training. records() can be iterated once; weights() tells where it stands at any time.
 
+    wiring, initial: synapses, and the weights they begin with.
+
     needs: what it needs of the engine, GRADIENT or STREAM of models.base.
     resumable: whether it can go on from a checkpoint exactly; not_resumable: why not.
     """
@@ -68,6 +71,7 @@ class Trainer:
     resumable: ClassVar[bool] = False
     not_resumable: ClassVar[str] = "it keeps no checkpoint"
 
+    wiring: Wiring
     initial: Weights
     simulating: float = 0.0  # seconds spent simulating so far
 
@@ -109,18 +113,28 @@ def make_task(config: RunConfig, rng: np.random.RandomState) -> CheckedTask:
     seed, own = getattr(config.task, "seed", config.seed), None
     if seed != config.seed:  # where a run with that seed would stand
         own = np.random.RandomState(seed)
-        initial_weights(config, own)
+        initial_network(replace(config, seed=seed), own)
     task.prepare(rng, own)
     return task
 
 
+def initial_network(
+    config: RunConfig, rng: np.random.RandomState | None = None, known: Mapping[str, Mask] | None = None
+) -> tuple[Wiring, Weights]:
+    """The synapses and weights that training begins with; raises ConfigError if they do not fit the config.
+
+    rng: as a run begins with it, if None. known: the synapses of a run that is resumed.
+    """
+    rng = np.random.RandomState(config.seed) if rng is None else rng
+    network = connectivity.initial_network(config.connectivity, config.synapse, config.sizes, config.seed, rng, known)
+    if known is None:
+        connectivity.check_bounds(network[1], config.optimizer.Wmin, config.optimizer.Wmax)
+    return network
+
+
 def initial_weights(config: RunConfig, rng: np.random.RandomState) -> Weights:
-    """The weights that training begins with; raises ConfigError if they do not fit the config."""
-    task, resumed = config.task, config.resume is not None
-    weights = connectivity.initial_weights(config.synapse, task.n_in, config.model.n_rec, task.n_out, rng, resumed)
-    if not resumed:
-        connectivity.check_bounds(weights, config.optimizer.Wmin, config.optimizer.Wmax)
-    return weights
+    """The weights that training begins with."""
+    return initial_network(config, rng)[1]
 
 
 def draw_parameters(config: RunConfig, earlier: Mapping[str, Any] | None = None) -> RunConfig:
@@ -143,7 +157,8 @@ def check_ready(config: RunConfig) -> RunConfig:
     """Find out all that can be known before a run begins; raises UserError."""
     config = draw_parameters(config)
     engine_class(config).check_possible(config)
-    initial_weights(config, np.random.RandomState(config.seed))
+    if config.resume is None:  # otherwise the checkpoint has them, and where they came from may be gone
+        initial_network(config)
     return config
 
 

@@ -10,7 +10,7 @@ from eprop_cli.engines.base import Outcome, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import STREAM
 from eprop_cli.phases import PHASES, TRAINING, Progress, phases
-from eprop_cli.training.base import Bookkeeper, Record, Trainer, check_finite, initial_weights, make_task, timed
+from eprop_cli.training.base import Bookkeeper, Record, Trainer, check_finite, initial_network, make_task, timed
 from eprop_cli.values import Batch, Checkpoint, Weights
 
 
@@ -26,9 +26,9 @@ class Continuous(Trainer):
     def __init__(self, config: RunConfig, checkpoint: Checkpoint | None = None) -> None:
         self._config = config
         self._rng = np.random.RandomState(config.seed)
-        self.initial = initial_weights(config, self._rng)
+        self.wiring, self.initial = initial_network(config, self._rng)
         self._task = make_task(config, self._rng)
-        self._engine = make_engine(config)
+        self._engine = make_engine(config, self.wiring)
         self._stream = self._engine.stream(self.initial)
         self._drawn = dict.fromkeys(PHASES, 0)
 

@@ -5,7 +5,7 @@ What follows from it: the same result however a batch is shared out, evaluation 
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config as RunConfig
-from eprop_cli.connectivity.base import PLASTIC, exists
+from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.connectivity.mask import Mask, all_dense, neighbours
 from eprop_cli.engines.base import Outcome, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT
@@ -26,7 +27,7 @@ from eprop_cli.training.base import (
     Trainer,
     TrainingConfig,
     check_finite,
-    initial_weights,
+    initial_network,
     make_task,
     timed,
 )
@@ -65,17 +66,19 @@ class DataParallel(Trainer):
         self._streams[TRAINING] = np.random.RandomState(config.seed)
         self._drawn = dict.fromkeys(PHASES, 0)  # batches of each phase
         self._progress = Progress()
-        self.initial = self._weights = initial_weights(config, self._streams[TRAINING])
+        known = None if checkpoint is None else _wiring(checkpoint, config.sizes)
+        self.wiring, self.initial = initial_network(config, self._streams[TRAINING], known)
+        self._weights = self.initial
         self._task = make_task(config, self._streams[TRAINING])
         self._optimizer = config.make_optimizer()
         self._state = self._optimizer.initial_state(self.initial)
-        set_moments(self._state, config.synapse.init_optimizer)
+        set_moments(self._state, self.wiring, config.synapse.init_optimizer)
         self._upcoming: Batch | None = None  # the next training batch, where it has to be known already
         self._before_upcoming: dict[str, Any] | None = None  # state of the training stream before it was drawn
         self._best: Weights = {}  # those of the lowest validation loss, where they are asked for
         self._lowest = math.inf
         self._rows, self._phase = 0, TRAINING
-        self._engine = make_engine(config)
+        self._engine = make_engine(config, self.wiring)
         if checkpoint is not None:
             self._restore(checkpoint)
 
@@ -157,11 +160,10 @@ class DataParallel(Trainer):
         parts = []
         for projection in PLASTIC:
             n_post = n if projection.endswith("rec") else self._config.task.n_out
-            weights = self._weights[projection][:n_post, :n]
-            post, pre = np.nonzero(exists(projection, *weights.shape))
-            parts.append(
-                (np.full(len(pre), projection), pre.astype(np.int32), post.astype(np.int32), weights[post, pre])
-            )
+            mask = self.wiring[projection]
+            pre, post = mask.corner(n, n_post)
+            weights = self._weights[projection][mask.index(pre, post)]
+            parts.append((np.full(len(pre), projection), pre.astype(np.int32), post.astype(np.int32), weights))
         projections, pres, posts, values = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         times = np.full(len(values), timing.ms(iteration * n_batch * timing.sequence))
         return {"projection": projections, "pre": pres, "post": posts, "time": times, "weight": values}
@@ -187,6 +189,10 @@ class DataParallel(Trainer):
             checkpoint[f"drawn_{TRAINING}"] -= 1
         groups = {"initial": self.initial, "weights": self._weights, "best": self._best}
         groups |= state.moments
+        for projection, mask in self.wiring.items():
+            if not mask.is_dense:
+                row, post = mask.lists
+                checkpoint |= {f"row_{projection}": row, f"post_{projection}": post}
         checkpoint |= {f"{group}_{key}": value for group, arrays in groups.items() for key, value in arrays.items()}
         for phase, stream in streams.items():
             checkpoint |= {f"stream_{phase}_key": stream["state"]["key"], f"stream_{phase}_pos": stream["state"]["pos"]}
@@ -201,7 +207,7 @@ class DataParallel(Trainer):
         self._progress = Progress(
             int(checkpoint["iteration"]), bool(checkpoint["stopped"]), float(checkpoint["metric"])
         )
-        self.initial, self._weights = group("initial_"), group("weights_")
+        self.initial, self._weights = group("initial_"), neighbours(group("weights_"))
         self._best, self._lowest = group("best_"), float(checkpoint["lowest"])
         moments = {name: group(f"{name}_") for name in self._optimizer.moments}
         numbers = {name: float(checkpoint[name]) for name in self._state.numbers}
@@ -211,6 +217,16 @@ class DataParallel(Trainer):
             key, pos = checkpoint[f"stream_{phase}_key"], int(checkpoint[f"stream_{phase}_pos"])
             gauss = int(checkpoint[f"stream_{phase}_has_gauss"]), float(checkpoint[f"stream_{phase}_gauss"])
             stream.set_state(("MT19937", key, pos, *gauss))
+
+
+def _wiring(checkpoint: Checkpoint, sizes: Mapping[str, int]) -> dict[str, Mask]:
+    """The synapses of a run that goes on."""
+    wiring = {}
+    for projection, mask in all_dense(sizes).items():
+        if (row := checkpoint.get(f"row_{projection}")) is not None:
+            mask = Mask(mask.n_pre, mask.n_post, row, checkpoint[f"post_{projection}"])
+        wiring[projection] = mask
+    return wiring
 
 
 def _stream(seed: int, number: int) -> np.random.RandomState:

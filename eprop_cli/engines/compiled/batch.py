@@ -13,11 +13,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eprop_cli.engines.kernels import ALPHA, C_REG, E_L, F_TARGET, SCALE, T_REF, Bools, Floats, Ints, _signal, run
-from eprop_cli.engines.sparse import backward, descent, events
-from eprop_cli.engines.sparse.events import Events
-from eprop_cli.engines.sparse.forward import count, forward
-from eprop_cli.engines.sparse.synapses import Indices, Synapses
+from eprop_cli.engines.compiled import backward, events
+from eprop_cli.engines.compiled.events import Events
+from eprop_cli.engines.compiled.forward import count, forward
+from eprop_cli.engines.compiled.kernels import (
+    ALPHA,
+    C_REG,
+    E_L,
+    F_TARGET,
+    SCALE,
+    T_REF,
+    Bools,
+    Floats,
+    Ints,
+    _signal,
+    run,
+)
+from eprop_cli.engines.compiled.synapses import Indices, Synapses, scale_by_target
 
 APART_BYTES = 2**20  # of a dense gradient, up to which each sequence has its own
 APART_SEQUENCES = 16  # of a thread at a time then
@@ -43,7 +55,7 @@ class Network(NamedTuple):
 
 
 class Simulated(NamedTuple):
-    """What comes of a batch; the first five as in kernels.run.
+    """What comes of a batch; the first five as in kernels.run, but fired is of the watched neurons only.
 
     gradient, gradient_out: sums over the batch without the factor zeta, in the order of rec.weights and out.weights;
     empty where nothing is to be learned.
@@ -123,14 +135,14 @@ class Simulator:
         learn: bool = True,
         lost: Bools | None = None,
         recorded: Ints | None = None,
-        raster: bool = False,
+        watched: Ints | None = None,
         order: str | None = None,
     ) -> Simulated:
         """Simulate a batch forward, and backward if it is to learn.
 
         inputs: Events or a raster (n_batch, n_steps, n_in). targets: (n_batch, learning_window, n_out).
         lost: (n_batch, n_in), inputs whose gradient lacks the term of the last learning signal.
-        recorded: recurrent neurons whose dynamics are kept. raster: whether to tell in which steps neurons fired.
+        recorded: recurrent neurons whose dynamics are kept. watched: those of which it is told when they fired.
         order: of summation, if not the fastest one.
         """
         if not isinstance(inputs, Events):  # kernels would be compiled anew for arrays of another kind
@@ -140,12 +152,13 @@ class Simulator:
         n_steps = inputs.first.shape[1] - 1 if isinstance(inputs, Events) else inputs.shape[1]
         n_batch, n_rec, n_out = len(targets), network.neurons.shape[1], targets.shape[2]
         recorded = np.empty(0, dtype=np.int64) if recorded is None else recorded
+        watched = np.empty(0, dtype=np.int64) if watched is None else watched
         lost = np.zeros((n_batch, n_in), dtype=bool) if lost is None else lost
         simulated = Simulated(
             potential=np.empty((n_batch, n_steps, n_out)),
             signal=np.empty(targets.shape),
             n_spikes=np.empty((n_batch, n_rec), dtype=np.int64),
-            fired=np.zeros((n_batch, n_steps if raster else 0, n_rec), dtype=bool),
+            fired=np.zeros((n_batch, n_steps, len(watched)), dtype=bool),
             dynamics=np.empty((n_batch, n_steps, len(recorded), 3)),
             gradient=np.zeros(len(network.rec.weights) if learn else 0),
             gradient_out=np.zeros(len(network.out.weights) if learn else 0),
@@ -153,35 +166,39 @@ class Simulator:
         order = order or summation(network)
         if order == "apart":
             spikes = events.raster(inputs) if isinstance(inputs, Events) else inputs
-            self._run_apart(network, spikes, targets, lost, recorded, simulated, learn)
+            self._run_apart(network, spikes, targets, lost, recorded, watched, simulated, learn)
         else:
-            self._run_together(network, inputs, targets, lost, recorded, simulated, learn, order)
+            self._run_together(network, inputs, targets, lost, recorded, watched, simulated, learn, order)
         return simulated
 
     def _run_apart(
-        self, network: Network, spikes: Bools, targets: Floats, lost: Bools, recorded: Ints, simulated: Simulated,
-        learn: bool,
+        self, network: Network, spikes: Bools, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
+        simulated: Simulated, learn: bool,
     ) -> None:  # fmt: skip
         """Fill simulated by the dense kernels."""
         n_batch, n_threads = len(targets), self._n_threads
         at_once = min(n_batch, n_threads * APART_SEQUENCES)
+        n_steps, n_rec = (spikes.shape[1] if len(watched) else 0), network.neurons.shape[1]
         matrices = [part.weights.reshape(part.n_pre, -1) for part in network[4:]]
         room = [np.empty((at_once if learn else 0, *matrix.shape)) for matrix in matrices[:2]]
         for begin in range(0, n_batch, at_once):
             n = min(at_once, n_batch - begin)
             part = slice(begin, begin + n)
+            fired = np.zeros((n, n_steps, n_rec), dtype=bool)
             arguments = (
                 *network[:4], *matrices, spikes[part], targets[part], lost[part], recorded,
-                *(values[part] for values in simulated[:5]), *room,
+                *(values[part] for values in simulated[:3]), fired, simulated.dynamics[part], *room,
             )  # fmt: skip
             shares = [(np.arange(slot, n, n_threads), *arguments) for slot in range(n_threads)]
             self._map(lambda share: run(*share), shares)
+            if len(watched):
+                simulated.fired[part] = fired[:, :, watched]
             for total, gradients in zip(simulated[5:], room, strict=True):
                 for gradient in gradients[:n]:
                     np.add(total, gradient.reshape(-1), out=total)
 
     def _run_together(
-        self, network: Network, inputs: Events | Bools, targets: Floats, lost: Bools, recorded: Ints,
+        self, network: Network, inputs: Events | Bools, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
         simulated: Simulated, learn: bool, order: str,
     ) -> None:  # fmt: skip
         """Fill simulated by the sparse kernels, a sequence per thread at a time."""
@@ -189,7 +206,7 @@ class Simulator:
 
         def sequence(b: int) -> Learned | None:
             psi = self._room(b % self._n_threads, n_steps if learn else 1, n_rec)
-            first, pre = _forward(network, inputs, b, recorded, psi, simulated)
+            first, pre = _forward(network, inputs, b, recorded, watched, psi, simulated)
             error, n_spikes = simulated.signal[b] - targets[b], simulated.n_spikes[b]
             return _backward(network, order, first, pre, error, n_spikes, lost[b], psi) if learn else None
 
@@ -206,8 +223,8 @@ class Simulator:
             np.multiply(by_target, factor, out=by_target)
         else:
             self.share(
-                lambda begin, end: descent.scale_by_target(begin, end, rec.post, factor, simulated.gradient),
-                len(rec.post),
+                lambda begin, end: scale_by_target(begin, end, rec.post, factor, simulated.gradient),
+                len(rec.weights),
             )
         np.multiply(simulated.gradient_out, network.readouts[SCALE] / count, out=simulated.gradient_out)
 
@@ -249,7 +266,7 @@ class Simulator:
 
 
 def _forward(
-    network: Network, inputs: Events | Bools, b: int, recorded: Ints, psi: Floats, simulated: Simulated
+    network: Network, inputs: Events | Bools, b: int, recorded: Ints, watched: Ints, psi: Floats, simulated: Simulated
 ) -> tuple[Ints, Indices]:
     """Simulate sequence b forward; returns its arriving spikes by step."""
     listed = inputs if isinstance(inputs, Events) else events.events(inputs[b : b + 1])
@@ -264,7 +281,7 @@ def _forward(
         first, pre, psi, simulated.potential[b], simulated.dynamics[b],
     )  # fmt: skip
     _signal(network.softmax, network.readouts[E_L], simulated.potential[b], simulated.signal[b])
-    count(listed.n_in, first, pre, simulated.n_spikes[b], simulated.fired[b])
+    count(listed.n_in, first, pre, watched, simulated.n_spikes[b], simulated.fired[b])
     return first, pre
 
 

@@ -1,12 +1,12 @@
 """Sequences forward in time, with synapses in rows of presynaptic neurons.
 
-What a neuron does in a step is in eprop_cli.engines.kernels, equations too, and sums are taken in the order of its
-dense matrices: the same potentials, bit for bit.
+What a neuron does in a step is in kernels, equations too, and sums are taken in the order of its dense matrices:
+the same potentials, bit for bit.
 """
 
 import numpy as np
 
-from eprop_cli.engines.kernels import (
+from eprop_cli.engines.compiled.kernels import (
     ALPHA,
     CURRENT,
     DRIVE,
@@ -27,7 +27,7 @@ from eprop_cli.engines.kernels import (
     _integrate,
     _surrogate_gradient,
 )
-from eprop_cli.engines.sparse.synapses import Indices, Synapses
+from eprop_cli.engines.compiled.synapses import Indices, Synapses
 
 
 @_compiled
@@ -93,7 +93,7 @@ def forward(
     """
     row, post, weights = rec.row, rec.post, rec.weights
     row_out, post_out, weights_out = out.row, out.post, out.weights
-    n_steps, n_rec, n_reg = potential.shape[0], neurons.shape[1], surrogates[2]
+    n_steps, n_rec = potential.shape[0], neurons.shape[1]
     matrix = weights[: 0 if post.size > 0 else weights.size].reshape(-1, n_rec)  # if dense
     state, current = np.zeros((N_STATE, n_rec)), np.zeros(potential.shape[1])
     emitted, n_emitted = np.empty(n_rec + 1, np.int64), 0
@@ -106,11 +106,8 @@ def forward(
         elif matrix.size > 0:
             _deliver(t, first, pre, matrix, state)  # type: ignore[arg-type]  # unsigned indices serve as well
         _integrate(neurons, state)
-        if surrogates[0] == surrogates[1]:
-            _surrogate_gradient(surrogates[0], 0, n_rec, kept, neurons, state, psi)
-        else:
-            _surrogate_gradient(surrogates[0], 0, n_reg, kept, neurons, state, psi)
-            _surrogate_gradient(surrogates[1], n_reg, n_rec, kept, neurons, state, psi)
+        for s in range(surrogates.shape[0]):
+            _surrogate_gradient(surrogates[s, 0], surrogates[s, 1], surrogates[s, 2], kept, neurons, state, psi)
         n_emitted = _fire(neurons, state, emitted)
         _read_out(t, readouts, row_out, post_out, weights_out, n_emitted, emitted, current, potential)
         for n in range(recorded.size):
@@ -125,12 +122,18 @@ def forward(
 
 
 @_compiled
-def count(n_in: int, first: Ints, pre: Indices, n_spikes: Ints, fired: Bools) -> None:
-    """Count the recurrent spikes, and mark in which step they were emitted where that is asked for."""
+def count(n_in: int, first: Ints, pre: Indices, watched: Ints, n_spikes: Ints, fired: Bools) -> None:
+    """Count the recurrent spikes, and mark in which step those of watched neurons were emitted.
+
+    watched: (n_watched,), increasing. n_spikes: (n_rec,). fired: (n_steps, n_watched).
+    """
+    place = np.full(n_spikes.size, -1)
+    for n in range(watched.size):
+        place[watched[n]] = n
     n_spikes[:] = 0
     for t in range(first.size - 2):
         for e in range(first[t + 1], first[t + 2]):
             if pre[e] >= n_in:
                 n_spikes[pre[e] - n_in] += 1
-                if fired.size > 0:
-                    fired[t, pre[e] - n_in] = True
+                if place[pre[e] - n_in] >= 0:
+                    fired[t, place[pre[e] - n_in]] = True

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eprop_cli.engines.kernels import Bools, Ints, _compiled
-from eprop_cli.engines.sparse.synapses import Indices
+from eprop_cli.engines.compiled.kernels import Bools, Ints, _compiled
+from eprop_cli.engines.compiled.synapses import Indices
 
 
 class Events(NamedTuple):

@@ -1,6 +1,6 @@
 """Sequences backward in time: the adjoint of each neuron and step first, then the gradient.
 
-Equations are those of eprop_cli.engines.kernels._backward. The adjoint mu_j(t) overwrites the surrogate gradients; what
+Equations are those of kernels._backward. The adjoint mu_j(t) overwrites the surrogate gradients; what
 synapse i -> j gets is the sum of mu_j(t) over the steps t in which spikes of i arrive. There are two ways to sum:
 - tiled: per tile of postsynaptic neurons and presynaptic neuron, over its spikes; costs spikes x n_rec additions, as
   vectors from the cache, whatever the number of synapses: the faster way where most of them exist
@@ -12,8 +12,8 @@ depend on the number of threads.
 
 import numpy as np
 
-from eprop_cli.engines.kernels import ALPHA, BETA, RHO, Bools, Floats, Ints, _compiled
-from eprop_cli.engines.sparse.synapses import Indices, Synapses
+from eprop_cli.engines.compiled.kernels import ALPHA, BETA, RHO, Bools, Floats, Ints, _compiled
+from eprop_cli.engines.compiled.synapses import Indices, Synapses
 
 TILE = 64  # postsynaptic neurons whose mu of some thousand steps fits a core's second-level cache
 

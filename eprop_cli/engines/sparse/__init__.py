@@ -1,1 +1,0 @@
-"""e-prop on sparse synapses, with one gradient for a whole batch; batch.Simulator is the way in."""
