@@ -6,6 +6,7 @@ the median over repetitions with its range.
 
 import argparse
 import csv
+import json
 import os
 import shutil
 import statistics
@@ -16,7 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +198,7 @@ def outside_workers(n_batch: int, n_iter: int, n_workers: int) -> float:
     """Fraction of an iteration in which no worker builds or simulates a network; the first iteration is left out."""
     from hydra import compose, initialize_config_dir
 
-    from eprop_cli.cli.eprop_run import without_hydra
+    from eprop_cli.config.composed import without_hydra
     from eprop_cli.config.files import conf_dir
     from eprop_cli.config.load import load
     from eprop_cli.training.data_parallel import DataParallel
@@ -273,6 +276,25 @@ def scaling(args: argparse.Namespace) -> list[dict[str, str]]:
     return rows
 
 
+def sweep(args: argparse.Namespace) -> list[dict[str, str]]:
+    """(g) What a job of a sweep costs beside its training: from its start to the next one's, less its batches."""
+    with tempfile.TemporaryDirectory() as directory:
+        began = time.time()
+        overrides = ["experiment=smoke", "training=data_parallel", "engine=compiled", "recording=none", *QUIET]
+        _watch([_program("eprop-run"), "-m", *overrides, f"seed=range({args.n_jobs})", f"hydra.sweep.dir={directory}"])
+        starts, trained = [], []
+        for path in Path(directory).glob("*/run.json"):
+            starts.append(datetime.fromisoformat(json.loads(path.read_text())["start"]).timestamp())
+            with path.with_name("metrics.csv").open() as file:
+                trained.append(sum(float(row["seconds"]) for row in csv.DictReader(file)))
+    order = sorted(range(len(starts)), key=starts.__getitem__)
+    beside = [starts[b] - starts[a] - trained[a] for a, b in pairwise(order)]
+    row = {"benchmark": f"a sweep of {args.n_jobs} jobs", "candidate": "basic launcher"}
+    row["until the first"] = f"{min(starts) - began:.2f} s"
+    row["a job beside its training"] = f"{statistics.median(beside):.2f} s"
+    return [row | {"range": f"{min(beside):.2f}-{max(beside):.2f} s"}]
+
+
 BENCHMARKS = {
     "tutorial": against_tutorial,
     "workers": workers,
@@ -280,6 +302,7 @@ BENCHMARKS = {
     "startup": startup,
     "engines": engines,
     "scaling": scaling,
+    "sweep": sweep,
 }
 
 
@@ -291,6 +314,7 @@ def main() -> None:
     parser.add_argument("--n-batch", type=int, default=32, help="sequences per iteration (default %(default)s)")
     parser.add_argument("--n-iter", type=int, default=5, help="training iterations (default %(default)s)")
     parser.add_argument("--n-iter-memory", type=int, default=50, help="iterations for memory (default %(default)s)")
+    parser.add_argument("--n-jobs", type=int, default=8, help="jobs of the sweep (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions (default %(default)s)")
     parser.add_argument("--csv", type=Path, default=Path("benchmarks.csv"), help="where to write (default %(default)s)")
     args = parser.parse_args()

@@ -8,7 +8,7 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from eprop_cli.cli.eprop_run import without_hydra
+from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, Here, config
 
-from eprop_cli.connectivity.base import PROJECTIONS
-from eprop_cli.connectivity.weights import initial_weights
-from eprop_cli.engines import make_engine
-from eprop_cli.tasks import make_task
-from eprop_cli.training import make_trainer
+from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.engines.base import make_engine
+from eprop_cli.training.base import initial_weights, make_task, make_trainer
 
 pytestmark = pytest.mark.nest
 
@@ -44,7 +42,7 @@ class Case:
         rng = np.random.RandomState(self.seed)
         weights = initial_weights(settings, rng)
         weights |= {name: self.drive * weights[name] for name in ("in_rec", "rec_rec")}
-        batch = make_task(settings.task).batch(rng)
+        batch = make_task(settings, rng).batch_at(rng, "training", 0)
         if self.steps is not None:
             spikes = batch.spikes.copy()
             spikes[:, :3] = spikes[:, -3:] = False
@@ -114,11 +112,15 @@ class Outcomes:
     evaluation: dict = field(default_factory=dict)
 
 
+def on(engine, settings):
+    """The config with another engine."""
+    return replace(settings, engine=config("training=data_parallel", f"engine={engine}").engine)
+
+
 def simulate(settings, weights, batch, following=None, record=True):
     outcomes = Outcomes()
     for name in ENGINES:
-        settings.engine.name = name
-        engine = make_engine(settings)
+        engine = make_engine(on(name, settings))
         outcomes.learning[name] = engine.gradient(weights, batch, following, record)
         outcomes.evaluation[name] = engine.evaluate(weights, batch)
         engine.close()
@@ -147,7 +149,7 @@ def outcomes():
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_agree(name, outcomes):
     nest, compiled = (outcomes(name).learning[engine].gradients for engine in ENGINES)
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         assert relative(nest[projection], compiled[projection]) <= TOLERANCE, projection
         assert nest[projection].any() != CASES[name].silent, projection
 
@@ -179,8 +181,7 @@ def test_recordings_agree(name, outcomes):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_only_inputs_that_fire_in_step_1_of_the_next_sequence_lose_a_term(engine):
     settings, weights, batch, following = CASES["truncated"].batch()
-    settings.engine.name = engine
-    made = make_engine(settings)
+    made = make_engine(on(engine, settings))
     whole, truncated = (made.gradient(weights, batch, given, False).gradients for given in (None, following))
     made.close()
     lost = (whole["in_rec"] != truncated["in_rec"]).any(axis=0)
@@ -199,10 +200,10 @@ def test_the_tutorials_network_agrees(iterations):
     trainer.close()
     settings.recording.spikes = True
     rng = np.random.RandomState(7)
-    batch = make_task(settings.task).batch(rng)
+    batch = make_task(settings, rng).batch_at(rng, "training", 0)
     found = simulate(settings, trainer.weights(), batch, rng.rand(40) < 0.5)
     nest, compiled = (found.learning[engine] for engine in ENGINES)
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         assert relative(nest.gradients[projection], compiled.gradients[projection]) <= TOLERANCE, projection
     np.testing.assert_equal(nest.recording["spikes"], compiled.recording["spikes"])
     for outcome in (compiled, *found.evaluation.values()):
@@ -213,7 +214,7 @@ def trained(*overrides):
     """Losses of 20 iterations, and the weights after them."""
     trainer = make_trainer(config(*overrides, "task.n_iter=20", *BARE))
     try:
-        losses = [record.row.loss for record in trainer.records()]
+        losses = [record.row.metrics["loss"] for record in trainer.records()]
     finally:
         trainer.close()
     assert len(losses) == 20
@@ -241,7 +242,7 @@ def test_losses_agree_all_along(name, as_continuous):
     (nest, nest_weights), (compiled, compiled_weights) = (trained(*overrides, f"engine={name}") for name in ENGINES)
     np.testing.assert_allclose(compiled, nest, rtol=TOLERANCE)
     assert len(set(nest)) == 20
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         assert relative(nest_weights[projection], compiled_weights[projection]) <= 1e-10, projection
 
 

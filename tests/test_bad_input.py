@@ -21,18 +21,22 @@ from eprop_cli.config.arguments import one_line
 from eprop_cli.config.files import conf_dir
 from eprop_cli.errors import UserError
 from eprop_cli.runs.reader import Run
+from eprop_cli.training.base import check_ready
 
 ENTRIES = {"eprop-run": cli.main, "eprop-plot": eprop_plot.plot, "eprop-compare": eprop_compare.compare}
 PARALLEL = "training=data_parallel"
 FORM = "is not KEY=VALUE, or its quotes or brackets do not match"
 OPTIONS = "see eprop-run --help and --hydra-help"
+TASKS = ", ".join(sorted(path.stem for path in conf_dir().glob("task/*.yaml")))
 EXPERIMENTS = ", ".join(sorted(path.stem for path in conf_dir().glob("experiment/*.yaml")))
-OBJECTIVES = "loss, best_loss, recall_error, val_loss, val_error, test_loss, test_error"
+METRICS = "loss, accuracy, recall_error, rate_reg, rate_ad"
+OWN = "or module:Class with a Config that extends eprop_cli.{} (docs/extending.md)"
 NOT_NEST = "needs training=data_parallel; NEST's own optimizer does not have it"
 NO_OVERRIDES = "is not a run directory: cannot read {}/.hydra/overrides.yaml"
 FIRES = "must not make neurons fire in the first step; lower it, or raise V_th"
 WEIGHTS_FROM = "must be a run directory or its weights.npz, whole and readable"
 NO_WEIGHTS = "does not exist; give a run directory or its weights.npz"
+TAU = "must be a number, a list with one per neuron, or {distribution: normal, mean: M, std: S}"
 STEPS = "must be a group with the keys cue, spacing, bg_noise, recall, learning_window"
 NO_SUBDIR = "cannot be set: what is in .hydra is needed to resume a run"
 INTERVAL = "must divide the sequence (2250 ms)"
@@ -110,14 +114,15 @@ VALUES = {
     "task.steps.bg_noise=-1": "must be at least 0 time steps",
     "task.steps.recall=0": "must be at least 1 time steps",
     "task.steps.learning_window=0": "must be at least 1 time steps",
-    "task.steps.learning_window=2251": "must not be longer than the sequence (2250 steps)",
+    "task.steps.learning_window=2251": "must be from 1 to the length of the sequence (2250 steps)",
     "task.steps.learning_window=2249": (
         "must be at most 2248 with training=continuous and cross_entropy (sequence less 2 steps)"
     ),
     "task.steps=5": STEPS,
     "task.steps=null": STEPS,
     "task.name=nosuch:Task": "cannot be imported (No module named 'nosuch')",
-    "task.name=json:loads": "must be one of evidence_accumulation, or module:Class with a Config (see README)",
+    "task.name=json:loads": "must be one of evidence_accumulation, sine_waves, lemniscate, handwriting, "
+    + OWN.format("tasks.base:TaskConfig"),
     # neuron
     "neuron.n_reg=-1": "must be at least 0",
     "neuron.n_reg=100000000": (
@@ -128,12 +133,12 @@ VALUES = {
     "neuron.rec.c_reg=-1.0": "must be non-negative",
     "neuron.rec.f_target=-1.0": "must be non-negative",
     "neuron.rec.gamma=0.0": "must be positive",
-    "neuron.reg.t_ref=0.0": "must be positive",
+    "neuron.reg.t_ref=-1.0": "must be non-negative",
     "neuron.ad.t_ref=2.5": "must be a multiple of kernel.resolution (1.0 ms)",
     "neuron.rec.tau_m=0": "must be positive",
-    "neuron.rec.tau_m=fast": "must be a number in ms, or a list with one per neuron",
-    "neuron.rec.tau_m=null": "must be a number in ms, or a list with one per neuron",
-    "neuron.rec.tau_m=[10, 20]": "must be one number here; give lists under neuron.reg or neuron.ad",
+    "neuron.rec.tau_m=fast": TAU,
+    "neuron.rec.tau_m=null": TAU,
+    "neuron.rec.tau_m=[10, 20]": "must be one number here; give lists under the population",
     "neuron.reg.tau_m=[10, 20]": "must have one value per neuron (50)",
     "neuron.ad.adapt_tau=-5": "must be positive",
     "neuron.ad.adapt_tau=inf": "must be a finite number",
@@ -155,9 +160,8 @@ VALUES = {
     "neuron.out.tau_m=-20.0": "must be positive",
     "neuron.out.tau_m=[10, 20]": "must be a number",
     "neuron.out.C_m=0.0": "must be positive",
-    "neuron.out.loss=hinge": "must be one of cross_entropy, mean_squared_error",
-    "neuron.out.loss=null": "must be text",
-    "neuron.name=lif": "must be one of bsshslm_2020",
+    "neuron.out.loss=hinge": "must be one of cross_entropy, mean_squared_error, or module:Class (docs/extending.md)",
+    "neuron.name=lif": "must be one of bsshslm_2020, " + OWN.format("models.base:NeuronConfig"),
     # synapse
     "synapse.weight_scale.in_rec=-1.0": "must be non-negative",
     "synapse.weight_scale.out_rec=1e+300": "makes weights of out_rec infinite or NaN",
@@ -196,9 +200,15 @@ VALUES = {
     "training.n_iter_validate_every=0": "must be positive",
     "training.n_iter_early_stop=0": "must be positive",
     "training.n_iter_test=-1": "must be non-negative",
-    "training.stop_crit=1.5": "must be an error, from 0 to 1",
+    "training.stop_crit=1.5": "must be from 0.0 to 1, as recall_error is",
+    "training.stop_crit=low": "must be a number",
+    "training.stop_metric=nrmse": "must be one of loss, accuracy, recall_error",
+    "training.stop_metric=rate_reg": "must be one of loss, accuracy, recall_error",
     "training.do_early_stopping=maybe": "must be true or false",
-    "training.name=online": "must be one of continuous, data_parallel",
+    "training.name=online": "must be one of continuous, data_parallel, " + OWN.format("training.base:TrainingConfig"),
+    "synapse.name=fast": "must be one of bsshslm_2020, " + OWN.format("connectivity.synapses:SynapseConfig"),
+    "optimizer.name=sgd": "must be one of gradient_descent, adam, " + OWN.format("optimizers.base:OptimizerConfig"),
+    "engine.name=gpu": "must be one of nest, compiled, " + OWN.format("engines.base:EngineConfig"),
     "engine=compiled": "needs training=data_parallel",
     # recording, kernel, plots
     "recording.n_record=-1": "must be non-negative",
@@ -212,7 +222,9 @@ VALUES = {
     "kernel.resolution=0.0": "must be positive",
     "kernel.resolution=inf": "must be a finite number",
     "kernel.resolution=0.0015": "must be a multiple of NEST's finest time step (0.001 ms)",
-    "kernel.local_num_threads=0": "must be positive",
+    "engine.local_num_threads=0": "must be at least 1",
+    "engine.max_retries=-1": "must be non-negative",
+    "engine.backend=mpi": "must be one of loky, dask",
     "plots.dpi=0": "must be from 10 to 1200",
     "plots.dpi=1000000": "must be from 10 to 1200",
     # the rest
@@ -220,7 +232,7 @@ VALUES = {
     "seed=4294967296": "must be from 0 to 4294967295",
     "seed=1.5": "must be a whole number",
     "seed=null": "must be a whole number",
-    "objective=accuracy": f"must be one of {OBJECTIVES}",
+    "objective=nrmse": f"must be a metric ({METRICS}), or val_, test_, best_ or median5_ of one",
     "objective=test_loss": "needs a test; set training.n_iter_test, e.g. to 4",
     "objective=val_error": "needs validation; set training.do_early_stopping=true",
     "resume=": "must be a run directory, or null for a run of its own",
@@ -237,8 +249,8 @@ VALUES = {
     "experiment=smok": f"must be one of {EXPERIMENTS}. Did you mean smoke?",
     "experiment=nosuch": f"must be one of {EXPERIMENTS}",
     "experiment=null": f"must be one of {EXPERIMENTS}",
-    "task=navigation": "must be one of evidence_accumulation",
-    "task=null": "must be one of evidence_accumulation",
+    "task=navigation": f"must be one of {TASKS}",
+    "task=null": f"must be one of {TASKS}",
     "optimizer=5": "must be one of adam, gradient_descent",
 }  # fmt: skip
 
@@ -252,7 +264,7 @@ def is_of_the_config(override):
 def refused_by_the_config(*overrides):
     """The line by which loading and checking a config refuses overrides."""
     with pytest.raises(UserError) as error:
-        cli.check(config(*overrides))
+        check_ready(config(*overrides))
     return one_line(error.value)
 
 
@@ -289,23 +301,23 @@ def test_a_value_given_to_the_command(refuse, override):
         (["optimizer.Wmin=1", "optimizer.Wmax=1"], "optimizer.Wmin=1.0: must be below Wmax (1.0)"),
         (["synapse.weight_scale.rec_rec=1000"],
          "optimizer.Wmin=-100.0: must not be above the smallest initial weight of rec_rec (-365.6)"),
-        ([PARALLEL, "training.n_workers=0"], "training.n_workers=0: must be positive"),
-        ([PARALLEL, "training.n_workers=2"],
-         "training.n_workers=2: must be at most task.n_batch (1): a worker takes at least one sequence"),
+        ([PARALLEL, "engine.n_workers=0"], "engine.n_workers=0: must be at least 1"),
+        ([PARALLEL, "engine.n_workers=2"],
+         "engine.n_workers=2: must be at most task.n_batch (1): a worker takes at least one sequence"),
         ([PARALLEL, "training.checkpoint_every=0"], "training.checkpoint_every=0: must be positive"),
-        ([PARALLEL, "training.max_retries=-1"], "training.max_retries=-1: must be non-negative"),
-        ([PARALLEL, "training.backend=mpi"], "training.backend=mpi: must be one of loky, dask"),
-        ([PARALLEL, "training.backend=dask"], "training.scheduler=null: must be the address of a Dask scheduler, "
+        ([PARALLEL, "engine=compiled", "engine.n_workers=2"],
+         "engine.n_workers=2: must be at most task.n_batch (1): a worker takes at least one sequence"),
+        ([PARALLEL, "engine.backend=dask"], "engine.scheduler=null: must be the address of a Dask scheduler, "
          "e.g. tcp://host:8786, with backend=dask"),
-        ([PARALLEL, "engine=compiled", "training.backend=dask", "training.scheduler=tcp://host:8786"],
-         "training.backend=dask: must be loky with engine=compiled, whose workers are threads"),
         ([PARALLEL, "kernel.eprop_reset_neurons_on_update=false"],
          "kernel.eprop_reset_neurons_on_update=false: must be true with training=data_parallel, where sequences are "
          "independent; or use training=continuous"),
         ([PARALLEL, "engine=compiled", "neuron.reg.I_e=5"],
          "neuron.reg.I_e=5.0: must not make neurons fire in the first step of a sequence; lower it, or raise V_th"),
-        (["neuron.out.loss=mean_squared_error", "objective=recall_error"],
-         "objective=recall_error: needs classes; set neuron.out.loss=cross_entropy, or choose a loss"),
+        (["neuron.out.loss=mean_squared_error", "objective=nrmse"],
+         f"objective=nrmse: must be a metric ({METRICS}), or val_, test_, best_ or median5_ of one"),
+        (["training.stop_metric=accuracy", "training.stop_crit=-1"],
+         "training.stop_crit=-1.0: must be from 0.0 to 1, as accuracy is"),
         (["synapse.init_optimizer=[{projection: in_rec, pre: 0, post: [1], m: 0.1}]"],
          "synapse.init_optimizer[0].v: is missing"),
         (["synapse.init_optimizer=[{projection: in_rec, pre: 40, post: [1], m: 0, v: 0}]"],
@@ -319,9 +331,10 @@ def test_a_value_given_to_the_command(refuse, override):
         (["synapse.init_optimizer=[{projection: in_rec, pre: 1, post: [1], m: nan, v: 0}]"],
          "synapse.init_optimizer.m=nan: must be a finite number"),
         (["plots.figures=[losses]"],
-         "plots.figures=losses: must be one of learning, dynamics, weight_time_courses, weight_matrices"),
+         "plots.figures=losses: must be one of learning, dynamics, weight_time_courses, weight_matrices, or "
+         "module:Class (docs/extending.md)"),
         (["plots.formats=[gif]"], "plots.formats=gif: must be one of png, pdf, svg"),
-        (["kernel.local_num_threads=1000"], f"kernel.local_num_threads=1000: must be at most the number of cores "
+        (["engine.local_num_threads=1000"], f"engine.local_num_threads=1000: must be at most the number of cores "
          f"({os.cpu_count()}): NEST's threads wait for each other spinning"),
     ],
     ids=str,
@@ -336,8 +349,8 @@ def test_values_that_do_not_fit_together(overrides, line):
         (["task.n_itr=50"], "Could not override 'task.n_itr'. Did you mean task.n_iter?"),
         (["taks=evidence_accumulation"], "Could not override 'taks'. Did you mean task?"),
         (["colour=red"], "Could not override 'colour'"),
-        (["training.n_workers=2"], "Could not override 'training.n_workers'"),
-        ([PARALLEL, "training.n_workrs=2"], "Could not override 'training.n_workrs'. Did you mean training.n_workers?"),
+        ([PARALLEL, "engine=compiled", "engine.backend=loky"], "Could not override 'engine.backend'"),
+        ([PARALLEL, "engine.n_workrs=2"], "Could not override 'engine.n_workrs'. Did you mean engine.n_workers?"),
         (["optimizer=gradient_descent", "optimizer.beta_1=0.5"], "Could not override 'optimizer.beta_1'"),
         (["+colour=red"], "colour: there is no such key"),
         (["++task.n_itr=50"], "task.n_itr: there is no such key. Did you mean task.n_iter?"),
@@ -607,7 +620,7 @@ def test_a_damaged_table_is_told_once_though_it_spoils_several_figures(here, wri
         (["task.n_in=41"], "task.n_in=41: must be a multiple of n_input_symbols (4)"),
         (["task.n_itr=50"], "Could not override 'task.n_itr'. Did you mean task.n_iter?"),
         (["experiment=smok"], f"experiment=smok: must be one of {EXPERIMENTS}. Did you mean smoke?"),
-        (["task=5"], "task=5: must be one of evidence_accumulation"),
+        (["task=5"], f"task=5: must be one of {TASKS}"),
         (["=5"], f"=5: {FORM}"),
         (["--colour"], f"unrecognized arguments: --colour; {OPTIONS}"),
         (["-m", "seed=range(1,1)"], "seed=range(1,1): has no values, so there would be no job"),

@@ -19,10 +19,12 @@ from small import BARE, SMALL, compose
 from benchmarks.faults import processes, wait_until
 from eprop_cli import __main__
 from eprop_cli.cli import eprop_run as cli
-from eprop_cli.cli.eprop_run import Doorkeeper, with_earlier_arguments
+from eprop_cli.cli.eprop_run import RunCallback
+from eprop_cli.cli.resume import with_earlier_arguments
 from eprop_cli.errors import ConfigError, UserError
 from eprop_cli.runs.directory import claim
 from eprop_cli.runs.reader import Run
+from eprop_cli.sweeps.callback import SweepCallback
 
 ROOT = Path(__file__).parent.parent
 COMPILED = ("training=data_parallel", "engine=compiled", "training.n_iter_test=0")
@@ -156,8 +158,8 @@ def test_a_signal_ends_a_run_in_order(tmp_path, way, number):
     process, run = start(tmp_path, *way), tmp_path / "run"
     assert wait_until(lambda: n_rows(run) >= 2)
     os.killpg(process.pid, number)  # as a terminal or a cluster does, to all processes
-    assert process.wait(60) == 128 + number
-    assert wait_until(lambda: not processes(process.pid), timeout=10)
+    assert process.wait(300) == 128 + number
+    assert wait_until(lambda: not processes(process.pid), timeout=60)
     n = n_rows(run)
     record = Run(run).record
     assert (record["status"], record["error"]) == ("INTERRUPTED", f"interrupted by {number.name}")
@@ -185,9 +187,9 @@ def test_ctrl_c_is_heeded_while_modules_are_imported(monkeypatch):
 
 def test_an_error_before_the_run_ends_it(monkeypatch, capsys):
     """Hydra would warn of it and begin the run."""
-    monkeypatch.setattr("eprop_cli.cli.eprop_run.check", lambda _: 1 / 0)
+    monkeypatch.setattr("eprop_cli.runs.checks.check", lambda _: 1 / 0)
     with pytest.raises(SystemExit) as ending:
-        Doorkeeper("stamp").on_run_start(compose())
+        RunCallback().on_run_start(compose())
     assert ending.value.code == 1
     assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
 
@@ -201,12 +203,12 @@ def test_an_error_before_the_run_ends_it(monkeypatch, capsys):
     ],
 )  # fmt: skip
 def test_an_error_before_the_jobs_ends_the_multirun(monkeypatch, capsys, error, told):
-    def begin(*_):
+    def prepare(*_):
         raise error
 
-    monkeypatch.setattr("eprop_cli.sweeps.multirun.begin", begin)
+    monkeypatch.setattr("eprop_cli.sweeps.preparation.prepare", prepare)
     with pytest.raises(SystemExit) as ending:
-        Doorkeeper("stamp").on_multirun_start(OmegaConf.create({"hydra": {"output_subdir": ".hydra"}}))
+        SweepCallback("stamp", None).on_multirun_start(OmegaConf.create({"hydra": {"output_subdir": ".hydra"}}))
     err = capsys.readouterr().err
     assert (ending.value.code, err[-len(told) :]) == (1, told)
 
@@ -223,7 +225,7 @@ def test_a_multirun_that_cannot_write_leaves_nothing(monkeypatch, capsys, tmp_pa
     if earlier:
         sweep.mkdir()
         (sweep / "sweep.json").write_text("{}")
-    monkeypatch.setattr("eprop_cli.sweeps.multirun.write_text", write_text)
+    monkeypatch.setattr("eprop_cli.sweeps.record.write_text", write_text)
     monkeypatch.setattr(sys, "argv", ["eprop-run", "-m", "seed=1,2", f"hydra.sweep.dir={sweep}"])
     with pytest.raises(SystemExit) as ending:
         cli.main()
@@ -237,7 +239,7 @@ def both(directory, *overrides):
     command = [EPROP_RUN, *SMALL, *BARE, *COMPILED, "task.n_iter=1", *overrides]
     options = {"cwd": directory, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     started = [subprocess.Popen(command, **options) for _ in range(2)]
-    errors = [process.communicate(timeout=120)[1] for process in started]
+    errors = [process.communicate(timeout=300)[1] for process in started]
     return [process.returncode for process in started], errors
 
 

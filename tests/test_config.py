@@ -6,24 +6,22 @@ import typing
 
 import hydra
 import pytest
-from eprop_cli.optimizers.config import Adam, Optimizer
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException as OmegaConfError
-from small import compose, config
+from small import BARE, SMALL, compose, config
 
-from eprop_cli import schema
-from eprop_cli.config import groups
-from eprop_cli.config.config import Config
-from eprop_cli.config.files import conf_dir
-from eprop_cli.config.load import SCHEMAS, explain, load
-from eprop_cli.connectivity import base
+from eprop_cli.config.config import VARIED, Config
+from eprop_cli.config.files import all_keys, conf_dir
+from eprop_cli.config.load import explain, load
+from eprop_cli.config.moved import MOVED, moved_among, with_new_names
 from eprop_cli.errors import ConfigError, UserError, require
-from eprop_cli.models import bsshslm_2020
-from eprop_cli.optimizers import config as optimizers
-from eprop_cli.schema import flatten, to_dict
-from eprop_cli.tasks import TASKS
+from eprop_cli.optimizers.adam import AdamConfig
+from eprop_cli.optimizers.base import OptimizerConfig
+from eprop_cli.registry import VARIANTS, variant
+from eprop_cli.schema import check_rules, flatten, to_dict, units
 
 FILES = sorted(path.relative_to(conf_dir()).with_suffix("") for path in conf_dir().rglob("*.yaml"))
+PARTS = [path for path in FILES if len(path.parts) > 2 and path.parts[0] not in ("hydra",)]  # of other files
 # What a file needs beside it to be valid.
 NEEDS = {"engine/compiled": ["training=data_parallel"]}
 EXPERIMENTS = [path.name for path in FILES if path.parent.name == "experiment"]
@@ -84,11 +82,11 @@ TUTORIAL = {
     "recording.interval": 1.0,
     "kernel.resolution": 1.0,
     "kernel.eprop_reset_neurons_on_update": True,
-    "kernel.local_num_threads": 1,
+    "engine.local_num_threads": 1,
 } | {f"neuron.{population}.{key}": value for population in ("reg", "ad") for key, value in RECURRENT.items()}
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
+@pytest.mark.parametrize("path", [path for path in FILES if path not in PARTS], ids=str)
 def test_every_file_composes_and_validates(path):
     chosen = [] if path.name == "config" else [f"{path.parent}={path.name}"]
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -110,7 +108,9 @@ def test_an_experiment_holds_only_what_differs(name):
     entries = [{"experiment": entry} if isinstance(entry, str) else entry for entry in file.pop("defaults", [])]
     defaults = [f"{key.removeprefix('override /')}={value}" for entry in entries for key, value in entry.items()]
     without, experiment = flatten(OmegaConf.to_container(compose(*defaults))), flatten(OmegaConf.to_container(file))
-    same = [key for key, value in experiment.items() if without[key] == value]
+    # A key may have keys below it where its default is a number: a distribution in its place.
+    assert all(key in without or key.rpartition(".")[0] in without for key in experiment)
+    same = [key for key, value in experiment.items() if without.get(key, ...) == value]
     assert not same
     groups = OmegaConf.to_container(compose())
     changed = [default.split("=") for default in defaults if not default.startswith("experiment=")]
@@ -122,25 +122,187 @@ def test_defaults_are_the_tutorials():
     assert {key: values[key] for key in TUTORIAL} == TUTORIAL
 
 
+def dataclasses_of(cls):
+    """A config's dataclass and those of its keys, whichever of a group is chosen."""
+    yield cls
+    for field in dataclasses.fields(cls):
+        kind = typing.get_type_hints(cls)[field.name]
+        kinds = [kind]
+        if cls is Config and field.name in VARIED:
+            kinds = [variant(field.name, name).Config for name in VARIANTS[field.name]]
+        kinds += typing.get_args(kind)
+        for inner in kinds:
+            if dataclasses.is_dataclass(inner):
+                yield from dataclasses_of(inner)
+
+
 def test_no_default_is_written_twice():
-    modules = [groups, base, bsshslm_2020, optimizers, schema]
-    found = [cls for module in modules for cls in vars(module).values() if dataclasses.is_dataclass(cls)]
-    classes = [cls for cls in found if isinstance(cls, type)]
-    classes += [task.Config for task in TASKS.values()]
-    assert len(classes) > 12
+    classes = set(dataclasses_of(Config))
+    assert len(classes) > 15
     for cls in classes:
         for field in dataclasses.fields(cls):
             assert field.default is dataclasses.MISSING, f"{cls.__name__}.{field.name}"
             assert field.default_factory is dataclasses.MISSING, f"{cls.__name__}.{field.name}"
 
 
-def test_a_schema_and_its_file_have_the_same_keys():
-    composed = compose("training=data_parallel")
+def chosen(group, name):
+    """The config with a variant of a group."""
+    file = next(path for path in FILES if path.parent.name == group and name_in(path) == name)
+    return compose(f"{group}={file.name}", *NEEDS.get(str(file), []))
+
+
+def name_in(path):
+    return OmegaConf.load(conf_dir() / path.with_suffix(".yaml")).get("name")
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in VARIED for name in VARIANTS[group]])
+def test_a_schema_and_its_file_have_the_same_keys(group, name):
+    schema = variant(group, name).Config
+    assert set(chosen(group, name)[group]) == {field.name for field in dataclasses.fields(schema)}
+
+
+def test_the_groups_without_variants_too():
+    composed = compose()
     for group, cls in typing.get_type_hints(Config).items():
-        choices = SCHEMAS.get(group)
-        schema = choices[composed[group].name] if choices else cls
-        if dataclasses.is_dataclass(schema):
-            assert set(composed[group]) == {field.name for field in dataclasses.fields(schema)}, group
+        if dataclasses.is_dataclass(cls):
+            assert set(composed[group]) == {field.name for field in dataclasses.fields(cls)}, group
+
+
+# Rules and units beside the keys
+
+UNITS = {"ms", "mV", "pF", "pA", "spikes/s", "iterations"}
+
+
+def written_unit(key):
+    """The unit with which the comment of a key in conf/ begins; none if it begins with something else."""
+    unit = re.split(r"[ ,;]", all_keys()[key].meaning)[0] if key in all_keys() else ""
+    return unit if unit in UNITS else ""
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in VARIED for name in VARIANTS[group]])
+def test_units_are_those_of_the_comments(group, name):
+    schema = variant(group, name).Config
+    found = units(schema, group)
+    keys = flatten(OmegaConf.to_container(chosen(group, name)[group], resolve=True), group)
+    physical = {key for key in keys if written_unit(key) and written_unit(key) != "iterations"}
+    assert {key: found.get(key) for key in physical} == {key: written_unit(key) for key in physical}
+    for key, unit in found.items():
+        if key in keys and unit not in ("iterations", "steps"):  # counts, which comments have in words
+            assert written_unit(key) == unit or not all_keys()[key].meaning, key
+
+
+def test_units_of_the_groups_without_variants():
+    found = units(config())
+    assert {
+        key: found[key] for key in ("kernel.resolution", "recording.interval", "neuron.rec.C_m", "optimizer.Wmax")
+    } == {
+        "kernel.resolution": "ms",
+        "recording.interval": "ms",
+        "neuron.rec.C_m": "pF",
+        "optimizer.Wmax": "pA",
+    }
+    assert written_unit("kernel.resolution") == written_unit("recording.interval") == "ms"
+    assert "task.n_in" not in found
+
+
+def test_a_rule_is_checked_of_each_item_and_in_nested_groups():
+    plots = config().plots
+    plots.formats = ["png", "gif"]
+    with pytest.raises(ConfigError, match=r"^plots\.formats=gif: must be one of png, pdf, svg$"):
+        check_rules(plots, "plots")
+    neuron = config().neuron
+    neuron.ad.C_m = 0.0
+    with pytest.raises(ConfigError, match=r"^neuron\.ad\.C_m=0\.0: must be positive$"):
+        check_rules(neuron, "neuron")
+    neuron.ad.C_m, neuron.ad.flush_event_send_interval = 1.0, None  # null is no number to be judged
+    check_rules(neuron, "neuron")
+
+
+# Keys that have moved
+
+
+def test_overrides_of_keys_that_have_moved_are_renamed():
+    assert with_new_names(["training.n_workers=2", "+training.backend=dask", "seed=1", "training.n_workers"]) == [
+        "++engine.n_workers=2", "++engine.backend=dask", "seed=1", "training.n_workers",
+    ]  # fmt: skip
+    assert moved_among(["seed=1", "kernel.local_num_threads=2"]) == [
+        "kernel.local_num_threads is now engine.local_num_threads"
+    ]
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_a_file_of_a_users_with_a_key_that_has_moved_is_read(old, caplog):
+    composed, new = compose("training=data_parallel", "task.n_batch=4"), MOVED[old]
+    value = {"backend": "loky", "scheduler": "tcp://host:1"}.get(old.split(".")[1], 1)
+    OmegaConf.update(composed, old, value, force_add=True)
+    loaded = load(composed)
+    assert flatten(to_dict(loaded))[new] == value
+    assert old not in flatten(to_dict(loaded))
+    assert caplog.messages == [f"{old} is now {new}"]
+
+
+def test_a_key_of_nests_that_has_moved_is_no_hindrance_to_another_engine(caplog):
+    composed = compose("training=data_parallel", "engine=compiled", "task.n_batch=4")
+    OmegaConf.update(composed, "kernel.local_num_threads", 1, force_add=True)
+    OmegaConf.update(composed, "training.n_workers", 2, force_add=True)
+    loaded = load(composed)
+    assert loaded.engine.n_workers == 2
+    assert not hasattr(loaded.engine, "local_num_threads")
+    assert set(caplog.messages) == {
+        "training.n_workers is now engine.n_workers", "kernel.local_num_threads is now engine.local_num_threads",
+    }  # fmt: skip
+
+
+def test_on_the_command_line_a_line_tells(eprop_run, tmp_path):
+    given = [*SMALL, *BARE, "training=data_parallel", "engine=compiled", "training.n_iter_test=0", "task.n_iter=1"]
+    moved = ["training.n_workers=2", "kernel.local_num_threads=1"]
+    done = eprop_run(*given, "task.n_batch=2", *moved, "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    told = done.stdout + done.stderr
+    assert told.count("training.n_workers is now engine.n_workers") == 1
+    assert told.count("kernel.local_num_threads is now engine.local_num_threads") == 1
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["config"]["engine"] == {"name": "compiled", "n_workers": 2}
+
+
+# When training stops
+
+
+@pytest.mark.parametrize(
+    ("overrides", "metric", "higher"),
+    [
+        ([], "recall_error", False),
+        (["training.stop_metric=loss", "training.stop_crit=12"], "loss", False),
+        (["training.stop_metric=loss", "training.stop_crit=-1"], "loss", False),
+        (["training.stop_metric=accuracy", "training.stop_crit=0.9"], "accuracy", True),
+        (["neuron.out.loss=mean_squared_error", "training.stop_metric=loss", "training.stop_crit=3"], "loss", False),
+    ],
+)
+def test_training_may_stop_by_any_metric(overrides, metric, higher):
+    given = config("training.do_early_stopping=true", *overrides)
+    assert given.training.stop_metric == metric
+    assert given.criterion.higher_is_better is higher
+    better, worse = given.training.stop_crit - 0.01, given.training.stop_crit + 0.01
+    assert (given.criterion.met(better), given.criterion.met(worse)) == ((False, True) if higher else (True, False))
+    assert not given.criterion.met(given.training.stop_crit)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["training.stop_metric=nrmse"], "training.stop_metric=nrmse: must be one of loss, accuracy, recall_error"),
+        (["training.stop_metric=rate_reg"],
+         "training.stop_metric=rate_reg: must be one of loss, accuracy, recall_error"),
+        (["training.stop_crit=1.5"], "training.stop_crit=1.5: must be from 0.0 to 1, as recall_error is"),
+        (["training.stop_crit=-0.5"], "training.stop_crit=-0.5: must be from 0.0 to 1, as recall_error is"),
+        (["training.stop_metric=accuracy", "training.stop_crit=2"],
+         "training.stop_crit=2.0: must be from 0.0 to 1, as accuracy is"),
+    ],
+)  # fmt: skip
+def test_a_metric_by_which_training_cannot_stop_is_refused(overrides, line):
+    with pytest.raises(ConfigError) as error:
+        config(*overrides)
+    assert str(error.value) == line
 
 
 def test_values_follow_those_they_refer_to():
@@ -172,9 +334,9 @@ def test_numbers_have_the_types_that_nest_needs():
 
 def test_gradient_descent_has_no_moments():
     optimizer = config("optimizer=gradient_descent").optimizer
-    assert type(optimizer) is Optimizer
+    assert type(optimizer) is OptimizerConfig
     assert not hasattr(optimizer, "beta_1")
-    assert isinstance(config().optimizer, Adam)
+    assert isinstance(config().optimizer, AdamConfig)
 
 
 def test_a_typed_config_is_json_and_loads_again():
@@ -247,7 +409,9 @@ def test_a_condition_that_holds_raises_nothing():
         ["kernel.resolution=0.25", "neuron.rec.t_ref=0.75"],
         ["recording.interval=2250"],
         ["recording.iterations=[first, 3, last]", "plots.figures=[]"],
-        ["training=data_parallel", "task.n_batch=3", "training.n_workers=3"],
+        ["training=data_parallel", "task.n_batch=3", "engine.n_workers=3"],
+        ["neuron.rec.t_ref=0"],
+        ["neuron.out.loss=null", "training.stop_metric=null"],
         [
             "training=data_parallel",
             "optimizer.weight_decay=0.1",

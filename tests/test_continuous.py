@@ -57,9 +57,9 @@ def test_validation_and_test_leave_the_weights_alone():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_do_not_change_losses(threads):
-    rows = [record.row for record in Continuous(config(*SMALL, *BARE, f"kernel.local_num_threads={threads}")).records()]
+    rows = [record.row for record in Continuous(config(*SMALL, *BARE, f"engine.local_num_threads={threads}")).records()]
     one = [record.row for record in Continuous(config(*SMALL, *BARE)).records()]
-    np.testing.assert_allclose([row.loss for row in rows], [row.loss for row in one], rtol=1e-12)
+    np.testing.assert_allclose([row.metrics["loss"] for row in rows], [row.metrics["loss"] for row in one], rtol=1e-12)
 
 
 def test_a_learning_rate_of_zero_changes_nothing():
@@ -73,6 +73,6 @@ def test_a_learning_rate_of_zero_changes_nothing():
 def test_a_weight_that_became_nan_fails_the_run_though_its_losses_are_finite():
     settings = config("experiment=smoke", *BARE, "neuron.ad.gamma=1e9", "task.n_iter=1")
     records = Continuous(settings).records()
-    assert np.isfinite(next(records).row.loss)
+    assert np.isfinite(next(records).row.metrics["loss"])
     with pytest.raises(TrainingError, match=r"^a weight of in_rec became infinite or NaN$"):
         next(records)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, config
 
+from eprop_cli.errors import ConfigError
 from eprop_cli.phases import Progress, phases
 from eprop_cli.training.data_parallel import DataParallel
 
@@ -26,17 +27,17 @@ def train(*overrides):
 
 
 def without_seconds(rows):
-    return [{key: value for key, value in vars(row).items() if key != "seconds"} for row in rows]
+    return [{key: value for key, value in row.flat().items() if key != "seconds"} for row in rows]
 
 
 def run_phases(errors, n_iter, **settings):
-    """(phase, training iterations so far) of each batch, given the error of each."""
+    """(phase, training iterations so far) of each batch, given the metric of each."""
     progress = Progress()
-    training = config(*SMALL, *(f"training.{key}={value}" for key, value in settings.items())).training
+    given = config(*SMALL, *(f"training.{key}={value}" for key, value in settings.items()))
     found = []
-    for error, phase in zip(errors, phases(training, n_iter, progress), strict=False):
+    for error, phase in zip(errors, phases(given.training, given.criterion, n_iter, progress), strict=False):
         found.append((phase, progress.iteration))
-        progress.error = error
+        progress.metric = error
     return found, progress
 
 
@@ -66,6 +67,38 @@ def test_training_stops_where_the_mean_over_further_batches_is_low_too():
     assert progress.stopped
 
 
+def test_of_a_metric_that_is_better_high_training_stops_above():
+    settings = {"do_early_stopping": "true", "n_iter_validate_every": 1, "n_iter_early_stop": 2}
+    accuracies = [1.0, 0.5, 0.9, 0.7, 0.5, 0.5, 0.9, 0.8, 0.9]  # mean 0.6 is not above 0.8, 0.85 is
+    found, progress = run_phases(accuracies, 9, stop_metric="accuracy", stop_crit=0.8, **settings)
+    assert [phase for phase, _ in found] == [
+        "validation", "training", "validation", "early-stopping", "early-stopping", "training",
+        "validation", "early-stopping", "early-stopping",
+    ]  # fmt: skip
+    assert not progress.stopped  # the batch after these is not asked for
+    found, progress = run_phases([*accuracies, 0.0], 9, stop_metric="accuracy", stop_crit=0.8, **settings)
+    assert found[-1] == ("training", 3)
+    assert progress.stopped
+
+
+@pytest.mark.parametrize(
+    ("metric", "crit", "stops"),
+    [("loss", 1e-6, False), ("loss", 1e6, True), ("accuracy", 0, True), ("rate_reg", None, None)],
+)
+def test_training_stops_by_any_metric_that_can_be_better(metric, crit, stops):
+    settings = ["training.do_early_stopping=true", "training.n_iter_validate_every=1", "task.n_batch=4"]
+    settings += ["training.n_iter_early_stop=2", f"training.stop_metric={metric}", "task.n_iter=3"]
+    if crit is None:
+        with pytest.raises(
+            ConfigError, match=r"^training\.stop_metric=rate_reg: must be one of loss, accuracy, recall_er"
+        ):
+            train(*settings)
+        return
+    rows, _, _ = train(*settings, f"training.stop_crit={crit}")
+    assert ("early-stopping" in {row.phase for row in rows}) is stops
+    assert len([row for row in rows if row.phase == "training"]) == (2 if stops else 3)
+
+
 def test_evaluation_does_not_change_training():
     plain, _, _ = train("training.n_iter_test=0")
     rows, _, _ = train(*VALIDATED)
@@ -76,7 +109,7 @@ def test_evaluation_does_not_change_training():
 def test_the_best_weights_are_those_of_the_lowest_validation_loss():
     rows, weights, trainer = train(*VALIDATED, "training.select_weights=best", *SELECTING)
     validations = [index for index, row in enumerate(rows) if row.phase == "validation"]
-    best = min(validations, key=lambda index: rows[index].loss)
+    best = min(validations, key=lambda index: rows[index].metrics["loss"])
     assert 0 < best < validations[-1]
     for projection, values in trainer.weights().items():
         np.testing.assert_array_equal(values, weights[best][projection])
@@ -87,9 +120,9 @@ def test_the_test_is_of_the_weights_that_are_kept():
     rows, _, trainer = train(*VALIDATED, "training.select_weights=best", *SELECTING)
     again = DataParallel(config(*PARALLEL, *SELECTING, "task.n_iter=0"))
     again._weights = trainer.weights()
-    tests = [record.row.loss for record in again.records()]
+    tests = [record.row.metrics["loss"] for record in again.records()]
     again.close()
-    assert tests == [row.loss for row in rows if row.phase == "test"]
+    assert tests == [row.metrics["loss"] for row in rows if row.phase == "test"]
 
 
 def test_selecting_weights_does_not_change_training():

@@ -8,11 +8,14 @@ import sys
 import pytest
 from small import SMALL, config
 
-from eprop_cli import engines
-from eprop_cli.engines import check_engine, make_engine
+from eprop_cli.engines import base
+from eprop_cli.engines.base import engine_class, make_engine
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.engines.nest.engine import NestEngine
 from eprop_cli.errors import ConfigError
+from eprop_cli.models.base import GRADIENT, STREAM
+from eprop_cli.models.bsshslm_2020 import Bsshslm2020
+from eprop_cli.training.base import check_ready
 
 PARALLEL = [*SMALL, "training=data_parallel"]
 
@@ -20,10 +23,21 @@ PARALLEL = [*SMALL, "training=data_parallel"]
 @pytest.mark.parametrize(("name", "kind"), [("nest", NestEngine), ("compiled", CompiledEngine)])
 def test_engines_by_name(name, kind):
     given = config(*PARALLEL, f"engine={name}")
-    check_engine(given)
+    check_ready(given)
+    assert engine_class(given) is kind
     engine = make_engine(given)
     assert type(engine) is kind
     engine.close()
+
+
+def test_what_each_provides():
+    assert NestEngine.provides(Bsshslm2020) == {GRADIENT, STREAM}
+    assert CompiledEngine.provides(Bsshslm2020) == {GRADIENT}
+
+
+def test_cores_of_a_run():
+    assert CompiledEngine.cores({"n_workers": 3}) == 3
+    assert NestEngine.cores({"n_workers": 3, "local_num_threads": 2}) == 6
 
 
 @pytest.mark.parametrize(
@@ -35,9 +49,9 @@ def test_engines_by_name(name, kind):
     ],
 )  # fmt: skip
 def test_what_an_engine_lacks_is_named(name, message, monkeypatch):
-    monkeypatch.setattr(engines, "find_spec", lambda package: None)
+    monkeypatch.setattr(base, "find_spec", lambda package: None)
     with pytest.raises(ConfigError) as error:
-        check_engine(config(*PARALLEL, f"engine={name}"))
+        check_ready(config(*PARALLEL, f"engine={name}"))
     assert str(error.value) == f"engine={name}: {message}"
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from small import SMALL, config
 
-from eprop_cli.connectivity.base import PROJECTIONS
-from eprop_cli.connectivity.weights import initial_weights
+from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.engines.compiled import engine as compiled
 from eprop_cli.engines.compiled import kernels as k
 from eprop_cli.engines.compiled.engine import CompiledEngine
+from eprop_cli.engines.compiled.parameters import neuron_parameters, readout_parameters, surrogates
 from eprop_cli.engines.compiled.recording import Simulated
 from eprop_cli.models.bsshslm_2020 import SURROGATE_GRADIENTS
-from eprop_cli.tasks import make_task
+from eprop_cli.training.base import initial_weights, make_task
 from eprop_cli.values import Batch
 
 # Surrogate gradient functions of x = (v - A) / width, as NEST documents them
@@ -40,6 +40,13 @@ class Net:
     functions: tuple[int, int] = (0, 0)
     n_reg: int = 0
 
+    @property
+    def stretches(self):
+        """Surrogate gradient functions as the kernels take them: function, start, stop."""
+        n_rec = self.neurons.shape[1]
+        ends = (0, self.n_reg), (self.n_reg, n_rec)
+        return np.array([(f, *end) for f, end in zip(self.functions, ends, strict=True) if end[0] < end[1]])
+
     def run(self, lost=None):
         """What the kernels make of it, all neurons recorded."""
         n_batch, n_steps, n_in = self.spikes.shape
@@ -54,7 +61,7 @@ class Net:
             gradients_out=np.empty((n_batch, n_rec, n_out)),
         )
         k.run(
-            np.arange(n_batch), self.neurons, np.array([*self.functions, self.n_reg]), self.readouts, self.softmax,
+            np.arange(n_batch), self.neurons, self.stretches, self.readouts, self.softmax,
             self.weights, self.weights_out, self.feedback, self.spikes, self.targets,
             np.zeros((n_batch, n_in), dtype=bool) if lost is None else lost, np.arange(n_rec), *simulated,
         )  # fmt: skip
@@ -230,12 +237,12 @@ def test_the_engine_scales_gradients_by_arrival_window_and_batch(loss, regular_s
         "neuron.ad.adapt_tau=[20, 100, 500, 2000]", "neuron.rec.E_L=-0.1",
     )  # fmt: skip
     rng = np.random.RandomState(1)
-    weights, batch = initial_weights(settings, rng), make_task(settings.task).batch(rng)
+    weights, batch = initial_weights(settings, rng), make_task(settings, rng).batch_at(rng, "training", 0)
     engine = CompiledEngine(settings)
     gradients = engine.gradient(weights, batch, None, False).gradients
     engine.close()
     net = Net(
-        compiled.neuron_parameters(settings), compiled.readout_parameters(settings), *compiled._packed(weights),
+        neuron_parameters(settings.model), readout_parameters(settings.model), *compiled._packed(weights),
         batch.spikes, batch.targets[:, :, -30:].transpose(1, 2, 0), loss == "cross_entropy", n_reg=4,
     )  # fmt: skip
     decay = np.exp(-1 / np.array([10, 20, 30, 40, 5, 15, 25, 100]))
@@ -247,7 +254,7 @@ def test_the_engine_scales_gradients_by_arrival_window_and_batch(loss, regular_s
         rec, out = rec + gradient * arrival / count, out + gradient_out * (1 - np.exp(-1 / 20)) / count
     np.fill_diagonal(rec[8:], 0.0)
     expected = {"in_rec": rec[:8].T, "rec_rec": rec[8:].T, "rec_out": out.T}
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         assert relative(gradients[projection], expected[projection]) <= 1e-13, projection
 
 
@@ -273,6 +280,19 @@ def test_a_surrogate_gradient_function_for_each_population():
     for functions, own in {(0, 0): slice(4), (2, 2): slice(4, None)}.items():
         net.functions = functions
         np.testing.assert_array_equal(psi[:, :, own], net.run().dynamics[:, :, own, k.KEPT_PSI])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], [(0, 0, 8)]),  # neighbours with the same function are one stretch
+        (["neuron.ad.surrogate_gradient_function=exponential"], [(0, 0, 4), (1, 4, 8)]),
+        (["neuron.n_reg=0", "neuron.ad.surrogate_gradient_function=arctan_derivative"], [(3, 0, 4)]),
+        (["neuron.n_ad=0", "neuron.n_reg=3"], [(0, 0, 3)]),
+    ],
+)
+def test_stretches_of_neurons_with_the_same_surrogate_gradient(overrides, expected):
+    assert [tuple(stretch) for stretch in surrogates(config(*SMALL, *overrides).model)] == expected
 
 
 def test_a_potential_leaks_away():
@@ -361,14 +381,14 @@ def test_two_like_readouts_share_the_probability():
 
 def batch_of(settings, seed=1):
     rng = np.random.RandomState(seed)
-    return initial_weights(settings, rng), make_task(settings.task).batch(rng)
+    return initial_weights(settings, rng), make_task(settings, rng).batch_at(rng, "training", 0)
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 5])
 def test_any_number_of_threads_gives_the_same(n_threads):
     found = []
     for n_workers in (1, n_threads):
-        settings = config(*SMALL, "training=data_parallel", "task.n_batch=5", f"training.n_workers={n_workers}")
+        settings = config(*SMALL, "training=data_parallel", "task.n_batch=5", f"engine.n_workers={n_workers}")
         weights, batch = batch_of(settings)
         engine = CompiledEngine(settings)
         found.append(engine.gradient(weights, batch, np.arange(8) < 4, True))
@@ -404,7 +424,7 @@ def test_what_goes_in_stays_as_it_is():
     engine = CompiledEngine(settings)
     outcome = engine.gradient(weights, batch, np.ones(8, dtype=bool), True)
     engine.close()
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         assert not np.shares_memory(outcome.gradients[projection], weights[projection])
         assert outcome.gradients[projection].any()
 

@@ -2,17 +2,16 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, config
 
-from eprop_cli import engines
-from eprop_cli.engines import check_engine
 from eprop_cli.engines.limits import check_limits
+from eprop_cli.engines.nest import engine as nest_engine
 from eprop_cli.errors import ConfigError
-from eprop_cli.training import make_trainer
+from eprop_cli.training.base import check_ready, make_trainer
 
 PARALLEL = ("training=data_parallel",)
 COMPILED = (*PARALLEL, "engine=compiled")
 FIRST_STEP = "must not make neurons fire in the first step; lower it, or raise V_th"
 EACH_FIRST_STEP = "must not make neurons fire in the first step of a sequence; lower it, or raise V_th"
-DASK = ("training.backend=dask", "training.scheduler=tcp://127.0.0.1:8786")
+DASK = ("engine.backend=dask", "engine.scheduler=tcp://127.0.0.1:8786")
 
 
 def steps(n):
@@ -27,7 +26,6 @@ def steps(n):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ((*COMPILED, *DASK), "training.backend=dask: must be loky with engine=compiled, whose workers are threads"),
         (steps(4), "task.sequence_steps=4: must be at least 5; make the sequence longer"),
         (["neuron.rec.V_m=0.7"], f"neuron.reg.V_m=0.7: {FIRST_STEP}"),
         (["neuron.ad.V_m=0.7", *PARALLEL], f"neuron.ad.V_m=0.7: {FIRST_STEP}"),
@@ -48,16 +46,16 @@ def steps(n):
 )
 def test_what_an_engine_cannot_compute_is_refused(overrides, message):
     with pytest.raises(ConfigError) as error:
-        check_engine(config(*SMALL, *overrides))
+        check_ready(config(*SMALL, *overrides))
     assert str(error.value) == message
 
 
 def test_dask_is_asked_for(monkeypatch):
-    monkeypatch.setattr(engines, "find_spec", lambda package: None if package == "distributed" else package)
+    monkeypatch.setattr(nest_engine, "find_spec", lambda package: None if package == "distributed" else package)
     with pytest.raises(ConfigError) as error:
-        check_engine(config(*SMALL, *PARALLEL, *DASK))
+        check_ready(config(*SMALL, *PARALLEL, *DASK))
     told = "needs distributed, which is not installed; pip install '.[dask]' in the checkout"
-    assert str(error.value) == f"training.backend=dask: {told}"
+    assert str(error.value) == f"engine.backend=dask: {told}"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +65,7 @@ def test_dask_is_asked_for(monkeypatch):
         ["neuron.rec.I_e=0.6", *PARALLEL],  # leads to 0.585 in a step
         ["neuron.rec.E_L=0.7"],
         ["neuron.n_ad=0", "neuron.ad.V_m=0.7"],
+        ["neuron.n_reg=0", "neuron.reg.V_m=0.7"],
     ],
     ids=str,
 )
@@ -79,9 +78,9 @@ def test_the_shortest_sequence_is_computed_alike():
     losses = []
     for overrides in ([], [*COMPILED, "training.as_continuous=true", "training.n_iter_test=0"]):
         settings = config(*SMALL, *BARE, *steps(5), *overrides)
-        check_engine(settings)
+        check_ready(settings)
         trainer = make_trainer(settings)
-        losses.append([record.row.loss for record in trainer.records()])
+        losses.append([record.row.metrics["loss"] for record in trainer.records()])
         trainer.close()
     np.testing.assert_allclose(*losses, rtol=1e-12)
     assert len(set(losses[0])) == 5

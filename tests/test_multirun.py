@@ -2,15 +2,19 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from conftest import EPROP_RUN
 from omegaconf import OmegaConf
+
+from eprop_cli.cli import eprop_run as cli
 
 # Jobs of a second, and of a few: long enough to be stopped half-way.
 QUICK = ("experiment=smoke", "plots=none", "recording=none", "training=data_parallel", "engine=compiled")
@@ -38,7 +42,7 @@ def printed_command(output):
     return output.splitlines()[-1].split(": eprop-run ")[1].split()
 
 
-def waited(condition, timeout=60):
+def waited(condition, timeout=300):
     """What the condition gives as soon as it gives anything."""
     until = time.monotonic() + timeout
     while not (found := condition()):
@@ -88,7 +92,7 @@ def start(tmp_path):
     for process in started:
         if process.poll() is None:
             process.terminate()
-            process.wait(60)
+            process.wait(300)
 
 
 @pytest.fixture(scope="module")
@@ -96,36 +100,78 @@ def undisturbed(tmp_path_factory):
     """The results of three seeds, one run after another."""
     directory = tmp_path_factory.mktemp("undisturbed")
     command = [EPROP_RUN, "-m", *LONG, "seed=1,2,3", "hydra.sweep.dir=sweep"]
-    subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=300)
     return results(directory / "sweep")
+
+
+@pytest.fixture(scope="session")
+def completed_once(tmp_path_factory):
+    """A sweep of two keys, and what was printed of it."""
+    directory = tmp_path_factory.mktemp("finished")
+    swept = ("task.n_iter=1", "training.n_iter_test=1", "optimizer.eta=1e-3,5e-3", "seed=1,2")
+    command = [EPROP_RUN, "-m", *QUICK, *swept, "hydra.sweep.dir=sweep"]
+    done = subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True, timeout=300)
+    return directory / "sweep", done.stdout
+
+
+@pytest.fixture
+def finished(completed_once, tmp_path):
+    """A copy of a sweep that is COMPLETED."""
+    return shutil.copytree(completed_once[0], tmp_path / "sweep")
+
+
+@pytest.fixture
+def refused(monkeypatch, tmp_path, capsys):
+    """What eprop-run prints when it refuses to begin; in this process, which saves the start of another."""
+
+    def run(*arguments, leaves=()):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["eprop-run", *arguments])
+        with pytest.raises(SystemExit) as ending:
+            cli.main()
+        printed = capsys.readouterr()
+        assert (ending.value.code, printed.out) == (2, "")
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(leaves)
+        return printed.err
+
+    return run
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_jobs_that_fail_do_not_stop_the_others(eprop_run, tmp_path, launcher):
     bounds = ("optimizer=gradient_descent", "optimizer.Wmin=-1e308", "optimizer.Wmax=1e308")
-    values = "optimizer.eta=-1,1e300,1e-3"
+    values = "optimizer.eta=1e300,1e-3"
     ended = eprop_run("-m", *QUICK, *bounds, values, f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
     assert ended.returncode == 1
     rows = {row["optimizer.eta"]: row for row in table(tmp_path / "sweep")}
     assert {eta: (row["status"], row["error"]) for eta, row in rows.items()} == {
-        "-1": ("FAILED", "optimizer.eta=-1.0: must be non-negative"),
         "1e+300": ("FAILED", "the loss became nan in training iteration 2"),
         "0.001": ("COMPLETED", ""),
     }
-    names = ", ".join(rows[eta]["run"] for eta in ("-1", "1e+300"))
     assert ended.stdout.splitlines()[-3:] == [
-        "Jobs: 1 COMPLETED, 2 FAILED",
-        f"Not COMPLETED: {names}",
+        "Jobs: 1 COMPLETED, 1 FAILED",
+        f"Not COMPLETED: {rows['1e+300']['run']}",
         "Run what is not COMPLETED, and nothing else: eprop-run resume=sweep",
     ]
     assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.rglob("%j"))
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_what_is_completed_is_not_launched(eprop_run, finished, launcher):
+    before = results(finished)
+    ended = eprop_run("resume=sweep", f"hydra/launcher={launcher}")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1] == "Jobs: 4 SKIPPED (COMPLETED before)"
+    assert "HYDRA" not in ended.stdout  # launchers tell what they launch
+    assert results(finished) == before
 
 
 def test_a_job_that_is_killed_runs_again_and_nothing_else_does(start, eprop_run, tmp_path, undisturbed):
     process = start("-m", *LONG, "seed=2,3", "hydra.sweep.dir=sweep")
     killed = training(tmp_path / "sweep", 2)
     os.kill(record(killed)["pid"], signal.SIGKILL)
-    assert process.wait(60) == 1
+    assert process.wait(300) == 1
     rows = table(tmp_path / "sweep")
     assert [row["status"] for row in rows] == ["FAILED", "COMPLETED"]
     assert rows[0]["error"] == "its process was killed by SIGKILL"
@@ -136,6 +182,13 @@ def test_a_job_that_is_killed_runs_again_and_nothing_else_does(start, eprop_run,
     assert again.stdout.splitlines()[-1] == "Jobs: 1 COMPLETED, 1 SKIPPED (COMPLETED before)"
     assert "Resuming after iteration" in (killed / "eprop-run.log").read_text()
     assert other.read_bytes() == before
+    assert results(tmp_path / "sweep") == undisturbed[1:]
+
+
+def test_the_process_that_starts_the_jobs_is_replaced_when_it_is_gone(start, tmp_path, undisturbed):
+    process = start("-m", *LONG, "seed=2,3", "hydra.sweep.dir=sweep")
+    os.kill(parent(record(training(tmp_path / "sweep", 2))["pid"]), signal.SIGKILL)
+    assert process.wait(300) == 0
     assert results(tmp_path / "sweep") == undisturbed[1:]
 
 
@@ -155,7 +208,7 @@ def test_a_sweep_that_was_stopped_goes_on(start, eprop_run, tmp_path, undisturbe
     stopped = training(sweep, 2)
     started = children(process.pid)
     process.send_signal(number)
-    assert process.wait(60) == status
+    assert process.wait(300) == status
     waited(lambda: not any(map(alive, [*started, record(stopped)["pid"]])))
     assert record(stopped)["status"] == "INTERRUPTED"
     if number != signal.SIGKILL:
@@ -172,7 +225,7 @@ def test_a_sweep_ends_in_order_when_its_terminal_is_closed(start, tmp_path, laun
     process = start("-m", *LONG, "seed=2,3", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
     stopped = training(tmp_path / "sweep", 2)
     os.killpg(process.pid, signal.SIGHUP)
-    assert process.wait(60) == 143
+    assert process.wait(300) == 143
     assert record(stopped)["error"] == "interrupted by SIGTERM"
     assert {row["status"] for row in table(tmp_path / "sweep")} == {"INTERRUPTED"}
     assert not (tmp_path / "sweep" / ".jobs").exists()
@@ -181,8 +234,8 @@ def test_a_sweep_ends_in_order_when_its_terminal_is_closed(start, tmp_path, laun
 def test_a_cluster_job_that_is_preempted_goes_on(start, tmp_path, undisturbed):
     process = start("-m", *LONG, "seed=2,3", "hydra/launcher=slurm_local", "hydra.sweep.dir=sweep")
     preempted = training(tmp_path / "sweep", 2)
-    os.kill(parent(record(preempted)["pid"]), signal.SIGUSR2)  # as SLURM does some time before the limit
-    assert process.wait(60) == 0
+    os.kill(parent(parent(record(preempted)["pid"])), signal.SIGUSR2)  # as SLURM does some time before the limit
+    assert process.wait(300) == 0
     assert "Resuming after iteration" in (preempted / "eprop-run.log").read_text()
     assert results(tmp_path / "sweep") == undisturbed[1:]
 
@@ -204,11 +257,9 @@ def test_experiments_of_the_users_own_are_swept(eprop_run, tmp_path):
     assert again.stdout.splitlines()[-1] == "Jobs: 2 SKIPPED (COMPLETED before)"
 
 
-def test_the_table_has_what_was_swept_and_what_came_out(eprop_run, tmp_path):
-    swept = ("optimizer.eta=1e-3,5e-3", "seed=1,2")
-    ended = eprop_run("-m", *QUICK, "task.n_iter=1", "training.n_iter_test=1", *swept, "hydra.sweep.dir=sweep")
-    assert ended.returncode == 0
-    rows = table(tmp_path / "sweep")
+def test_the_table_has_what_was_swept_and_what_came_out(completed_once):
+    sweep, printed = completed_once
+    rows = table(sweep)
     assert list(rows[0]) == [
         *("run", "seed", "optimizer.eta", "status", "iterations", "final_loss", "best_loss", "accuracy"),
         *("test_error", "seconds", "error"),
@@ -216,12 +267,51 @@ def test_the_table_has_what_was_swept_and_what_came_out(eprop_run, tmp_path):
     expected = {(eta, seed) for eta in ("0.001", "0.005") for seed in ("1", "2")}
     assert {(row["optimizer.eta"], row["seed"]) for row in rows} == expected
     for row in rows:
-        _, training, test = (tmp_path / "sweep" / row["run"] / "metrics.csv").read_text().splitlines()
+        _, training, test = (sweep / row["run"] / "metrics.csv").read_text().splitlines()
         assert [row["iterations"], row["final_loss"], row["accuracy"]] == ["1", *training.split(",")[2:4]]
         assert row["test_error"] == test.split(",")[4]
-    shown = ended.stdout.split("4 runs in")[1]
+    shown = printed.split("4 runs in")[1]
     assert shown.split("\n")[1].split()[:4] == ["run", "seed", "eta", "status"]
-    assert (tmp_path / "sweep" / "sweep.png").exists()
+    assert (sweep / "sweep.png").exists()
+
+
+class TestResume:
+    def test_from_another_directory(self, eprop_run, finished, tmp_path):
+        (tmp_path / "elsewhere").mkdir()
+        ended = eprop_run("resume=../sweep", cwd=tmp_path / "elsewhere")
+        assert ended.stdout.splitlines()[-1] == "Jobs: 4 SKIPPED (COMPLETED before)"
+        assert not list((tmp_path / "elsewhere").iterdir())
+
+    def test_what_was_begun_before_formats_had_numbers(self, eprop_run, tmp_path):
+        shutil.copytree(Path(__file__).parent / "data" / "sweep_format_1", tmp_path / "sweep")
+        ended = eprop_run("resume=sweep", "seed=1,2,3")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout.splitlines()[-1] == "Jobs: 1 COMPLETED, 2 SKIPPED (COMPLETED before)"
+        assert [row["seed"] for row in table(tmp_path / "sweep")] == ["1", "2", "3"]
+        written = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+        assert (written["format"], written["beginning"]) == (2, None)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (
+                '{"format": 3, "options": []}',
+                "has format 3, but this eprop-run knows 2; use a newer one",
+            ),
+            ('{"format": "x"}', "is damaged (ValueError: it is not a multirun's)"),
+            ('{"options": []}', "is damaged (KeyError: 'overrides')"),
+            (
+                '{"options": [], "overrides": [1]}',
+                "is damaged (ValueError: options and overrides must be lists of text)",
+            ),
+        ],
+    )
+    def test_another_record_is_refused(self, refused, finished, content, message):
+        (finished / "sweep.json").write_text(content)
+        before = sorted(path.name for path in finished.iterdir())
+        told = refused("resume=sweep", leaves=["sweep"])
+        assert told == f"eprop-run: resume=sweep: cannot be resumed: sweep/sweep.json {message}\n"
+        assert sorted(path.name for path in finished.iterdir()) == before
 
 
 class TestSearch:
@@ -244,7 +334,10 @@ class TestSearch:
     def test_a_stored_study_goes_on(self, eprop_run, tmp_path):
         study = ("hydra.sweeper.storage=sqlite:///search.db", "hydra.sweeper.study_name=first")
         assert eprop_run("-m", *SEARCH, *study, "hydra.sweeper.n_trials=1", "hydra.sweep.dir=sweep").returncode == 0
-        assert eprop_run("resume=sweep", "hydra.sweeper.n_trials=1").returncode == 0
+        (tmp_path / "elsewhere").mkdir()
+        again = eprop_run("resume=../sweep", "hydra.sweeper.n_trials=1", cwd=tmp_path / "elsewhere")
+        assert again.returncode == 0
+        assert not list((tmp_path / "elsewhere").iterdir())
         with contextlib.closing(sqlite3.connect(tmp_path / "search.db")) as study:
             values = [value for (value,) in study.execute("select value from trial_values order by value")]
             query = "select count(distinct param_value) from trial_params where param_name = 'optimizer.eta'"
@@ -252,12 +345,10 @@ class TestSearch:
         assert values == sorted(float(row["objective"]) for row in table(tmp_path / "sweep"))
         assert n_suggested == len(values) == 2
 
-    def test_a_wrong_objective_is_refused_before_any_job(self, eprop_run, tmp_path):
-        ended = eprop_run("-m", *SEARCH, "objective=val_los", "hydra.sweep.dir=sweep")
-        assert (ended.returncode, ended.stdout) == (2, "")
+    def test_a_wrong_objective_is_refused_before_any_job(self, refused):
+        told = refused("-m", *SEARCH, "objective=val_los", "hydra.sweep.dir=sweep")
         choices = "loss, best_loss, recall_error, val_loss, val_error, test_loss, test_error"
-        assert ended.stderr == f"eprop-run: objective=val_los: must be one of {choices}\n"
-        assert not list(tmp_path.iterdir())
+        assert told == f"eprop-run: objective=val_los: must be one of {choices}\n"
 
     def test_a_search_in_which_no_job_returns_an_objective(self, eprop_run):
         broken = ("optimizer=gradient_descent", "optimizer.eta=1e300", "optimizer.Wmin=-1e308", "optimizer.Wmax=1e308")
@@ -285,10 +376,20 @@ class TestRefused:
             ("hydra.sweep.subdir=a", "hydra.sweep.subdir=a: cannot be set: jobs are named after their overrides"),
         ],
     )
-    def test_what_is_wrong_with_every_job(self, eprop_run, tmp_path, argument, message):
-        ended = eprop_run("-m", *QUICK, argument, "hydra.sweep.dir=sweep", env=os.environ | {"PATH": ""})
-        assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"eprop-run: {message}\n")
-        assert not list(tmp_path.iterdir())
+    def test_what_is_wrong_with_every_job(self, refused, monkeypatch, argument, message):
+        monkeypatch.setenv("PATH", "")
+        assert refused("-m", *QUICK, argument, "hydra.sweep.dir=sweep") == f"eprop-run: {message}\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["task.n_in=40,41"], "task.n_in=41: must be a multiple of n_input_symbols (4); 1 of 2"),
+            (["optimizer.eta=-1,1e-3", "seed=1,2"], "optimizer.eta=-1.0: must be non-negative; 2 of 4"),
+        ],
+    )
+    def test_what_is_wrong_with_some_jobs(self, refused, arguments, message):
+        told = refused("-m", *QUICK, *arguments, "hydra.sweep.dir=sweep")
+        assert told == f"eprop-run: {message} jobs cannot run, so none was started\n"
 
     @pytest.mark.parametrize(
         ("name", "message"),
@@ -297,25 +398,62 @@ class TestRefused:
             ("thesis.tex", "holds files, but no multirun's; choose another"),
         ],
     )
-    def test_a_directory_of_something_else(self, eprop_run, tmp_path, name, message):
+    def test_a_directory_of_something_else(self, refused, tmp_path, name, message):
         (tmp_path / "sweep").mkdir()
         (tmp_path / "sweep" / name).write_text("{}")
-        ended = eprop_run("-m", *QUICK, "seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
-        assert ended.returncode == 2
-        assert ended.stderr == f"eprop-run: hydra.sweep.dir={tmp_path}/sweep: {message}\n"
+        told = refused("-m", *QUICK, "seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep", leaves=["sweep"])
+        assert told == f"eprop-run: hydra.sweep.dir={tmp_path}/sweep: {message}\n"
         assert [path.name for path in (tmp_path / "sweep").iterdir()] == [name]
 
 
-def test_more_jobs_than_cores_are_warned_of(eprop_run, tmp_path):
-    (tmp_path / "thesis.tex").write_text("all of it")  # ends it there
-    shape = ("task.n_batch=4", "training.n_workers=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3")
-    ended = eprop_run(
-        "-m", *QUICK, *shape, "seed=1,2,3,4", "hydra.sweep.dir=.", env=os.environ | {"LOKY_MAX_CPU_COUNT": "1"}
+class TestLauncher:
+    @pytest.fixture
+    def own(self, tmp_path):
+        """Experiments of the user's own that name launchers."""
+        place = tmp_path / "conf" / "experiment"
+        place.mkdir(parents=True)
+        text = "# @package _global_\ndefaults: [{override}]\nhydra: {{{keys}}}\n"
+        three = {"override": "override /hydra/launcher: joblib", "keys": "launcher: {n_jobs: 3}"}
+        for name in ("one", "two"):
+            (place / f"{name}.yaml").write_text(text.format(**three))
+        (place / "other.yaml").write_text("# @package _global_\nseed: 2\n")
+        (place / "search.yaml").write_text("# @package _global_\ndefaults: [override /hydra/sweeper: optuna]\n")
+
+    @pytest.fixture(autouse=True)
+    def _one_core(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+        (tmp_path / "thesis.tex").write_text("all of it")  # ends it after the warning
+
+    def test_more_jobs_than_cores_are_warned_of(self, refused):
+        shape = ("task.n_batch=4", "training.n_workers=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3")
+        told = refused("-m", *QUICK, *shape, "seed=1,2,3,4", "hydra.sweep.dir=.", leaves=["thesis.tex"])
+        assert told.splitlines()[0] == (
+            "eprop-run: warning: the jobs want 6 cores (3 at once x 2 workers (training.n_workers) x 1 threads "
+            "(kernel.local_num_threads)), but have 1; hydra/launcher=parallel counts them"
+        )
+
+    @pytest.mark.usefixtures("own")
+    def test_one_that_all_files_name_is_used(self, refused):
+        given = ("--config-dir", "conf", "-m", *QUICK[1:], "experiment=one,two", "seed=1,2")
+        told = refused(*given, "hydra.sweep.dir=.", leaves=["conf", "thesis.tex"])
+        assert told.splitlines()[0].startswith("eprop-run: warning: the jobs want 3 cores (3 at once")
+
+    @pytest.mark.usefixtures("own")
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            (
+                "other",
+                "hydra/launcher=joblib, basic: files that are swept over name several, or with several keys; give "
+                "hydra/launcher=... for all jobs",
+            ),
+            ("search", "hydra/sweeper=optuna: is named in a file that is swept over; give it on the command line"),
+        ],
     )
-    assert ended.stderr.splitlines()[0] == (
-        "eprop-run: warning: the jobs want 6 cores (3 at once x 2 workers (training.n_workers) x 1 threads "
-        "(kernel.local_num_threads)), but have 1; hydra/launcher=parallel counts them"
-    )
+    def test_others_are_refused(self, refused, name, message):
+        values = "one,other" if name == "other" else "other,search"
+        given = ("--config-dir", "conf", "-m", *QUICK[1:], f"experiment={values}", "hydra.sweep.dir=sweep")
+        assert refused(*given, leaves=["conf", "thesis.tex"]) == f"eprop-run: {message}\n"
 
 
 @pytest.mark.slow

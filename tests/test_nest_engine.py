@@ -5,16 +5,14 @@ import numpy as np
 import pytest
 from small import BARE, SMALL, Here, config
 
-from eprop_cli.connectivity.base import PROJECTIONS
-from eprop_cli.connectivity.weights import initial_weights
+from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.engines.nest import engine as nest_engine
 from eprop_cli.engines.nest import workers
 from eprop_cli.engines.nest.engine import ETA, REPORTING, NestEngine
 from eprop_cli.engines.nest.kernel import start_kernel
 from eprop_cli.engines.nest.network import build_network, force_final_update, present, read_weights
 from eprop_cli.errors import TrainingError
-from eprop_cli.tasks import make_task
-from eprop_cli.training import make_trainer
+from eprop_cli.training.base import initial_weights, make_task, make_trainer
 
 pytestmark = pytest.mark.nest
 
@@ -31,14 +29,14 @@ def first_batch(*overrides):
     """A config, initial weights and the first training batch."""
     settings = config(*PARALLEL, *overrides)
     rng = np.random.RandomState(settings.seed)
-    return settings, initial_weights(settings, rng), make_task(settings.task).batch(rng)
+    return settings, initial_weights(settings, rng), make_task(settings, rng).batch_at(rng, "training", 0)
 
 
 def train(*overrides):
     """Rows without their seconds, and weights."""
     trainer = make_trainer(config(*PARALLEL, *overrides))
     try:
-        rows = [{**vars(record.row), "seconds": None} for record in trainer.records()]
+        rows = [{**record.row.flat(), "seconds": None} for record in trainer.records()]
     finally:
         trainer.close()
     return rows, trainer.weights()
@@ -63,13 +61,13 @@ def test_any_number_of_workers_gives_the_same(monkeypatch):
         expected = train(*given)
     assert len({row["loss"] for row in expected[0]}) == 21
     for n_workers in (2, 3):
-        assert_same(train(*given, f"training.n_workers={n_workers}"), expected)
+        assert_same(train(*given, f"engine.n_workers={n_workers}"), expected)
 
 
 def test_any_number_of_shares_gives_the_same(nest_here):
     expected = train(*TWENTY)
     for n_workers in (2, 3):
-        assert_same(train(*TWENTY, f"training.n_workers={n_workers}"), expected)
+        assert_same(train(*TWENTY, f"engine.n_workers={n_workers}"), expected)
 
 
 def test_shares_are_of_neighbours_in_the_batchs_order(monkeypatch):
@@ -82,7 +80,7 @@ def test_shares_are_of_neighbours_in_the_batchs_order(monkeypatch):
             return super().map(function, items, builds)
 
     monkeypatch.setattr(nest_engine, "Workers", Looking)
-    settings, weights, batch = first_batch("task.n_batch=5", "training.n_workers=2")
+    settings, weights, batch = first_batch("task.n_batch=5", "engine.n_workers=2")
     outcome = NestEngine(settings).evaluate(weights, batch)
     assert shares == [3, 2, 3]
     monkeypatch.setattr(nest_engine, "Workers", Here)
@@ -100,7 +98,7 @@ def test_gradients_do_not_depend_on_how_they_are_read(overrides, nest_here):
     force_final_update(network, network.timing.sequence)
     nest.Simulate(network.timing.ms(network.timing.sequence + network.timing.lead))
     updated = read_weights(nest, network, weights)
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         np.testing.assert_array_equal(gradients[projection], (weights[projection] - updated[projection]) / ETA)
         assert np.isfinite(gradients[projection]).all()
         assert gradients[projection].any()
@@ -113,7 +111,7 @@ def test_a_gradient_is_the_mean_of_its_sequences(nest_here):
     alone = [
         NestEngine(settings).gradient(weights, nest_engine._sequence(batch, index), None, False) for index in range(3)
     ]
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         mean = sum(outcome.gradients[projection] for outcome in alone) / 3
         np.testing.assert_array_equal(together.gradients[projection], mean)
     np.testing.assert_array_equal(together.readout, np.concatenate([outcome.readout for outcome in alone], axis=1))
@@ -124,7 +122,7 @@ def test_a_batch_leaves_no_trace_in_the_next(nest_here):
     engine = NestEngine(settings)
     first, evaluated = engine.gradient(weights, batch, None, False), engine.evaluate(weights, batch)
     again = engine.gradient(weights, batch, None, False)
-    for projection in PROJECTIONS:
+    for projection in PLASTIC:
         np.testing.assert_array_equal(again.gradients[projection], first.gradients[projection])
     np.testing.assert_array_equal(evaluated.readout, engine.evaluate(weights, batch).readout)
 
@@ -152,7 +150,7 @@ def test_what_nest_refuses_is_told_in_one_line(nest_here):
 
 
 def test_a_worker_that_dies_changes_nothing(monkeypatch, caplog):
-    given = ["task.n_batch=2", "task.n_iter=3", "training.n_workers=2"]
+    given = ["task.n_batch=2", "task.n_iter=3", "engine.n_workers=2"]
     with monkeypatch.context() as patch:
         patch.setattr(nest_engine, "Workers", Here)
         expected = train(*given)
@@ -160,7 +158,7 @@ def test_a_worker_that_dies_changes_nothing(monkeypatch, caplog):
     rows = []
     try:
         for record in trainer.records():
-            rows.append({**vars(record.row), "seconds": None})
+            rows.append({**record.row.flat(), "seconds": None})
             if record.row.iteration == 1:
                 os.kill(next(iter(trainer._engine._workers._executor._processes)), signal.SIGKILL)
     finally:
@@ -177,5 +175,5 @@ def test_a_dask_cluster_gives_the_same(nest_here, monkeypatch):
     expected = train(*given)
     monkeypatch.setattr(nest_engine, "Workers", workers.Workers)
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        dask = ["training.n_workers=2", "training.backend=dask", f"training.scheduler={cluster.scheduler_address}"]
+        dask = ["engine.n_workers=2", "engine.backend=dask", f"engine.scheduler={cluster.scheduler_address}"]
         assert_same(train(*given, *dask), expected)

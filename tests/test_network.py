@@ -1,17 +1,16 @@
 import numpy as np
 import pytest
-from eprop_cli.optimizers.optimize import optimizer_parameters
 from small import BARE, SEQUENCE, SMALL, config
 
-from eprop_cli.connectivity.weights import initial_weights
 from eprop_cli.engines.nest.kernel import start_kernel
-from eprop_cli.engines.nest.network import EPROP_SYNAPSE, build_network, force_final_update, present, read_weights
+from eprop_cli.engines.nest.network import build_network, force_final_update, present, read_weights
 from eprop_cli.engines.nest.recordings import count_spikes, recording_of
-from eprop_cli.training import make_trainer
+from eprop_cli.training.base import initial_weights, make_trainer
 from eprop_cli.values import Batch
 
 pytestmark = pytest.mark.nest
 
+EPROP_SYNAPSE = "eprop_synapse_bsshslm_2020"
 FEEDBACK = "eprop_learning_signal_connection_bsshslm_2020"
 RATE = "rate_connection_delayed"
 
@@ -22,19 +21,19 @@ class Built:
     def __init__(self, *overrides, plastic=True, weights=None, dynamics=True):
         self.config = config(*overrides)
         self.weights = weights or initial_weights(self.config, np.random.RandomState(1))
-        optimizer = optimizer_parameters(self.config.optimizer, self.config.task.n_batch) if plastic else None
+        optimizer = self.config.make_optimizer().nest_parameters() | {"batch_size": self.config.task.n_batch}
         self.nest = start_kernel(self.config)
-        self.network = build_network(self.nest, self.config, self.weights, optimizer, dynamics)
+        self.network = build_network(self.nest, self.config, self.weights, optimizer if plastic else None, dynamics)
 
     def count(self, pre, post, model):
         return len(self.nest.GetConnections(pre, post, model))
 
     def simulate(self, batch):
         """Simulate a batch to its end and return the events of each probe."""
-        timing = self.network.timing
+        timing, n_steps = self.network.timing, len(batch.spikes) * self.network.timing.sequence
         present(self.network, batch, 0)
-        self.nest.Simulate(timing.ms(timing.iteration + timing.lead))
-        return {name: probe.drain(timing.ms(timing.iteration)) for name, probe in self.network.probes.items()}
+        self.nest.Simulate(timing.ms(n_steps + timing.lead))
+        return {name: probe.drain(timing.ms(n_steps)) for name, probe in self.network.probes.items()}
 
 
 def silent(task):
@@ -55,7 +54,7 @@ def nothing(built_config):
 def tutorial():
     built = Built("recording.n_record=2")
     network, nest = built.network, built.nest
-    populations = {name: getattr(network, f"nrns_{name}") for name in ("in", "rec", "out")}
+    populations = {name: network.nodes(name) for name in ("in", "rec", "out")}
     counts = {
         "in_rec": built.count(populations["in"], populations["rec"], EPROP_SYNAPSE),
         "rec_rec": built.count(populations["rec"], populations["rec"], EPROP_SYNAPSE),
@@ -75,15 +74,15 @@ def tutorial():
     synapses = nest.GetConnections(synapse_model=EPROP_SYNAPSE).get(["source", "target", "weight", "delay"])
     feedback = nest.GetConnections(synapse_model=FEEDBACK).get(["source", "target", "weight"])
     parameters = {
-        name: getattr(network, f"nrns_{name}").get(["tau_m", "C_m", "E_L", "V_m", "I_e", "regular_spike_arrival"])
+        name: network.nodes(name).get(["tau_m", "C_m", "E_L", "V_m", "I_e", "regular_spike_arrival"])
         for name in ("reg", "ad", "out")
     }
     for name in ("reg", "ad"):
         keys = ["V_th", "t_ref", "c_reg", "f_target", "surrogate_gradient_function"]
         keys += ["surrogate_gradient_height", "surrogate_gradient_width"]
-        parameters[name] |= getattr(network, f"nrns_{name}").get(keys)
-    parameters["ad"] |= network.nrns_ad.get(["adapt_tau", "adapt_beta", "adaptation"])
-    parameters["out"] |= network.nrns_out.get(["loss"])
+        parameters[name] |= network.nodes(name).get(keys)
+    parameters["ad"] |= network.nodes("ad").get(["adapt_tau", "adapt_beta", "adaptation"])
+    parameters["out"] |= network.nodes("out").get(["loss"])
     defaults = nest.GetDefaults(EPROP_SYNAPSE)
     kernel = {key: getattr(nest, key) for key in ("resolution", "local_num_threads", "total_num_virtual_procs")}
     for key in ("eprop_update_interval", "eprop_learning_window", "eprop_reset_neurons_on_update"):
@@ -174,23 +173,23 @@ def test_weights_are_read_back_as_they_were_set():
 
 def test_a_list_of_time_constants_has_one_for_each_neuron():
     built = Built(*SMALL, "neuron.reg.tau_m=[10, 20, 30, 40]", "neuron.ad.adapt_tau=[500, 600, 700, 800]")
-    assert built.network.nrns_reg.get("tau_m") == (10.0, 20.0, 30.0, 40.0)
-    assert built.network.nrns_ad.get("adapt_tau") == (500.0, 600.0, 700.0, 800.0)
-    assert len(set(built.network.nrns_ad.get("adapt_beta"))) == 4
+    assert built.network.nodes("reg").get("tau_m") == (10.0, 20.0, 30.0, 40.0)
+    assert built.network.nodes("ad").get("adapt_tau") == (500.0, 600.0, 700.0, 800.0)
+    assert len(set(built.network.nodes("ad").get("adapt_beta"))) == 4
 
 
 def test_regression_has_no_connections_among_readouts():
     built = Built(*SMALL, "neuron.out.loss=mean_squared_error")
-    assert built.network.nrns_out.get("loss") == ("mean_squared_error",) * 2
-    assert not built.count(built.network.nrns_out, built.network.nrns_out, None)
+    assert built.network.nodes("out").get("loss") == ("mean_squared_error",) * 2
+    assert not built.count(built.network.nodes("out"), built.network.nodes("out"), None)
 
 
 def test_a_network_for_evaluation_cannot_learn():
     built = Built(*SMALL, plastic=False)
     network = built.network
-    assert built.count(network.nrns_in, network.nrns_rec, "static_synapse") == 64
-    assert built.count(network.nrns_rec, network.nrns_rec, "static_synapse") == 56
-    assert built.count(network.nrns_rec, network.nrns_out, "static_synapse") == 16
+    assert built.count(network.nodes("in"), network.nodes("rec"), "static_synapse") == 64
+    assert built.count(network.nodes("rec"), network.nodes("rec"), "static_synapse") == 56
+    assert built.count(network.nodes("rec"), network.nodes("out"), "static_synapse") == 16
     for model in (EPROP_SYNAPSE, FEEDBACK, RATE):
         assert not len(built.nest.GetConnections(synapse_model=model))
 
@@ -225,33 +224,45 @@ def test_evaluation_records_nothing_but_spikes_and_readouts():
 @pytest.mark.parametrize("override", ["recording=none", "recording.n_record=0", "recording.n_record_w=0"])
 def test_recording_changes_no_loss(override):
     losses = [
-        [record.row.loss for record in make_trainer(config(*SMALL, *overrides)).records()]
+        [record.row.metrics["loss"] for record in make_trainer(config(*SMALL, *overrides)).records()]
         for overrides in ([], [override])
     ]
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("missing", ["reg", "ad"])
-@pytest.mark.parametrize("training", ["continuous", "data_parallel"])
-def test_one_population_is_enough(missing, training):
-    trainer = make_trainer(config(*SMALL, f"neuron.n_{missing}=0", f"training={training}", "task.n_iter=2", *BARE))
-    try:
-        rows = [record.row for record in trainer.records() if record.row.phase == "training"]
-    finally:
-        trainer.close()
-    present_one = "ad" if missing == "reg" else "reg"
-    for row in rows:
-        assert np.isnan(getattr(row, f"rate_{missing}"))
-        assert getattr(row, f"rate_{present_one}") > 0
-    assert trainer.weights()["rec_rec"].shape == (4, 4)
-    assert any((trainer.weights()[name] != trainer.initial[name]).any() for name in ("in_rec", "rec_rec", "rec_out"))
+@pytest.mark.parametrize(("missing", "present_one"), [("reg", "ad"), ("ad", "reg")])
+def test_one_population_is_enough(missing, present_one):
+    """On both engines, in both ways of training; with equal losses and no nan."""
+    parallel = ["training=data_parallel", "training.n_iter_test=0", "training.as_continuous=true"]
+    found = {}
+    for ways in ([], [*parallel, "engine=nest"], [*parallel, "engine=compiled"]):
+        trainer = make_trainer(config(*SMALL, f"neuron.n_{missing}=0", *ways, "task.n_iter=3", *BARE))
+        try:
+            rows = [record.row for record in trainer.records()]
+            weights = trainer.weights()
+        finally:
+            trainer.close()
+        for row in rows:
+            assert set(row.metrics) == {"loss", "accuracy", "recall_error", f"rate_{present_one}"}
+            assert np.isfinite(list(row.metrics.values())).all()
+            assert row.metrics[f"rate_{present_one}"] > 0
+        assert {name: values.shape for name, values in weights.items()} == {
+            "in_rec": (4, 8), "rec_rec": (4, 4), "rec_out": (2, 4), "out_rec": (4, 2),
+        }  # fmt: skip
+        assert all(np.isfinite(values).all() for values in weights.values())
+        assert (weights["in_rec"] != trainer.initial["in_rec"]).any()
+        found[" ".join(ways)] = [row.metrics["loss"] for row in rows]
+    first, *others = found.values()
+    assert len(set(first)) == 3
+    for losses in others:
+        np.testing.assert_allclose(losses, first, rtol=1e-10)
 
 
 def test_initial_moments_are_those_of_the_synapses():
     entries = "[{projection: rec_rec, pre: 1, post: [5, 2], m: 0.5, v: 0.25},{projection: rec_out, pre: 7, post: [0], m: 3, v: 4}]"  # noqa: E501
     trainer = make_trainer(config(*SMALL, f"synapse.init_optimizer={entries}"))
-    network, nest = trainer._network, trainer._nest
-    rec = network.nrns_rec.tolist()
+    network, nest = trainer._stream._network, trainer._stream._nest
+    rec = network.nodes("rec").tolist()
     moments = {}
     for synapse in nest.GetConnections(synapse_model=EPROP_SYNAPSE):
         optimizer = synapse.get("optimizer")
@@ -260,7 +271,7 @@ def test_initial_moments_are_those_of_the_synapses():
     assert moments == {
         (rec[1], rec[5]): (0.5, 0.25),
         (rec[1], rec[2]): (0.5, 0.25),
-        (rec[7], network.nrns_out.tolist()[0]): (3.0, 4.0),
+        (rec[7], network.nodes("out").tolist()[0]): (3.0, 4.0),
     }
 
 
@@ -335,9 +346,9 @@ def test_the_forced_update_makes_every_presynaptic_neuron_fire():
     built = Built(*SMALL, weights=nothing(config(*SMALL)))
     timing = built.network.timing
     present(built.network, silent(built.config.task), 0)
-    force_final_update(built.network, timing.iteration)
-    built.nest.Simulate(timing.ms(timing.iteration + timing.lead))
-    for name, population in [("spikes_in", built.network.nrns_in), ("spikes", built.network.nrns_rec)]:
+    force_final_update(built.network, timing.sequence)
+    built.nest.Simulate(timing.ms(timing.sequence + timing.lead))
+    for name, population in [("spikes_in", built.network.nodes("in")), ("spikes", built.network.nodes("rec"))]:
         events = built.network.probes[name].recorder.events
         assert sorted(events["senders"]) == population.tolist()
         assert set(events["times"]) == {SEQUENCE + 4.0}
@@ -396,7 +407,7 @@ def test_recorded_input_spikes_are_those_presented(records, training):
 def test_recorded_spikes_give_the_rates_of_the_row(records, training):
     for record in (records[training][0], records[training][2]):
         population = record.recording["spikes"]["population"]
-        for name, rate in {"reg": record.row.rate_reg, "ad": record.row.rate_ad}.items():
+        for name, rate in {name: record.row.metrics[f"rate_{name}"] for name in ("reg", "ad")}.items():
             assert (population == name).sum() / (4 * 2 * SEQUENCE * 0.5e-3) == pytest.approx(rate)
             assert rate > 0
 
@@ -409,7 +420,7 @@ def test_recorded_readouts_give_the_loss_of_the_row(records, training):
         signal, target = table["readout_signal"][window], table["target_signal"][window]
         np.testing.assert_array_equal(target.reshape(2, 30, 2).transpose(2, 0, 1), record.batch.targets[:, :, -30:])
         loss = -np.log(signal[target == 1]).mean()
-        assert loss == pytest.approx(record.row.loss, rel=1e-12)
+        assert loss == pytest.approx(record.row.metrics["loss"], rel=1e-12)
         np.testing.assert_allclose(table["error_signal"][window], signal - target, rtol=1e-12)
 
 
@@ -448,7 +459,7 @@ def test_recorders_are_empty_after_each_iteration():
     trainer = make_trainer(config(*SMALL, "task.n_iter=5"))
     kept = []
     for _ in trainer.records():
-        probes = trainer._network.probes
+        probes = trainer._stream._network.probes
         kept.append({name: probe.recorder.n_events for name, probe in probes.items()})
         assert all(len(probe._kept["times"]) < 200 for probe in probes.values())
     assert len(kept) == 5

@@ -3,17 +3,17 @@ import math
 
 import numpy as np
 import pytest
-from eprop_cli.optimizers.optimize import OptimizerState, initial_state, learning_rate, optimize
 from small import config
 
-from eprop_cli.connectivity.base import InitialMoments
+from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.connectivity.synapses import InitialMoments
+from eprop_cli.optimizers.base import OptimizerState, learning_rate, set_moments
 
-PLASTIC = ("in_rec", "rec_rec", "rec_out")
 SHAPES = {"in_rec": (3, 4), "rec_rec": (3, 3), "rec_out": (2, 3), "out_rec": (3, 2)}
 
 
 def optimizer(*overrides, name="adam"):
-    return config("training=data_parallel", f"optimizer={name}", *overrides).optimizer
+    return config("training=data_parallel", f"optimizer={name}", *overrides).make_optimizer()
 
 
 def arrays(rng, projections=PLASTIC):
@@ -34,9 +34,10 @@ def gradients():
 
 
 def take(given, weights, gradients, entries=()):
-    state = initial_state(given, weights, list(entries))
+    state = given.initial_state(weights)
+    set_moments(state, entries)
     for gradient in gradients:
-        weights, state = optimize(given, state, weights, gradient)
+        weights, state = given.optimize(state, weights, gradient)
     return weights, state
 
 
@@ -57,8 +58,8 @@ def test_adam_is_the_papers_in_every_synapse(weights, gradients, settings):
         for index, before in np.ndenumerate(weights[projection]):
             w, m, v = scalar_adam(before, [gradient[projection][index] for gradient in gradients], **settings)
             assert after[projection][index] == pytest.approx(w, rel=1e-12)
-            assert state.m[projection][index] == pytest.approx(m, rel=1e-12)
-            assert state.v[projection][index] == pytest.approx(v, rel=1e-12)
+            assert state.moments["m"][projection][index] == pytest.approx(m, rel=1e-12)
+            assert state.moments["v"][projection][index] == pytest.approx(v, rel=1e-12)
     assert state.step == len(gradients)
     assert (after["out_rec"] == weights["out_rec"]).all()
 
@@ -70,7 +71,10 @@ def test_the_first_step_of_adam_is_the_learning_rate_whatever_the_gradient(weigh
 
 
 def test_adam_begins_with_initial_moments(weights, gradients):
-    entries = [InitialMoments("rec_out", 2, [0, 1], 0.5, 0.25), InitialMoments("in_rec", 3, [1], -1.0, 4.0)]
+    entries = [
+        InitialMoments(projection="rec_out", pre=2, post=[0, 1], m=0.5, v=0.25),
+        InitialMoments(projection="in_rec", pre=3, post=[1], m=-1.0, v=4.0),
+    ]
     after, _ = take(optimizer(), weights, gradients, entries)
     for projection, index, m, v in [("rec_out", (1, 2), 0.5, 0.25), ("in_rec", (1, 3), -1.0, 4.0)]:
         w, *_ = scalar_adam(weights[projection][index], [g[projection][index] for g in gradients], m, v)
@@ -136,14 +140,14 @@ def test_clipping_leaves_a_small_gradient_alone(weights, gradients):
 @pytest.mark.parametrize("name", ["adam", "gradient_descent"])
 def test_nothing_given_is_changed(weights, gradients, name):
     given = optimizer("optimizer.weight_decay=0.1", "optimizer.clip_norm=0.1", name=name)
-    state = initial_state(given, weights, [])
+    state = given.initial_state(weights)
     before = copy.deepcopy((weights, vars(state), gradients[0]))
-    optimize(given, state, weights, gradients[0])
+    given.optimize(state, weights, gradients[0])
     np.testing.assert_equal((weights, vars(state), gradients[0]), before)
 
 
 def rates(n, *overrides):
-    given = optimizer("optimizer.eta=0.8", *overrides)
+    given = optimizer("optimizer.eta=0.8", *overrides).config
     return [learning_rate(given.schedule, given.eta, step) for step in range(n)]
 
 
@@ -177,7 +181,25 @@ def test_a_schedule_is_what_optimize_uses(weights, gradients):
     descent = optimizer(
         "optimizer.eta=1", "optimizer.schedule.name=step", "optimizer.schedule.step_every=1", name="gradient_descent"
     )
-    assert given.schedule == descent.schedule
+    assert given.config.schedule == descent.config.schedule
     after, _ = take(descent, weights, gradients[:3])
     expected = weights["in_rec"] - sum(0.5**k * gradients[k]["in_rec"] for k in range(3))
     np.testing.assert_allclose(after["in_rec"], expected, rtol=1e-12)
+
+
+def test_what_nest_is_told():
+    bounds = {"Wmin": -100.0, "Wmax": 100.0}
+    adam = {"type": "adam", "eta": 0.005, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8} | bounds
+    assert optimizer().nest_parameters() == adam
+    descent = optimizer("optimizer.eta=0.1", name="gradient_descent").nest_parameters()
+    assert descent == {"type": "gradient_descent", "eta": 0.1} | bounds
+
+
+def test_what_is_kept_per_synapse():
+    weights = {projection: np.ones(shape) for projection, shape in SHAPES.items()}
+    state = optimizer().initial_state(weights)
+    assert set(state.moments) == set(optimizer().moments) == {"m", "v"}
+    assert {projection: array.shape for projection, array in state.moments["m"].items()} == {
+        projection: SHAPES[projection] for projection in PLASTIC
+    }
+    assert not optimizer(name="gradient_descent").moments

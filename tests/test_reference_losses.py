@@ -15,7 +15,7 @@ TENSORFLOW = [0.741152524948, 0.740388214588, 0.665785133838, 0.663644134998, 0.
 PARALLEL = ["training=data_parallel", "training.as_continuous=true"]
 WAYS = {
     "continuous": [],
-    "two threads": ["kernel.local_num_threads=2"],
+    "two threads": ["engine.local_num_threads=2"],
     "bare": ["recording=none"],
     "parallel": PARALLEL,
     "compiled": [*PARALLEL, "engine=compiled"],

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from eprop_cli.runs.checks import check
 from small import BARE, SMALL, Here, config
 
-from eprop_cli.cli.eprop_run import check
 from eprop_cli.engines.nest import engine as nest
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.run import run

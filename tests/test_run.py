@@ -209,7 +209,8 @@ def test_what_is_printed_can_be_pasted_into_a_shell(tmp_path, caplog, monkeypatc
     caplog.set_level("INFO")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my runs" / "first").mkdir(parents=True)
-    (tmp_path / "my runs" / "sweep.json").touch()  # of a multirun
+    (tmp_path / "my runs" / "second").mkdir()
+    (tmp_path / "my runs" / "second" / "run.json").touch()
     run(config(*SMALL, *BARE, *PARALLEL), tmp_path / "my runs" / "first")
     assert caplog.messages[-2:] == [
         "Files: my runs/first",

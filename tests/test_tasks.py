@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import SMALL, config
+from small import BARE, SMALL, config
 
 from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.tasks import make_task, task_class
+from eprop_cli.tasks.base import CheckedTask, TaskConfig, task_class
 from eprop_cli.tasks.evidence_accumulation import DRAWS, EvidenceAccumulation
+from eprop_cli.training.base import initial_weights, make_task, make_trainer
 from eprop_cli.values import Window
 
 however_drawn = pytest.mark.parametrize("draws", [f"task.input_draws={name}" for name in DRAWS])
@@ -19,8 +20,8 @@ OWN_TASK = Path(__file__).resolve().parent.parent / "docs" / "own_task"
 def draw(*overrides, seed=1, batches=1):
     """Batches of evidence accumulation, and the config they come from."""
     given = config(*overrides).task
-    rng, task = np.random.RandomState(seed), make_task(given)
-    drawn = [task.batch(rng) for _ in range(batches)]
+    rng, task = np.random.RandomState(seed), CheckedTask(given)
+    drawn = [task.batch_at(rng, "training", index) for index in range(batches)]
     return (drawn[0] if batches == 1 else drawn), given
 
 
@@ -207,9 +208,9 @@ def test_tasks_by_name():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("evidence", "must be one of evidence_accumulation, or module:Class"),
+        ("evidence", "must be one of evidence_accumulation, sine_waves, lemniscate, handwriting, or module:Class"),
         ("no_such_module:Task", "cannot be imported.*no_such_module"),
-        ("eprop_cli.tasks:NoSuchTask", "cannot be imported.*NoSuchTask"),
+        ("eprop_cli.tasks.base:NoSuchTask", "cannot be imported.*NoSuchTask"),
         ("pathlib:Path", ".*module:Class with a Config"),
     ],
 )
@@ -238,7 +239,8 @@ def test_the_documented_task_of_ones_own_learns(own_task, eprop_run, training):
     losses = [float(row[2]) for row in rows if row[1] == "training"]
     assert len(losses) == 10
     assert losses[-1] < 0.9 * losses[0]
-    assert {row[3] for row in rows[1:]} == {"nan"}  # no classes, no accuracy
+    assert "accuracy" not in rows[0]  # no classes
+    assert not {"nan", "inf"}.intersection(cell for row in rows for cell in row)
 
 
 @pytest.mark.parametrize(
@@ -247,14 +249,20 @@ def test_the_documented_task_of_ones_own_learns(own_task, eprop_run, training):
         ({"spikes": lambda batch: batch.spikes[:, :50]}, "spikes must be bool (2, 100, 8), but are bool (2, 50, 8)"),
         ({"spikes": lambda batch: batch.spikes * 0.3}, "spikes must be bool (2, 100, 8), but are float64 (2, 100, 8)"),
         (
-            {"spikes": lambda batch: np.ones_like(batch.spikes)},
-            "there must be no spikes in step 0 of a sequence, where they are lost",
-        ),
-        (
             {"targets": lambda batch: batch.targets[:1]},
             "targets must be float64 (2, 2, 100), but are float64 (1, 2, 100)",
         ),
         ({"targets": lambda batch: batch.targets * np.nan}, "targets must be finite"),
+        (
+            {"targets": lambda batch: batch.targets * 2},
+            "targets of cross_entropy must be probabilities that add up to 1 over the readouts; or set "
+            "neuron.out.loss=mean_squared_error",
+        ),
+        (
+            {"targets": lambda batch: batch.targets * 3 - 1},
+            "targets of cross_entropy must be probabilities that add up to 1 over the readouts; or set "
+            "neuron.out.loss=mean_squared_error",
+        ),
         ({"windows": lambda batch: None}, "windows must have an entry for each of the 2 sequences"),
     ],
 )
@@ -266,9 +274,9 @@ def test_a_batch_that_is_not_one_is_refused(change, message, monkeypatch):
         return replace(batch, **{name: alter(batch) for name, alter in change.items()})
 
     monkeypatch.setattr(EvidenceAccumulation, "batch", changed)
-    task = make_task(config(*SMALL, "task.n_batch=2").task)
+    task = make_task(config(*SMALL, "task.n_batch=2"), np.random.RandomState(1))
     with pytest.raises(UserError) as error:
-        task.batch(np.random.RandomState(1))
+        task.batch_at(np.random.RandomState(1), "training", 0)
     assert str(error.value) == f"task.name=evidence_accumulation: {message}"
 
 
@@ -287,3 +295,114 @@ def test_a_module_that_cannot_be_imported_is_refused(text, why, tmp_path, monkey
     with pytest.raises(ConfigError) as error:
         task_class("broken:Mine")
     assert str(error.value) == f"task.name=broken:Mine: cannot be imported ({why})"
+
+
+def test_spikes_that_a_reset_would_lose_are_taken_out(monkeypatch):
+    draws, rng = EvidenceAccumulation.batch, np.random.RandomState(1)
+
+    def always(self, rng):
+        batch = draws(self, rng)
+        return replace(batch, spikes=np.ones_like(batch.spikes))
+
+    monkeypatch.setattr(EvidenceAccumulation, "batch", always)
+    for resets in (True, False):
+        spikes = CheckedTask(config(*SMALL).task, resets=resets).batch_at(rng, "training", 0).spikes
+        assert spikes[:, 0].any() != resets
+        assert spikes[:, 1:].all()
+
+
+# A task and its loss
+
+
+def test_a_loss_that_needs_no_probabilities_takes_any_targets(monkeypatch):
+    draws = EvidenceAccumulation.batch
+    monkeypatch.setattr(
+        EvidenceAccumulation,
+        "batch",
+        lambda self, rng: replace(batch := draws(self, rng), targets=batch.targets * 3 - 1),
+    )
+    task = make_task(config(*SMALL, "neuron.out.loss=mean_squared_error"), np.random.RandomState(1))
+    assert task.batch_at(np.random.RandomState(1), "training", 0).targets.min() == -1.0
+
+
+def test_targets_outside_the_learning_window_need_not_be_probabilities(monkeypatch):
+    draws = EvidenceAccumulation.batch
+
+    def changed(self, rng):
+        batch = draws(self, rng)
+        targets = batch.targets.copy()
+        targets[:, :, :-30] = 0.0
+        return replace(batch, targets=targets)
+
+    monkeypatch.setattr(EvidenceAccumulation, "batch", changed)
+    rng = np.random.RandomState(1)
+    batch = make_task(config(*SMALL), rng).batch_at(rng, "training", 0)
+    assert not batch.targets[:, :, 0].any()
+
+
+class Regression(EvidenceAccumulation):
+    """A task whose own loss is another than the first of all, and that has no classes."""
+
+    losses = ("mean_squared_error",)
+    has_classes = False
+
+
+def test_the_loss_is_the_tasks_own_unless_another_is_named():
+    assert config().neuron.out.loss == "cross_entropy"
+    assert config("neuron.out.loss=mean_squared_error").neuron.out.loss == "mean_squared_error"
+    given = config(*SMALL, "task.name=test_tasks:Regression")
+    assert given.neuron.out.loss == "mean_squared_error"
+    assert [column.name for column in given.columns[:3]] == ["loss", "loss_0", "loss_1"]
+    assert given.training.stop_metric == "loss"
+    assert given.model.parameters("out")["loss"] == "mean_squared_error"
+
+
+def test_a_loss_that_does_not_fit_the_task_is_refused():
+    with pytest.raises(ConfigError) as error:
+        config(*SMALL, "task.name=test_tasks:Regression", "neuron.out.loss=cross_entropy")
+    line = "does not fit task=test_tasks:Regression, which has mean_squared_error"
+    assert str(error.value) == f"neuron.out.loss=cross_entropy: {line}"
+
+
+def test_a_task_of_classes_has_them_with_any_loss():
+    for loss in ("cross_entropy", "mean_squared_error"):
+        given = config(*SMALL, f"neuron.out.loss={loss}")
+        assert given.has_classes
+        assert given.training.stop_metric == "recall_error"
+        assert [column.name for column in given.columns[:3]] == ["loss", "accuracy", "recall_error"]
+
+
+class Placed(EvidenceAccumulation):
+    """A task that draws once for all, and knows the place of a batch."""
+
+    def prepare(self, rng):
+        self.kept = rng.random_sample()
+        self.asked = []
+
+    def batch_at(self, rng, phase, index):
+        self.asked.append((phase, index))
+        return super().batch_at(rng, phase, index)
+
+
+def test_a_task_learns_the_phase_and_number_of_each_batch():
+    given = [*SMALL, *BARE, "task.name=test_tasks:Placed", "training=data_parallel", "engine=compiled"]
+    given += ["training.do_early_stopping=true", "training.n_iter_validate_every=1", "training.n_iter_test=2"]
+    trainer = make_trainer(config(*given, "training.stop_crit=0", "task.n_iter=2"))
+    rows = [record.row for record in trainer.records()]
+    trainer.close()
+    assert [row.phase for row in rows] == ["validation", "training", "validation", "training", "test", "test"]
+    expected = [("validation", 0), ("training", 0), ("validation", 1), ("training", 1), ("test", 0), ("test", 1)]
+    assert trainer._task._task.asked == expected
+    assert trainer._task._task.kept == _after_weights()
+
+
+def _after_weights():
+    """The training stream's next number after the initial weights."""
+    rng = np.random.RandomState(1)
+    initial_weights(config(*SMALL), rng)
+    return rng.random_sample()
+
+
+def test_every_task_has_its_keys():
+    with pytest.raises(ConfigError, match=r"^task\.n_batch=0: must be at least 1$"):
+        TaskConfig(name="any", n_iter=1, n_batch=0, n_in=1, n_out=1)

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from small import SMALL, config
 
-from eprop_cli.connectivity.weights import draw_weights, initial_weights
+from eprop_cli.connectivity.weights import draw_weights
 from eprop_cli.errors import ConfigError
+from eprop_cli.training.base import initial_weights
 
 SHAPES = {"in_rec": (100, 40), "rec_rec": (100, 100), "rec_out": (2, 100), "out_rec": (100, 2)}
 
@@ -84,10 +85,11 @@ def test_trained_weights_are_taken_from_a_run(tmp_path, form):
     weights = initial_weights(config(f"synapse.weights_from={source}"), np.random.RandomState(1))
     assert {name: (values.shape, set(values.flat)) for name, values in weights.items()} == {
         "in_rec": ((100, 40), {0.25}),
-        "rec_rec": ((100, 100), {0.25}),
+        "rec_rec": ((100, 100), {0.0, 0.25}),
         "rec_out": ((2, 100), {0.25}),
         "out_rec": ((100, 2), {0.5}),
     }
+    np.testing.assert_array_equal(weights["rec_rec"] == 0.0, np.eye(100, dtype=bool))  # whatever the file has there
 
 
 def test_later_draws_do_not_depend_on_where_weights_come_from(tmp_path):

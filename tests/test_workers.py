@@ -11,8 +11,8 @@ from eprop_cli.errors import TrainingError, UserError
 
 
 def make(*overrides):
-    given = ["task.n_batch=3", "training=data_parallel", *(f"training.{override}" for override in overrides)]
-    return Workers(config(*SMALL, *given).training)
+    given = ["task.n_batch=3", "training=data_parallel", *(f"engine.{override}" for override in overrides)]
+    return Workers(config(*SMALL, *given).engine)
 
 
 def double(item):
@@ -111,7 +111,7 @@ def test_dask_that_is_not_installed_is_named(monkeypatch):
     made = make("backend=dask", "scheduler=tcp://127.0.0.1:1")
     with pytest.raises(UserError) as error:
         made.map(double, [1], builds=1)
-    assert str(error.value) == "training.backend=dask: needs Dask; pip install '.[dask]' in the checkout"
+    assert str(error.value) == "engine.backend=dask: needs Dask; pip install '.[dask]' in the checkout"
 
 
 @pytest.mark.parametrize("scheduler", ["tcp://127.0.0.1:1", "nowhere://there"])
@@ -120,4 +120,4 @@ def test_a_scheduler_that_does_not_answer_is_named(scheduler, monkeypatch):
     made = make("backend=dask", f"scheduler={scheduler}")
     with pytest.raises(UserError) as error:
         made.map(double, [1], builds=1)
-    assert str(error.value) == f"training.scheduler={scheduler}: no Dask scheduler answers there"
+    assert str(error.value) == f"engine.scheduler={scheduler}: no Dask scheduler answers there"

@@ -1,58 +1,45 @@
 """eprop-run: Hydra composes the config, the run does the rest."""
 
-import json
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobRuntime
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from eprop_cli.config.arguments import check_arguments, one_line
+from eprop_cli import sweeps
+from eprop_cli.cli.resume import save_composed, with_earlier_arguments
+from eprop_cli.config.arguments import check_arguments
+from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
-from eprop_cli.errors import ConfigError, UserError, reason, require
-from eprop_cli.runs.directory import claim
-from eprop_cli.training.base import check_ready
+from eprop_cli.config.refusal import BAD_INPUTS, exiting, fail, refuse
+from eprop_cli.errors import require
+from eprop_cli.registry import variant
+from eprop_cli.runs.directory import check_subdir, claim
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
-BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
-WITH_RESUME = "cannot be given with resume; leave it out"
-MULTIRUN_OPTIONS = ("-m", "--multirun")
-MULTIRUN = "multirun"  # in Hydra's JobRuntime: where the multirun that has begun keeps its state
-
-
-def _jobs_at_once(threads: int, workers: int) -> int:
-    from eprop_cli.sweeps.cores import jobs_at_once  # joblib takes a while to import
-
-    return jobs_at_once(threads, workers)
-
+INTERRUPTED = 130  # exit status
 
 # What conf/ computes, as ${eprop.NAME:...}
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "run_dir": lambda resume, fresh: resume or fresh,
-    "jobs_at_once": _jobs_at_once,
+    "jobs_at_once": sweeps.jobs_at_once,
     "cores_of_a_job": lambda threads, workers: threads * workers,
     "search_seed": lambda storage: 1 if storage is None else None,
-    "requeues": lambda training: 20 if training == "data_parallel" else 0,
+    "requeues": lambda training: 20 if variant("training", training).resumable else 0,
 }
 
 
 def main() -> None:
     """What eprop-run does."""
-    # Hydra would print its own errors and exit with 1; with this it raises them, for _refuse() to tell in one line.
+    # Hydra would print its own errors and exit with 1; with this it raises them, for refuse() to tell in one line.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     for name, resolver in RESOLVERS.items():
         OmegaConf.register_new_resolver(f"eprop.{name}", resolver, replace=True)
@@ -67,14 +54,14 @@ def main() -> None:
     except (Exception, KeyboardInterrupt) as error:
         problem = error
     # Hydra tells its callbacks of the end of a multirun only if nothing came in between; here it always comes by.
-    if (state := OmegaConf.select(JobRuntime.instance().conf, MULTIRUN)) is not None:
-        sys.exit(_end_multirun(Path(state), problem))
+    if sweeps.has_begun():
+        sys.exit(sweeps.end(problem))
     if isinstance(problem, BAD_INPUTS):
-        _refuse(problem)
+        refuse(problem)
     if isinstance(problem, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     if isinstance(problem, OSError):  # on Hydra's files, before the run began
-        _fail(problem)
+        fail(problem)
     if problem is not None:
         raise problem
 
@@ -82,9 +69,8 @@ def main() -> None:
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def _main(composed: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        from eprop_cli.sweeps.job import job
-
-        return job(composed)
+        return sweeps.run_job(composed)
+    # --help needs none of what trains, nor of what checks that it can.
     from eprop_cli.runs.run import run
 
     directory = Path(HydraConfig.get().runtime.output_dir)
@@ -96,164 +82,26 @@ def _main(composed: DictConfig) -> float | None:
     return None
 
 
-class Doorkeeper(Callback):
-    """Checks the config and claims the directory before Hydra makes anything."""
-
-    def __init__(self, stamp: str) -> None:
-        """stamp: tells multiruns in one sweep directory apart."""
-        self._stamp = stamp
+class RunCallback(Callback):
+    """Checks the config of a run and claims its directory before Hydra makes anything."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Exit with one line unless the run can begin; Hydra would turn an exception here into a warning."""
-        try:
+        """Exit with one line unless the run can begin."""
+        from eprop_cli.training.base import check_ready
+
+        with exiting():
             checked = check_ready(load(without_hydra(config)))
             check_subdir(config.hydra, resumed=config.resume is not None)
-            take(checked, Path(config.hydra.run.dir))
-        except (UserError, OmegaConfBaseException) as error:
-            _refuse(error)
-        except Exception as error:
-            _fail(error)
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Exit with one line unless at least one of the jobs can begin."""
-        from eprop_cli.sweeps.multirun import begin
-
-        try:
-            check_subdir(config.hydra)
-            multirun = begin(config, self._stamp, lambda composed: check_ready(load(without_hydra(composed))))
-        except BAD_INPUTS as error:
-            _refuse(error)
-        except Exception as error:
-            _fail(error)
-        JobRuntime.instance().set(MULTIRUN, str(multirun.state))
+            _take(checked, Path(config.hydra.run.dir))
 
 
-def without_hydra(config: DictConfig) -> DictConfig:
-    """A composed config without Hydra's own part."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-
-
-def with_earlier_arguments(arguments: list[str]) -> list[str]:
-    """Arguments of eprop-run with those that the run or multirun in resume=DIRECTORY was given, before the new ones."""
-    from eprop_cli.runs.files import SWEEP
-
-    given = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
-    if not given or given[-1] in ("", "null"):
-        return arguments
-    directory = Path(_unquoted(given[-1]))
-    quoted = "'" + str(directory).replace("'", "\\'") + "'"  # Hydra takes a "=" in a value only so
-    # Hydra takes overrides from one place among the arguments only.
-    first = next(index for index, argument in enumerate(arguments) if "=" in argument and not argument.startswith("-"))
-    options, overrides = arguments[:first], arguments[first:]
-    if not (directory / SWEEP).exists():
-        new = [f"resume={quoted}" if text.startswith("resume=") else text for text in overrides]
-        earlier = [*earlier_overrides(directory), "hydra.output_subdir=null"]  # save_composed() does what it would do
-        return [*earlier_options(directory), *options, *earlier, *new]
-    multirun = earlier_multirun(directory)
-    options = [*multirun["options"], "--multirun", *(option for option in options if option not in MULTIRUN_OPTIONS)]
-    new = [text for text in overrides if not text.startswith("resume=") and text not in MULTIRUN_OPTIONS]
-    for text in new:
-        if text.startswith("hydra.sweep.dir="):
-            raise UserError(f"{text}: {WITH_RESUME}")
-    return [*options, *multirun["overrides"], f"hydra.sweep.dir={quoted}", *new]
-
-
-def save_composed(composed: DictConfig, directory: Path) -> None:
-    """Write what Hydra would about a run that is resumed, each file whole: a kill must leave it to be resumed again."""
-    from eprop_cli.runs.files import write_text
-
-    hydra_config: Any = HydraConfig.instance().cfg
-    contents = {"config": composed, "hydra": hydra_config, "overrides": hydra_config.hydra.overrides.task}
-    for name, content in contents.items():
-        write_text(directory / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
-
-
-def _unquoted(value: str) -> str:
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
-
-
-def earlier_overrides(directory: Path) -> list[str]:
-    """The overrides of the run in a directory."""
-    overrides: list[str] = _earlier(directory, "overrides.yaml", lambda config: [str(override) for override in config])
-    return [override for override in overrides if not override.startswith("resume=")]
-
-
-def earlier_options(directory: Path) -> list[str]:
-    """Options by which the config of the run in a directory is found."""
-    from eprop_cli.sweeps.multirun import config_options
-
-    options: list[str] = _earlier(directory, "hydra.yaml", config_options)
-    return options
-
-
-def _earlier(directory: Path, name: str, read: Callable[[Any], Any]) -> Any:
-    """What a function makes of a file that Hydra wrote for the run in a directory."""
-    path = directory / ".hydra" / name
-    try:
-        return read(OmegaConf.load(path))
-    except (OSError, ValueError, AttributeError, YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError("resume", directory, f"is not a run directory: cannot read {path}") from error
-
-
-def earlier_multirun(directory: Path) -> dict[str, list[str]]:
-    """Options and overrides of the multirun begun last in a directory."""
-    from eprop_cli.runs.files import SWEEP
-
-    path = directory / SWEEP
-    try:
-        arguments: dict[str, list[str]] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError("resume", directory, f"cannot be resumed: {path} is damaged ({error})") from error
-    return arguments
-
-
-def check_subdir(hydra_config: DictConfig, resumed: bool = False) -> None:
-    """Raise ConfigError unless a run is to keep its overrides where earlier_overrides() looks for them."""
-    subdir = hydra_config.output_subdir
-    usual = subdir == ".hydra" or (resumed and subdir is None)  # then save_composed() writes there
-    require(usual, "hydra.output_subdir", subdir, "cannot be set: what is in .hydra is needed to resume a run")
-
-
-def take(config: Config, directory: Path) -> None:
+def _take(config: Config, directory: Path) -> None:
     """Claim the directory of a run that begins, or make sure that one can be resumed; raises UserError."""
     from eprop_cli.runs.checkpoint import check_resume
 
     if config.resume is None:
         claim(directory)
     else:
-        require(Path(config.resume) == directory, "hydra.run.dir", directory, WITH_RESUME)
+        constraint = "cannot be given with resume; leave it out"
+        require(Path(config.resume) == directory, "hydra.run.dir", directory, constraint)
         check_resume(config, directory)
-
-
-def _end_multirun(state: Path, problem: BaseException | None) -> int:
-    """Tell what kept a multirun from coming to its end, and what became of its jobs; returns the exit status."""
-    from eprop_cli.sweeps.multirun import Multirun
-    from eprop_cli.sweeps.overview import end, why
-
-    multirun = Multirun(state)
-    if isinstance(problem, BAD_INPUTS) and not multirun.outcomes:
-        multirun.undo(multirun.plan.fresh)
-        _refuse(problem)
-    if isinstance(problem, Exception) and multirun.stopped is None:
-        known = why(problem)
-        print(f"eprop-run: {known or f'the multirun broke off: {reason(problem)}'}", file=sys.stderr)
-        if known is None and not isinstance(problem, BAD_INPUTS):
-            traceback.print_exception(problem)
-    return end(multirun, problem)
-
-
-def _fail(error: Exception) -> NoReturn:
-    """Tell what came in between before a run began and exit; Hydra would warn of it and go on."""
-    if isinstance(error, OSError) and error.errno is None:  # OmegaConf's, of a file without keys
-        _refuse(error)
-    if isinstance(error, OSError):
-        print(f"eprop-run: {reason(error)}", file=sys.stderr)
-    else:
-        traceback.print_exception(error)
-    sys.exit(FAILED)
-
-
-def _refuse(error: Exception) -> NoReturn:
-    """Tell a bad input in one line and exit."""
-    print(f"eprop-run: {one_line(error)}", file=sys.stderr)
-    sys.exit(BAD_INPUT)

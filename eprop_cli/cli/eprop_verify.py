@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import hydra
 from omegaconf import OmegaConf
 
-from eprop_cli.cli.eprop_run import BAD_INPUTS
 from eprop_cli.config.arguments import check_overrides, one_line
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
+from eprop_cli.config.refusal import BAD_INPUTS
 from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.engines.base import make_engine
 from eprop_cli.errors import ConfigError, TrainingError, UserError, reason, require

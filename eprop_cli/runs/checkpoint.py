@@ -16,7 +16,7 @@ from eprop_cli.registry import variant
 from eprop_cli.runs.files import METRICS, RUN, RUNNING, WEIGHT_CHANGES, is_alive, lock, write_whole
 from eprop_cli.runs.format import FORMAT, check_format, migrated_config
 from eprop_cli.runs.reader import Run
-from eprop_cli.runs.writer import parse_row
+from eprop_cli.runs.writer import header, parse_row
 from eprop_cli.schema import flatten, to_dict
 from eprop_cli.values import Checkpoint
 
@@ -108,7 +108,7 @@ def _is_free(path: Path, rows: int, columns: list[str]) -> bool:
     whole = table[:-1]  # the last is not ended
     if len(whole) < rows:
         raise UserError(f"{path}: damaged (it has {len(whole)} of {rows} rows), so the run cannot go on")
-    wrong = [] if first == ",".join(["iteration", "phase", *columns, "seconds"]).encode() else [1]
+    wrong = [] if first == header(columns).strip().encode() else [1]
     wrong += [number for number, line in enumerate(whole[:rows], start=2) if not _is_row(line, columns)]
     if wrong:
         raise UserError(f"{path}: damaged (line {wrong[0]} is not one of a run), so the run cannot go on")

@@ -4,13 +4,23 @@ import fcntl
 import os
 from pathlib import Path
 
-from eprop_cli.errors import ConfigError
+from omegaconf import DictConfig
+
+from eprop_cli.errors import ConfigError, require
+from eprop_cli.runs.files import LOG
+
+RESERVE, RESERVE_BYTES = ".reserve", 65536  # given up at the end, so that a full disk still takes the final status
+
+
+def check_subdir(hydra_config: DictConfig, resumed: bool = False) -> None:
+    """Raise ConfigError unless a run is to keep its overrides where a run that is resumed has them looked for."""
+    subdir = hydra_config.output_subdir
+    usual = subdir == ".hydra" or (resumed and subdir is None)  # then they are written there without Hydra
+    require(usual, "hydra.output_subdir", subdir, "cannot be set: what is in .hydra is needed to resume a run")
 
 
 def claim(directory: Path) -> None:
     """Make a run directory, or take over one whose run was stopped before it began; raises ConfigError otherwise."""
-    from eprop_cli.runs.directory import RESERVE
-
     key = "hydra.run.dir"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -35,7 +45,6 @@ def _make(path: Path) -> bool:
 def _is_unbegun(directory: Path) -> bool:
     """Whether a directory holds nothing but what is there before a run begins."""
     from eprop_cli.runs.directory import RESERVE
-    from eprop_cli.runs.files import LOG
 
     names = {path.name for path in directory.iterdir()}
     return RESERVE in names and names <= {RESERVE, LOG, ".hydra"}
@@ -54,6 +63,3 @@ def _hold(path: Path, otherwise: bool) -> bool:
         return True  # and never close it
     os.close(number)
     return held
-
-
-RESERVE, RESERVE_BYTES = ".reserve", 65536  # given up at the end, so that a full disk still takes the final status

@@ -15,7 +15,6 @@ from eprop_cli.values import Table
 RUNNING, COMPLETED, INTERRUPTED, FAILED = "RUNNING", "COMPLETED", "INTERRUPTED", "FAILED"
 RUN, METRICS, WEIGHTS, RECORDINGS = "run.json", "metrics.csv", "weights.npz", "recordings"
 PARAMETERS = "parameters.npz"  # drawn for each neuron
-SWEEP = "sweep.json"  # arguments of the multirun begun last in a sweep directory
 WEIGHT_CHANGES = f"{RECORDINGS}/weights.parquet"
 CONFIG, OVERRIDES, FIGURES = ".hydra/config.yaml", ".hydra/overrides.yaml", "figures"
 ITERATION = "iteration_"

@@ -1,5 +1,6 @@
 """What run.json says of where a run comes from."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -36,7 +37,7 @@ def start() -> dict[str, Any]:
         "host": platform.node(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "git_commit": _git_commit(),
-        "versions": _versions(),
+        "versions": dict(_versions()),
         "seconds": None,
         "last_row": None,
         "error": None,
@@ -63,6 +64,7 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version(), "eprop-cli": __version__}
     for package in PACKAGES:
@@ -73,6 +75,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+@functools.cache
 def _git_commit() -> str | None:
     """Commit of the checkout that eprop-cli runs from; None for an installed package."""
     checkout = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
 from eprop_cli.runs.checkpoint import load_checkpoint, read_record, save_checkpoint
-from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, SWEEP
+from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, RUN
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
 from eprop_cli.runs.progress import describe_metrics, reporter
 from eprop_cli.runs.reader import Run
@@ -218,7 +218,7 @@ def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], columns: Se
 
 
 def _has_siblings(directory: Path) -> bool:
-    """Whether runs are gathered where this one is: in outputs/<date>, as conf/ has it, or in a sweep directory."""
+    """Whether runs are gathered where this one is: in outputs/<date>, as conf/ has it, or beside others."""
     place = directory.resolve().parent
     by_date = place.parent.name == "outputs" and re.fullmatch(r"\d{4}-\d\d-\d\d", place.name)
-    return bool(by_date) or (place / SWEEP).exists()
+    return bool(by_date) or len(list(place.glob(f"*/{RUN}"))) > 1

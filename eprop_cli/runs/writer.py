@@ -6,7 +6,7 @@ Files appear whole: written beside their place, then moved there; metrics.csv gr
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class RunWriter:
         if keep_rows is not None:
             self._keep(keep_rows)
         if self._metrics.seek(0, os.SEEK_END) == 0:
-            self._append(",".join(["iteration", "phase", *self._columns, "seconds"]))
+            self._append(header(self._columns).strip())
         self.update(status=RUNNING)
 
     @property
@@ -152,6 +152,11 @@ class RunWriter:
             with contextlib.suppress(OSError):
                 self._metrics.truncate(size)
             raise OSError(error.errno, error.strerror, str(self.directory / METRICS)) from error
+
+
+def header(columns: Iterable[str]) -> str:
+    """The first line of metrics.csv."""
+    return ",".join(["iteration", "phase", *columns, "seconds"]) + "\n"
 
 
 def parse_row(line: str, columns: Sequence[str]) -> Row:

@@ -11,15 +11,16 @@ import pytest
 from synthetic_run import write_run
 
 from eprop_cli.runs.comparison import SUMMARY
-from eprop_cli.sweeps import overview
-from eprop_cli.sweeps.multirun import Multirun, Outcome, Plan, _stop
-from eprop_cli.sweeps.overview import end
+from eprop_cli.sweeps import closing
+from eprop_cli.sweeps.closing import close
+from eprop_cli.sweeps.multirun import JobOutcome, Multirun, Plan
+from eprop_cli.sweeps.preparation import stop
 
 
 @pytest.fixture(autouse=True)
 def _small_figures_and_no_waiting(monkeypatch, tmp_path):
-    monkeypatch.setattr(overview, "DPI", 20)
-    monkeypatch.setattr(overview, "GRACE", 0.0)
+    monkeypatch.setattr(closing, "DPI", 20)
+    monkeypatch.setattr(closing, "GRACE", 0.0)
     monkeypatch.chdir(tmp_path)
 
 
@@ -30,7 +31,9 @@ def multirun(tmp_path):
     def begin(n_jobs):
         multirun = Multirun(tmp_path / "sweep" / ".jobs" / "stamp")
         multirun.state.mkdir(parents=True)
-        plan = Plan(["seed"], [], n_jobs, os.getpid(), platform.node(), tied=True, fresh=True)
+        plan = Plan(
+            ["seed"], [], n_jobs, os.getpid(), platform.node(), tied=True, fresh=True, launcher="", beginning=None
+        )
         (multirun.state / "plan.json").write_text(json.dumps(asdict(plan)))
         return multirun
 
@@ -43,7 +46,7 @@ def job(multirun, num, *overrides, noted=None, **run):
     record = json.loads(
         (write_run(multirun.directory / name, f"seed={num}", *overrides, **run) / "run.json").read_text()
     )
-    multirun.note(Outcome(num, name, noted or record["status"], record["error"]))
+    multirun.note(JobOutcome(num, name, noted or record["status"], record["error"]))
 
 
 def table(multirun):
@@ -55,7 +58,7 @@ def test_all_completed(multirun, capsys):
     multirun = multirun(2)
     job(multirun, 0)
     job(multirun, 1)
-    assert end(multirun, None) == 0
+    assert close(multirun, None) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[-2:] == ["Files: sweep/sweep.csv, sweep/sweep.png", "Jobs: 2 COMPLETED"]
     rows = table(multirun)
@@ -72,7 +75,7 @@ def test_one_failed(multirun, capsys):
     multirun = multirun(2)
     job(multirun, 0)
     job(multirun, 1, status="FAILED", error="the loss became nan in training iteration 2")
-    assert end(multirun, None) == 1
+    assert close(multirun, None) == 1
     printed = capsys.readouterr().out.splitlines()
     assert "seed-1: the loss became nan in training iteration 2" in printed
     assert printed[-3:] == [
@@ -90,7 +93,7 @@ def test_a_reader_that_has_had_enough_costs_nothing_but_lines(multirun, monkeypa
     os.close(ours)
     with os.fdopen(its, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
-        assert end(multirun, None) == 0
+        assert close(multirun, None) == 0
     assert [row["status"] for row in table(multirun)] == ["COMPLETED"]
     assert not (multirun.directory / ".jobs").exists()
 
@@ -99,7 +102,7 @@ def test_a_signal_once_all_is_written_ends_it_at_once(multirun):
     multirun = multirun(1)
     multirun.remove()
     with pytest.raises(KeyboardInterrupt):
-        _stop(multirun, signal.SIGINT)
+        stop(multirun, signal.SIGINT)
     assert not (multirun.directory / ".jobs").exists()
 
 
@@ -107,7 +110,7 @@ def test_skipped_jobs_were_completed_before(multirun, capsys):
     multirun = multirun(2)
     job(multirun, 0, noted="SKIPPED")
     job(multirun, 1)
-    assert end(multirun, None) == 0
+    assert close(multirun, None) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "Jobs: 1 COMPLETED, 1 SKIPPED (COMPLETED before)"
 
 
@@ -115,9 +118,9 @@ def test_skipped_jobs_were_completed_before(multirun, capsys):
 def test_stopped(multirun, capsys, number, status):
     multirun = multirun(3)
     job(multirun, 0, status="INTERRUPTED", error="interrupted")
-    multirun.note(Outcome(1, "seed-1"))
+    multirun.note(JobOutcome(1, "seed-1"))
     multirun.stop(number)
-    assert end(multirun, KeyboardInterrupt()) == status
+    assert close(multirun, KeyboardInterrupt()) == status
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "Jobs: 1 INTERRUPTED, 2 NOT STARTED",
         "Not COMPLETED: seed-0",
@@ -130,7 +133,7 @@ def test_a_job_that_could_not_say_more_than_that_it_began(multirun, capsys):
     gone.wait()
     multirun = multirun(1)
     job(multirun, 0, status="RUNNING", pid=gone.pid, host=platform.node())
-    assert end(multirun, RuntimeError("a worker was killed")) == 1
+    assert close(multirun, RuntimeError("a worker was killed")) == 1
     assert "Jobs: 1 FAILED" in capsys.readouterr().out
     assert [row["status"] for row in table(multirun)] == ["KILLED"]
     assert not (multirun.directory / ".jobs").exists()
@@ -139,16 +142,16 @@ def test_a_job_that_could_not_say_more_than_that_it_began(multirun, capsys):
 def test_jobs_that_still_run_keep_what_they_share(multirun, capsys):
     multirun = multirun(1)
     job(multirun, 0, status="RUNNING", pid=4711, host="node7")
-    assert end(multirun, RuntimeError("the cluster does not answer")) == 1
+    assert close(multirun, RuntimeError("the cluster does not answer")) == 1
     assert "Jobs: 1 RUNNING" in capsys.readouterr().out
-    assert multirun.outcomes == [Outcome(0, "seed-0", "RUNNING")]
+    assert multirun.outcomes == [JobOutcome(0, "seed-0", "RUNNING")]
 
 
 def test_of_a_search_the_table_has_what_its_jobs_returned(multirun, capsys):
     multirun = multirun(None)
     job(multirun, 0, "objective=best_loss")
     job(multirun, 1, "objective=best_loss", status="FAILED", error="broken")
-    assert end(multirun, None) == 1
+    assert close(multirun, None) == 1
     assert [row["objective"] for row in table(multirun)] == ["0.77", ""]
     assert list(table(multirun)[0])[-len(SUMMARY) - 1 :] == ["objective", *SUMMARY]
     assert capsys.readouterr().out.splitlines()[-1] == "Go on with the search: eprop-run resume=sweep"
@@ -158,21 +161,21 @@ def test_config_files_that_were_chosen_are_columns(multirun):
     multirun = multirun(2)
     job(multirun, 0, "optimizer=adam")
     job(multirun, 1, "optimizer=gradient_descent")
-    end(multirun, None)
+    close(multirun, None)
     assert [row["optimizer"] for row in table(multirun)] == ["adam", "gradient_descent"]
 
 
 def test_where_no_job_trained_there_is_no_figure(multirun, capsys):
     multirun = multirun(1)
     job(multirun, 0, rows=[], status="FAILED", error="task.n_batch=0: must be at least 1")
-    assert end(multirun, None) == 1
+    assert close(multirun, None) == 1
     assert "Files: sweep/sweep.csv\n" in capsys.readouterr().out
     assert not (multirun.directory / "sweep.png").exists()
 
 
 def test_the_command_is_quoted_for_the_shell(multirun, tmp_path, capsys, monkeypatch):
     multirun = multirun(1)
-    multirun.note(Outcome(0, "seed-0"))
+    multirun.note(JobOutcome(0, "seed-0"))
     (tmp_path / "sweep").rename(tmp_path / "my sweep")
-    end(Multirun(tmp_path / "my sweep" / ".jobs" / "stamp"), None)
+    close(Multirun(tmp_path / "my sweep" / ".jobs" / "stamp"), None)
     assert capsys.readouterr().out.splitlines()[-1].endswith(": eprop-run 'resume=my sweep'")

@@ -2,31 +2,31 @@ import math
 
 import numpy as np
 import pytest
-from eprop_cli.optimizers.optimize import optimizer_parameters
 from small import config
 
 from eprop_cli.engines.nest.kernel import kernel_parameters
-from eprop_cli.models.bsshslm_2020 import adapt_beta, n_rec, population_parameters
-from eprop_cli.timing import Timing
+from eprop_cli.models.base import GRADIENT, STREAM
+from eprop_cli.models.bsshslm_2020 import adapt_beta
 
 
 def timing(*overrides):
-    given = config(*overrides)
-    return Timing.of(given.task, given.kernel)
+    return config(*overrides).timing
+
+
+def population_parameters(given, population):
+    return given.model.parameters(population)
 
 
 def test_timing_is_the_tutorials():
     t = timing()
-    assert (t.sequence, t.learning_window, t.n_batch) == (2250, 150, 1)
+    assert (t.sequence, t.learning_window, t.resolution) == (2250, 150, 1.0)
     assert (t.offset_gen, t.delay_in_rec, t.delay_rec_out, t.delay_out_norm, t.extension_sim) == (1, 1, 1, 1, 1)
     assert (t.delays, t.total_offset, t.lead) == (3, 4, 5)
-    assert t.iteration == 2250
 
 
 def test_timing_of_other_sizes():
-    t = timing("task.n_batch=3", "task.n_cues=5", "task.steps={cue: 20, spacing: 10, bg_noise: 7, recall: 4}")
+    t = timing("task.n_cues=5", "task.steps={cue: 20, spacing: 10, bg_noise: 7, recall: 4}")
     assert t.sequence == 5 * (20 + 10) + 7 + 4 == 161
-    assert t.iteration == 3 * 161
     assert t.learning_window == 4
     assert timing("task.steps.learning_window=60").learning_window == 60
 
@@ -39,8 +39,8 @@ def test_steps_become_milliseconds_and_back():
 
 
 def test_kernel_parameters():
-    given = config("kernel.resolution=0.5", "kernel.local_num_threads=1", "task.steps.learning_window=60")
-    assert kernel_parameters(given.kernel, Timing.of(given.task, given.kernel)) == {
+    given = config("kernel.resolution=0.5", "engine.local_num_threads=1", "task.steps.learning_window=60")
+    assert kernel_parameters(given) == {
         "resolution": 0.5,
         "local_num_threads": 1,
         "eprop_update_interval": 1125.0,
@@ -137,13 +137,38 @@ def test_adapt_beta_of_lists_is_one_value_per_neuron():
     np.testing.assert_allclose(adapt_beta(mixed, 1.0)[1], betas[1])
 
 
-def test_optimizer_parameters():
-    bounds = {"Wmin": -100.0, "Wmax": 100.0}
-    adam = {"type": "adam", "batch_size": 7, "eta": 0.005, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8} | bounds
-    assert optimizer_parameters(config().optimizer, 7) == adam
-    descent = config("optimizer=gradient_descent", "optimizer.eta=0.1").optimizer
-    assert optimizer_parameters(descent, 2) == {"type": "gradient_descent", "batch_size": 2, "eta": 0.1} | bounds
-
-
 def test_n_rec():
-    assert n_rec(config("neuron.n_reg=30").neuron) == 80
+    assert config("neuron.n_reg=30").model.n_rec == 80
+
+
+def test_populations_are_regular_then_adaptive():
+    model = config("neuron.n_reg=30").model
+    assert [(population.name, population.size, population.model) for population in model.populations] == [
+        ("reg", 30, "eprop_iaf_bsshslm_2020"),
+        ("ad", 50, "eprop_iaf_adapt_bsshslm_2020"),
+    ]
+    assert model.places == {"reg": slice(0, 30), "ad": slice(30, 80)}
+
+
+@pytest.mark.parametrize(("missing", "other"), [("reg", "ad"), ("ad", "reg")])
+def test_an_empty_population_does_not_exist(missing, other):
+    given = config(f"neuron.n_{missing}=0", "recording.n_record_w=0")
+    assert [population.name for population in given.model.populations] == [other]
+    assert given.model.places == {other: slice(0, 50)}
+    assert given.model.n_rec == 50
+    assert [column.name for column in given.columns] == ["loss", "accuracy", "recall_error", f"rate_{other}"]
+
+
+def test_recordables_are_nests():
+    model = config().model
+    both = ("V_m", "surrogate_gradient", "learning_signal")
+    found = {population.name: population.recordables for population in model.populations}
+    assert found == {"reg": both, "ad": (*both, "V_th_adapt", "adaptation")}
+    signals = ("V_m", "readout_signal", "readout_signal_unnorm", "target_signal", "error_signal")
+    assert model.readout_recordables == signals
+
+
+def test_the_synapses_of_the_family():
+    model = config("neuron.out.tau_m=33", "synapse.average_gradient=false").model
+    assert model.plastic() == ({"average_gradient": False}, {"tau_m_readout": 33.0})
+    assert set(model.computes) == {GRADIENT, STREAM}

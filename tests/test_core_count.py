@@ -2,8 +2,8 @@ import joblib
 import pytest
 from small import config
 
-from eprop_cli.sweeps import cores
-from eprop_cli.sweeps.cores import at_once, jobs_at_once, shortage
+from eprop_cli.sweeps import core_count
+from eprop_cli.sweeps.core_count import jobs_at_once, jobs_sharing_cores, shortage
 
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
 JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 3}
@@ -14,7 +14,7 @@ UNKNOWN = {"_target_": "somewhere.RayLauncher"}
 
 @pytest.fixture(autouse=True)
 def _four_cores(monkeypatch):
-    monkeypatch.setattr(cores, "n_cores", lambda: 4)
+    monkeypatch.setattr(core_count, "n_cores", lambda: 4)
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def test_parallel_jobs_are_as_many_as_there_are_cores_for(threads, workers, jobs
     [(BASIC, 9, 1), (JOBLIB, 9, 3), (JOBLIB, 2, 2), (LOCAL, 9, 9), (SLURM, 9, 1), (UNKNOWN, 9, 1)],
 )
 def test_jobs_at_once_on_shared_cores(launcher, n_jobs, expected):
-    assert at_once(launcher, n_jobs) == expected
+    assert jobs_sharing_cores(launcher, n_jobs) == expected
 
 
 def test_joblib_counts_back_from_all_cores():
     expected = joblib.cpu_count()
-    assert at_once(JOBLIB | {"n_jobs": -1}, 1000) == expected
+    assert jobs_sharing_cores(JOBLIB | {"n_jobs": -1}, 1000) == expected
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from eprop_cli.objectives import parse_objective
 from eprop_cli.reports.table import show, write_csv
 from eprop_cli.runs.files import COMPLETED, FAILED, RUNNING
 from eprop_cli.runs.reader import Run
-from eprop_cli.sweeps.job import job_runs
-from eprop_cli.sweeps.multirun import NOT_STARTED, SKIPPED, Multirun, Outcome
+from eprop_cli.sweeps.job_directory import job_runs
+from eprop_cli.sweeps.multirun import NOT_STARTED, SKIPPED, JobOutcome, Multirun
 from eprop_cli.terminal import drop_output
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ GRACE = 60.0  # s, that jobs in other processes are given to end in order
 FAILURE = 1  # exit status
 
 
-def end(multirun: Multirun, problem: BaseException | None) -> int:
+def close(multirun: Multirun, problem: BaseException | None) -> int:
     """Write and show the overview, say what is left to do and how; returns the exit status.
 
     problem: what kept it from calling all its jobs and waiting for them.
@@ -68,7 +68,7 @@ def _tell(multirun: Multirun, counts: Counter[str], bad: Sequence[str], is_searc
         print(f"{purpose}: eprop-run {shlex.quote(f'resume={_from_here(multirun.directory)}')}")
 
 
-def why(problem: Exception) -> str | None:
+def why_broken_off(problem: Exception) -> str | None:
     """What an error of a launcher or a search means, in one line; None for those that are not expected."""
     if str(problem) == "No trials are completed yet.":  # Optuna's
         return "the search has no result: none of its jobs returned an objective"
@@ -78,7 +78,7 @@ def why(problem: Exception) -> str | None:
     }.get(type(problem).__name__)
 
 
-def _settled(multirun: Multirun) -> list[Outcome]:
+def _settled(multirun: Multirun) -> list[JobOutcome]:
     """What became of the jobs, also of those that could not say so.
 
     Waits for those that run: a while where they are ending, else, as on a cluster, to their end.
@@ -93,7 +93,7 @@ def _settled(multirun: Multirun) -> list[Outcome]:
         time.sleep(0.2)
 
 
-def _seen(directory: Path, outcome: Outcome) -> Outcome:
+def _seen(directory: Path, outcome: JobOutcome) -> JobOutcome:
     """An outcome as the job's run has it, if the job itself did not get to say more than that it began."""
     if outcome.status != RUNNING:
         return outcome
@@ -112,9 +112,9 @@ def _write(runs: Sequence[Run], directory: Path, is_search: bool) -> "tuple[pd.D
     from eprop_cli.runs.comparison import summarise
 
     table = summarise(runs)
-    for place, (group, values) in enumerate(_choices(runs).items(), start=1):
+    for position, (group, values) in enumerate(_choices(runs).items(), start=1):
         if group not in table:
-            table.insert(place, group, values)
+            table.insert(position, group, values)
     if is_search:
         table.insert(list(table.columns).index("status"), "objective", list(map(_objective, runs)))
     write_csv(table.assign(run=[run.directory.name for run in runs]), directory / TABLE)

@@ -6,7 +6,7 @@ from typing import Any
 import joblib
 
 from eprop_cli.config.config import Config
-from eprop_cli.engines.base import engine_class
+from eprop_cli.sweeps.engine_needs import cores_of_a_job
 
 # Name of a launcher's class -> (jobs that it runs at once, cores that they share); the arguments are its own config and
 # the number of jobs that there are to run at once.
@@ -28,7 +28,7 @@ def jobs_at_once(threads: int, workers: int) -> int:
     return max(1, n_cores() // (threads * workers))
 
 
-def at_once(launcher: Mapping[str, Any], n_jobs: int) -> int:
+def jobs_sharing_cores(launcher: Mapping[str, Any], n_jobs: int) -> int:
     """How many of the jobs a launcher runs at once on cores that they share; 1 where that is not known."""
     kind = _kind(launcher)
     return LAUNCHERS[kind](launcher, n_jobs)[0] if kind in LAUNCHERS else 1
@@ -43,22 +43,14 @@ def shortage(config: Config, swept: Mapping[str, Sequence[Any]], launcher: Mappi
     if kind not in LAUNCHERS:
         return ""
     n_at_once, cores = LAUNCHERS[kind](launcher, n_jobs)
-    values = {key.partition(".")[2]: others for key, others in swept.items() if key.startswith("engine.")}
-    most = {
-        key: _most(value, values.get(key, ())) for key, value in vars(config.engine).items() if isinstance(value, int)
-    }
-    each = engine_class(config).cores(most)
+    each = cores_of_a_job(config, swept)
     wanted = n_at_once * each
     if wanted <= cores:
         return ""
-    remedy = "give hydra.launcher.cpus_per_task" if kind == "SlurmLauncher" else "hydra/launcher=parallel counts them"
     parts = f"{n_at_once} at once x {each} each (engine.n_workers and threads)"
+    remedy = "give hydra.launcher.cpus_per_task" if kind == "SlurmLauncher" else "hydra/launcher=parallel counts them"
     return f"the jobs want {wanted} cores ({parts}), but have {cores}; {remedy}"
 
 
 def _kind(launcher: Mapping[str, Any]) -> str:
     return str(launcher["_target_"]).rsplit(".", 1)[-1]
-
-
-def _most(value: int, others: Sequence[Any]) -> int:
-    return max([value, *(other for other in others if isinstance(other, int))])

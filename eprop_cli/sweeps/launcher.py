@@ -1,0 +1,54 @@
+"""Keep from a launcher, whichever is chosen, the jobs that are COMPLETED: it would take a process for each."""
+
+from collections.abc import Sequence
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from eprop_cli.config.composed import without_hydra
+from eprop_cli.config.load import load
+from eprop_cli.errors import UserError
+from eprop_cli.sweeps.job_directory import check_same, is_completed, job_name, objective
+from eprop_cli.sweeps.multirun import SKIPPED, JobOutcome, Multirun
+from eprop_cli.sweeps.paths import with_absolute_paths
+
+LAUNCHER_OF_THE_REST = "hydra_plugins.eprop_cli.LauncherOfTheRest"
+
+
+def launch_only_the_rest(config: DictConfig) -> None:
+    """Have Hydra use our launcher, which uses the one in the config."""
+    config.hydra.launcher["_target_"] = LAUNCHER_OF_THE_REST
+
+
+def chosen_launcher(hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> Launcher:
+    """The launcher that was chosen, which gets back its place in the config."""
+    config.hydra.launcher["_target_"] = Multirun.of(config).plan.launcher
+    return Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+
+def returned_before(
+    config: DictConfig, loader: ConfigLoader, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+) -> dict[int, JobReturn]:
+    """What the jobs returned that are COMPLETED, by their indices."""
+    multirun = Multirun.of(config)
+    plan, returned = multirun.plan, {}
+    for index, overrides in enumerate(job_overrides):
+        name = job_name(overrides, plan.swept)
+        if not is_completed(multirun.directory / name):
+            continue
+        try:
+            composed = without_hydra(loader.load_sweep_config(config, list(overrides)))
+            job = load(with_absolute_paths(composed, plan.beginning))
+            check_same(multirun.directory / name, job)
+            value = objective(multirun.directory / name, job)
+        except UserError:  # the job will tell
+            continue
+        returned[index] = JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=value)
+        # The launcher numbers the jobs that it gets; these are counted from the end.
+        number = initial_job_idx + len(job_overrides) - len(returned)
+        multirun.note(JobOutcome(number, name, SKIPPED))
+    return returned

@@ -1,0 +1,32 @@
+"""Arguments of eprop-run by which a multirun goes on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eprop_cli.errors import UserError
+from eprop_cli.sweeps.record import read_sweep_record
+
+MULTIRUN_OPTIONS = ("-m", "--multirun")
+
+
+def arguments_to_resume(directory: Path, options: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Those that the multirun in a sweep directory was given, then the new ones."""
+    record = read_sweep_record(directory)
+    for text in overrides:
+        if text.startswith("hydra.sweep.dir="):
+            raise UserError(f"{text}: cannot be given with resume; leave it out")
+    beginning = "null" if record.beginning is None else quoted(record.beginning)
+    return [
+        *(*record.options, "--multirun", *_without_multirun(options)),
+        *(*record.overrides, f"hydra.sweep.dir={quoted(directory)}", f"hydra.callbacks.sweep.beginning={beginning}"),
+        *(text for text in _without_multirun(overrides) if not text.startswith("resume=")),
+    ]
+
+
+def quoted(value: str | Path) -> str:
+    """A value as Hydra takes it whatever characters it has."""
+    return "'" + str(value).replace("'", "\\'") + "'"
+
+
+def _without_multirun(arguments: Sequence[str]) -> list[str]:
+    return [argument for argument in arguments if argument not in MULTIRUN_OPTIONS]
