@@ -53,9 +53,7 @@ def parse_objective(name: str, better: dict[str, str]) -> Objective:
         raise ConfigError("objective", name, f"must be a metric ({choices}), or val_, test_, best_ or median5_ of one")
     phase = PHASES[match["phase"] or ""]
     if match["best"]:
-        require(
-            bool(better[column]), "objective", name, "has no best value; leave best_ out"
-        )
+        require(bool(better[column]), "objective", name, "has no best value; leave best_ out")
         return Objective(phase, column, "max" if better[column] == HIGHER else "min")
     if match["last"]:
         return Objective(phase, column, int(match["last"]))

@@ -7,12 +7,12 @@ from omegaconf import OmegaConf
 from small import compose
 
 from eprop_cli.config.load import load
-from eprop_cli.connectivity.weights import draw_weights
 from eprop_cli.models.bsshslm_2020 import RECORDABLES
 from eprop_cli.runs.files import COMPLETED
 from eprop_cli.runs.writer import RunWriter
 from eprop_cli.schema import to_dict
 from eprop_cli.tasks import make_task
+from eprop_cli.training.base import initial_weights
 from eprop_cli.values import Row
 
 SMOKE = ("experiment=smoke", "task.n_iter=3")
@@ -69,8 +69,7 @@ def _write_recordings(writer, config, iterations):
 
 def _write_weights(writer, config):
     rng = np.random.RandomState(config.seed)
-    n_rec = config.neuron.n_reg + config.neuron.n_ad
-    before = draw_weights(config.synapse, config.task.n_in, n_rec, config.task.n_out, rng)
+    before = initial_weights(config, rng)
     writer.weights(before, {name: values + 0.5 for name, values in before.items()})
     changes = {
         "projection": np.array(["in_rec", "in_rec", "rec_out"]),

@@ -7,7 +7,6 @@ import pytest
 from small import SMALL, config
 
 from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.engines.compiled import engine as compiled
 from eprop_cli.engines.compiled import kernels as k
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.engines.compiled.parameters import neuron_parameters, readout_parameters, surrogates
@@ -242,7 +241,7 @@ def test_the_engine_scales_gradients_by_arrival_window_and_batch(loss, regular_s
     gradients = engine.gradient(weights, batch, None, False).gradients
     engine.close()
     net = Net(
-        neuron_parameters(settings.model), readout_parameters(settings.model), *compiled._packed(weights),
+        neuron_parameters(settings.model), readout_parameters(settings.model), *(part.weights.reshape(part.n_pre, -1) for part in engine._network(weights)[4:]),
         batch.spikes, batch.targets[:, :, -30:].transpose(1, 2, 0), loss == "cross_entropy", n_reg=4,
     )  # fmt: skip
     decay = np.exp(-1 / np.array([10, 20, 30, 40, 5, 15, 25, 100]))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from eprop_cli.engines import kernels as k
-from eprop_cli.engines.compiled import backward, descent, synapses
+from eprop_cli.connectivity.mask import of_matrix
+from eprop_cli.engines.compiled import kernels as k
+from eprop_cli.engines.compiled import synapses
 from eprop_cli.engines.compiled.batch import Network, Simulator, summation
 from eprop_cli.engines.compiled.events import events, listed, raster
 
@@ -33,7 +34,7 @@ class Case:
     def sparse(self):
         """The network with only the synapses of the masks."""
         matrices = self.weights, self.weights_out, self.feedback
-        parts = [synapses.sparse(matrix, mask) for matrix, mask in zip(matrices, self.masks, strict=True)]
+        parts = [sparse(matrix, mask) for matrix, mask in zip(matrices, self.masks, strict=True)]
         return Network(self.neurons, self.surrogates, self.readouts, self.softmax, *parts)
 
     def dense(self):
@@ -86,11 +87,27 @@ def case(n_rec, p=1.0, softmax=True, seed=0, n_batch=3):
     weights_out, feedback = (rng.standard_normal(mask.shape) * mask for mask in masks[1:])
     spikes = rng.random((n_batch, N_STEPS, N_IN)) < 0.15
     targets = rng.random((n_batch, WINDOW, N_OUT))
-    surrogates = np.array([seed % 4, (seed + 1) % 4, n_reg])
+    surrogates = np.array([[seed % 4, 0, n_reg], [(seed + 1) % 4, n_reg, n_rec]])
     return Case(neurons, surrogates, readouts, softmax, weights, weights_out, feedback, masks, spikes, targets)
 
 
-def simulate(network, given, n_threads=1, **options):
+def sparse(values, mask):
+    """The synapses of a matrix (n_pre, n_post) at which a mask of the same shape is True."""
+    return synapses.listed(*of_matrix(mask.T).lists, values[mask])
+
+
+def matrix(network, values, n_post):
+    """Values of synapses as a matrix (n_pre, n_post), 0 where there is none."""
+    if network.dense:
+        return values.reshape(network.n_pre, n_post)
+    found = np.zeros((network.n_pre, n_post))
+    found[np.repeat(np.arange(network.n_pre), np.diff(network.row)), network.post[: len(values)]] = values
+    return found
+
+
+def simulate(network, given, n_threads=1, everyone=False, **options):
+    if everyone:
+        options["watched"] = np.arange(given.neurons.shape[1])
     simulator = Simulator(n_threads)
     found = simulator.run(network, given.spikes, given.targets, **options)
     simulator.close()
@@ -108,8 +125,8 @@ def assert_same(network, given, found, reference):
         np.testing.assert_array_equal(ours, theirs)
     assert 0.005 < reference[3].mean() < 0.4
     for projection, ours, theirs in ((network.rec, *found[5:6], reference[5]), (network.out, found[6], reference[6])):
-        mask = synapses.matrix(projection, np.ones(len(ours)), theirs.shape[1])
-        assert relative(synapses.matrix(projection, ours, theirs.shape[1]), theirs * mask) <= 1e-12
+        mask = matrix(projection, np.ones(len(ours)), theirs.shape[1])
+        assert relative(matrix(projection, ours, theirs.shape[1]), theirs * mask) <= 1e-12
 
 
 # Against the dense kernels
@@ -121,7 +138,7 @@ def assert_same(network, given, found, reference):
 def test_sparse_synapses_are_zeros_left_out(n_rec, p, order, softmax):
     given = case(n_rec, p, softmax, seed=n_rec)
     network, recorded = given.sparse(), np.array([1, n_rec - 1])
-    found = simulate(network, given, recorded=recorded, raster=True, order=order)
+    found = simulate(network, given, recorded=recorded, everyone=True, order=order)
     assert not network.rec.dense
     assert_same(network, given, found, given.reference())
 
@@ -131,7 +148,7 @@ def test_sparse_synapses_are_zeros_left_out(n_rec, p, order, softmax):
 @pytest.mark.parametrize("n_rec", [20, 64, 100])
 def test_dense_synapses(n_rec, order, softmax):
     given = case(n_rec, 1.0, softmax, seed=n_rec + 1)
-    found = simulate(given.dense(), given, recorded=np.array([1, n_rec - 1]), raster=True, order=order)
+    found = simulate(given.dense(), given, recorded=np.array([1, n_rec - 1]), everyone=True, order=order)
     assert_same(given.dense(), given, found, given.reference())
 
 
@@ -143,8 +160,8 @@ def test_inputs_that_lose_a_term(order):
     lost[1] = False
     found, whole = (simulate(network, given, lost=rows, order=order) for rows in (lost, None))
     reference = given.reference(lost)[5]
-    mask = synapses.matrix(network.rec, np.ones(len(found.gradient)), 70)
-    assert relative(synapses.matrix(network.rec, found.gradient, 70), reference * mask) <= 1e-12
+    mask = matrix(network.rec, np.ones(len(found.gradient)), 70)
+    assert relative(matrix(network.rec, found.gradient, 70), reference * mask) <= 1e-12
     ends = network.rec.row[N_IN]
     assert relative(found.gradient[:ends], whole.gradient[:ends]) > 1e-4
     np.testing.assert_array_equal(found.gradient[ends:], whole.gradient[ends:])
@@ -156,7 +173,7 @@ def test_neurons_without_synapses_and_networks_without_any():
     given.weights[[3, N_IN + 5]] = 0.0
     network = given.sparse()
     for order in ("tiled", "streamed"):
-        found = simulate(network, given, recorded=np.array([1, 39]), raster=True, order=order)
+        found = simulate(network, given, recorded=np.array([1, 39]), everyone=True, order=order)
         assert_same(network, given, found, given.reference())
     given.masks[0][:] = False
     found = simulate(given.sparse(), given)
@@ -168,7 +185,7 @@ def test_neurons_without_synapses_and_networks_without_any():
 
 def test_gradients_are_those_of_a_trace_per_synapse():
     given = case(20, 0.4, seed=7, n_batch=2)
-    found = simulate(given.sparse(), given, recorded=np.arange(20), raster=True)
+    found = simulate(given.sparse(), given, recorded=np.arange(20), everyone=True)
     gradient, gradient_out = np.zeros(given.weights.shape), np.zeros(given.weights_out.shape)
     p, kappa = given.neurons, given.readouts[k.ALPHA]
     for b in range(2):
@@ -199,8 +216,8 @@ def test_means_have_the_factor_of_arriving_spikes():
         sums, means = (simulator.run(network, given.spikes, given.targets) for _ in range(2))
         simulator.average(network, means, 120)
         simulator.close()
-        expected = synapses.matrix(network.rec, sums.gradient, 30) * (given.neurons[k.SCALE] / 120)
-        np.testing.assert_array_equal(synapses.matrix(network.rec, means.gradient, 30), expected)
+        expected = matrix(network.rec, sums.gradient, 30) * (given.neurons[k.SCALE] / 120)
+        np.testing.assert_array_equal(matrix(network.rec, means.gradient, 30), expected)
         np.testing.assert_array_equal(means.gradient_out, sums.gradient_out * (given.readouts[k.SCALE] / 120))
 
 
@@ -213,7 +230,7 @@ def test_any_number_of_threads_gives_the_same_bits(order):
     network = given.dense() if order == "apart" else given.sparse()
     lost = np.random.default_rng(2).random((5, N_IN)) < 0.2
     one, *others = (
-        simulate(network, given, n, lost=lost, recorded=np.array([0]), raster=True, order=order) for n in (1, 2, 3)
+        simulate(network, given, n, lost=lost, recorded=np.array([0]), everyone=True, order=order) for n in (1, 2, 3)
     )
     assert one.gradient.any()
     for other in others:
@@ -260,19 +277,6 @@ def test_memory_for_gradients_does_not_grow_with_the_batch(n_threads):
 # Synapses, events, order of summation
 
 
-def test_matrices_survive_as_rows():
-    rng = np.random.default_rng(0)
-    weights, mask = rng.standard_normal((6, 9)), rng.random((6, 9)) < 0.4
-    parts = [synapses.sparse(weights[rows], mask[rows]) for rows in (slice(2), slice(2, None))]
-    together, whole = synapses.stacked(*parts), synapses.sparse(weights, mask)
-    for ours, theirs in zip(together, whole, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-        assert ours.dtype == theirs.dtype
-    np.testing.assert_array_equal(synapses.matrix(whole, whole.weights, 9), weights * mask)
-    with pytest.raises(ValueError, match="mask of True"):
-        synapses.stacked(synapses.dense(weights), whole)
-
-
 def test_events_in_any_order_are_the_raster():
     given = case(30, 0.3, seed=9)
     expected = events(given.spikes)
@@ -293,48 +297,3 @@ def test_the_order_of_summation_follows_density():
     assert summation(case(500).dense()) == "tiled"
     assert summation(case(500, 0.8).sparse()) == "tiled"
     assert summation(case(500, 0.2).sparse()) == "streamed"
-
-
-# Optimizers
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.01])
-@pytest.mark.parametrize("bound", [np.inf, 0.5])
-def test_adam_in_place_has_the_bits_of_arrays(decay, bound):
-    rng = np.random.default_rng(1)
-    w, m, g = (rng.standard_normal(1003) for _ in range(3))
-    v = rng.random(1003)
-    m1 = 0.9 * m + (1.0 - 0.9) * g
-    v1 = 0.999 * v + (1.0 - 0.999) * g * g
-    step = 0.003 * m1 / (np.sqrt(v1) + 1e-8)
-    expected = np.clip(w - (step + decay * w if decay else step), -bound, bound)
-    for begin, end in ((0, 400), (400, 1003)):
-        descent.adam(begin, end, 0.003, 0.9, 0.999, 1e-8, decay, -bound, bound, g, w, m, v)
-    for ours, theirs in ((m, m1), (v, v1), (w, expected)):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.01])
-def test_gradient_descent_in_place_has_the_bits_of_arrays(decay):
-    rng = np.random.default_rng(2)
-    w, g = rng.standard_normal(1003), rng.standard_normal(1003)
-    step = 0.05 * g
-    expected = np.clip(w - (step + decay * w if decay else step), -1.0, 0.8)
-    for begin, end in ((700, 1003), (0, 700)):
-        descent.gradient_descent(begin, end, 0.05, decay, -1.0, 0.8, g, w)
-    np.testing.assert_array_equal(w, expected)
-
-
-def test_a_weight_that_is_not_a_number_stays_so():
-    w = np.array([np.nan, 5.0])
-    descent.gradient_descent(0, 2, 0.1, 0.0, -1.0, 1.0, np.ones(2), w)
-    np.testing.assert_array_equal(w, [np.nan, 1.0])
-
-
-def test_norms_and_clipping():
-    g = np.random.default_rng(3).standard_normal(10_001)
-    assert descent.square_sum(g) == pytest.approx(np.sum(g**2), rel=1e-14)
-    scaled = g.copy()
-    descent.scale(0, len(g), 0.25, scaled)
-    np.testing.assert_array_equal(scaled, 0.25 * g)
-    assert backward.TILE % 4 == 0

@@ -138,7 +138,7 @@ def compare(config: Config, n_iter: int) -> Iterator[Compared]:
     config.recording.spikes = True
     rng = np.random.RandomState(config.seed)
     wiring, initial = initial_network(config, rng)
-    weights = dict.fromkeys(ENGINES, initial)
+    weights, constraints = dict.fromkeys(ENGINES, initial), config.constraints(wiring)
     optimizer = config.make_optimizer()
     begun = optimizer.initial_state(initial)
     set_moments(begun, wiring, config.synapse.init_optimizer)
@@ -156,7 +156,9 @@ def compare(config: Config, n_iter: int) -> Iterator[Compared]:
                 learning[name] = engine.gradient(weights[name], batch, following, True)
                 gradients = learning[name].gradients
                 assert gradients is not None
-                weights[name], state[name] = optimizer.optimize(state[name], weights[name], gradients)
+                learning_of = {projection: gradients[projection] for projection in constraints.learning}
+                stepped, state[name] = optimizer.optimize(state[name], weights[name], learning_of)
+                weights[name] = constraints.keep(stepped)
             yield _loss(config, learning, batch.targets[:, :, -config.task.learning_window_steps :])
             yield from _outcomes(learning, evaluation)
             yield from _matrices("gradient", {name: outcome.gradients for name, outcome in learning.items()})

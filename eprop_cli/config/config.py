@@ -6,6 +6,8 @@ from typing import Any
 from eprop_cli.columns import HIGHER, Column, rate_column
 from eprop_cli.config.groups import Kernel, Plots, Recording
 from eprop_cli.connectivity.base import ends
+from eprop_cli.connectivity.constraints import Constraints, make_constraints
+from eprop_cli.connectivity.mask import Wiring
 from eprop_cli.connectivity.projections import Connectivity
 from eprop_cli.errors import require
 from eprop_cli.losses import Loss, Metric
@@ -90,6 +92,11 @@ class Config:
     def sizes(self) -> dict[str, int]:
         """How many neurons there are: in, rec, out."""
         return {"in": self.task.n_in, "rec": self.model.n_rec, "out": self.task.n_out}
+
+    def constraints(self, wiring: Wiring) -> Constraints:
+        """What the weights of a network keep to."""
+        recurrent = {population.name: population.size for population in self.model.populations}
+        return make_constraints(self.connectivity, {"in": {"in": self.task.n_in}, "rec": recurrent}, wiring)
 
     @property
     def needs(self) -> str:

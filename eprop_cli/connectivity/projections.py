@@ -7,17 +7,37 @@ from typing import Any
 import numpy as np
 
 from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, ends
-from eprop_cli.connectivity.mask import NEIGHBOURS, Mask
+from eprop_cli.connectivity.mask import NEIGHBOURS, Mask, empty
 from eprop_cli.connectivity.rule import BEFORE, ConnectionRule, make_rule
 from eprop_cli.errors import require
-from eprop_cli.schema import Group
+from eprop_cli.schema import PROBABILITY, Group, key, one_of
 
 STREAM = 16  # random streams of rules begin here; those of evaluation batches are before
 
 
+RANDOM, SYMMETRIC, NO_FEEDBACK = "random", "symmetric", "none"
+
+
+@dataclass(kw_only=True)
+class Plastic:
+    """Which projections learn."""
+
+    in_rec: bool
+    rec_rec: bool
+    rec_out: bool
+
+
+@dataclass(kw_only=True)
+class ExcitatoryFraction:
+    """Fractions of neurons whose outgoing weights stay positive, the others' staying negative; None: no such law."""
+
+    inputs: float | None = key(PROBABILITY)
+    recurrent: float | None = key(PROBABILITY)
+
+
 @dataclass(kw_only=True)
 class Connectivity(Group):
-    """The rule of each projection: a name, or a name with keys."""
+    """The rule of each projection: a name, or a name with keys; and what weights keep to."""
 
     GROUP = "connectivity"
 
@@ -25,9 +45,15 @@ class Connectivity(Group):
     rec_rec: Any
     rec_out: Any
     out_rec: Any
+    feedback: str = key(one_of((RANDOM, SYMMETRIC, NO_FEEDBACK)))
+    plastic: Plastic
+    excitatory_fraction: ExcitatoryFraction
 
     def __post_init__(self) -> None:
-        _ = self.rules
+        super().__post_init__()
+        own = self.rules[FEEDBACK].config.rule
+        constraint = f"must be dense with feedback: {self.feedback}, which leaves nothing to draw; leave it out"
+        require(self.feedback == RANDOM or own == "dense", "connectivity.out_rec", own, constraint)
 
     @property
     def rules(self) -> dict[str, ConnectionRule]:
@@ -51,7 +77,7 @@ def draw_early(
 
     known: masks that are there already, as those of a run that goes on.
     """
-    masks = {}
+    masks: dict[str, Mask] = {}
     for number, (projection, rule) in enumerate(rules.items()):
         if projection in known:
             masks[projection] = known[projection]
@@ -74,10 +100,15 @@ def checked(projection: str, mask: Any, sizes: Mapping[str, int]) -> Mask:
     return mask
 
 
-def aligned(masks: Mapping[str, Mask]) -> dict[str, Mask]:
-    """Masks in order; where one of two projections onto the same neurons is listed, both are."""
+def aligned(masks: Mapping[str, Mask], feedback: str) -> dict[str, Mask]:
+    """Masks in order, with that of the feedback; of two projections onto the same neurons both are listed, or none."""
     listed = any(not masks[projection].is_dense for projection in NEIGHBOURS)
     ordered = {projection: masks[projection] for projection in (*PLASTIC, FEEDBACK)}
+    forward, backward = masks["rec_out"], masks[FEEDBACK]
+    if feedback == SYMMETRIC and not forward.is_dense:
+        ordered[FEEDBACK] = forward.transposed()[0]
+    if feedback == NO_FEEDBACK:
+        ordered[FEEDBACK] = empty(backward.n_pre, backward.n_post)
     return {name: mask.listed() if listed and name in NEIGHBOURS else mask for name, mask in ordered.items()}
 
 

@@ -56,23 +56,26 @@ def initial_network(
         return known, weights
     if source is not None:
         weights = {name: _taken(name, source, trained[name], mask, rules[name]) for name, mask in masks.items()}
-    wiring = aligned(masks)
+    wiring = aligned(masks, connectivity.feedback)
     weights = {
-        name: values if values.ndim == len(mask.shape) else mask.take(values)
+        name: values if values.shape == mask.shape else _listed_values(masks[name], mask, values)
         for (name, mask), values in zip(wiring.items(), weights.values(), strict=True)
     }
     _check_finite(synapse, weights)
     return wiring, neighbours(weights)
 
 
-def check_bounds(weights: Weights, least: float, most: float) -> None:
-    """Raise ConfigError unless initial weights lie within the optimizer's bounds."""
-    for projection in PLASTIC:
+def check_bounds(weights: Weights, bounds: Mapping[str, tuple[float, float]], keys: Mapping[str, str]) -> None:
+    """Raise ConfigError unless initial weights lie within the optimizer's bounds.
+
+    keys: projection -> key of bounds that it has for itself.
+    """
+    for projection, (least, most) in bounds.items():
         low, high = float(weights[projection].min(initial=0.0)), float(weights[projection].max(initial=0.0))
         constraint = f"must not be above the smallest initial weight of {projection} ({low:.4g})"
-        require(least <= low, "optimizer.Wmin", least, constraint)
+        require(least <= low, keys.get(projection, "optimizer.Wmin"), least, constraint)
         constraint = f"must not be below the largest initial weight of {projection} ({high:.4g})"
-        require(most >= high, "optimizer.Wmax", most, constraint)
+        require(most >= high, keys.get(projection, "optimizer.Wmax"), most, constraint)
 
 
 def draw_weights(
@@ -116,6 +119,12 @@ def draw_weights(
             else (_without_autapses(complete[projection], weights[projection]))
         )
     return {name: complete[name] for name in rules}, weights
+
+
+def _listed_values(before: Mask, mask: Mask, values: Floats) -> Floats:
+    """Values of a projection as those of another mask of it."""
+    matrix = before.matrix(values) if mask.size else np.zeros((0, 0))
+    return mask.take(matrix)
 
 
 def _without_autapses(mask: Mask, values: Floats) -> Floats:

@@ -85,8 +85,8 @@ class Engine:
     package: ClassVar[str]
     remedy: ClassVar[str]
 
-    def __init__(self, config: RunConfig, wiring: Wiring) -> None:
-        self._config, self._wiring = config, wiring
+    def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
+        self._config, self._wiring = config, all_dense(config.sizes) if wiring is None else wiring
 
     @classmethod
     def provides(cls, model: type[Model]) -> frozenset[str]:
@@ -150,4 +150,4 @@ def make_engine(config: RunConfig, wiring: Wiring | None = None) -> Engine:
 
     wiring: the run's synapses; None: all of them, whatever the config says.
     """
-    return engine_class(config)(config, all_dense(config.sizes) if wiring is None else wiring)
+    return engine_class(config)(config, wiring)

@@ -273,11 +273,13 @@ def _projection(file: Any, name: str, before: str, after: str) -> Projection:
     values = file[before], file[after]
     if f"{name}_row" not in file.files:
         return Projection(*values)
+    import numpy as np
+
     from eprop_cli.connectivity.mask import Mask
 
     n_post, n_pre = map(int, file[f"{name}_shape"])
     mask = Mask(n_pre, n_post, file[f"{name}_row"], file[f"{name}_post"])
-    return Projection(*map(mask.sparse, values))
+    return Projection(*(mask.sparse(each.astype(np.float64)) for each in values))
 
 
 def find_runs(directory: Path) -> list[Run]:

@@ -134,6 +134,7 @@ def _train(
     with reporter(config, done) as report:
         trainer = make_trainer(config, checkpoint)
         clock.build = time.perf_counter() - clock.began
+        trainer.hold = interrupts.hold
         keeper = _Keeper(config, writer, trainer)
         try:
             for record in trainer.records():
@@ -165,6 +166,8 @@ class _Keeper:
         self._writer, self._trainer = writer, trainer
         self._resolution = config.kernel.resolution
         self._every = getattr(config.training, "checkpoint_every", 1)
+        self._minutes = getattr(config.training, "checkpoint_minutes", None)
+        self._saved = time.monotonic()
         self._checkpoint = trainer.commit()
         self._save()
 
@@ -177,8 +180,14 @@ class _Keeper:
             self._writer.recording(row.iteration, record.recording, record.batch, self._resolution)
         if row.phase == TRAINING:
             self._checkpoint = self._trainer.commit()
-            if row.iteration % self._every == 0:
+            if self._is_time(row.iteration):
                 self._save()
+
+    def _is_time(self, iteration: int) -> bool:
+        """Whether a checkpoint is due."""
+        if self._minutes is None:
+            return bool(iteration % self._every == 0)
+        return bool(time.monotonic() - self._saved >= 60.0 * self._minutes)
 
     def finish(self) -> None:
         """Write what a run leaves however it ends."""
@@ -190,6 +199,7 @@ class _Keeper:
         if self._checkpoint is not None:
             self._writer.settle()
             save_checkpoint(self._writer.directory, self._checkpoint)
+            self._saved = time.monotonic()
 
 
 def _draw(config: Config, directory: Path) -> None:

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity import weights as connectivity
+from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.connectivity.mask import Mask, Wiring
 from eprop_cli.engines.base import engine_class
 from eprop_cli.engines.nest.draws import draw_with_nest
@@ -61,7 +62,7 @@ class Trainer:
     """A way of training. records() can be iterated once; weights() tells where it stands at any time.
 
     wiring, initial: synapses, and the weights they begin with.
-
+    hold: called before what a checkpoint holds changes in place: no interruption until the next record is taken.
     needs: what it needs of the engine, GRADIENT or STREAM of models.base.
     resumable: whether it can go on from a checkpoint exactly; not_resumable: why not.
     """
@@ -73,6 +74,7 @@ class Trainer:
 
     wiring: Wiring
     initial: Weights
+    hold: Callable[[], None] = staticmethod(lambda: None)
     simulating: float = 0.0  # seconds spent simulating so far
 
     def __init__(self, config: RunConfig, checkpoint: Checkpoint | None = None) -> None:
@@ -126,10 +128,20 @@ def initial_network(
     rng: as a run begins with it, if None. known: the synapses of a run that is resumed.
     """
     rng = np.random.RandomState(config.seed) if rng is None else rng
-    network = connectivity.initial_network(config.connectivity, config.synapse, config.sizes, config.seed, rng, known)
-    if known is None:
-        connectivity.check_bounds(network[1], config.optimizer.Wmin, config.optimizer.Wmax)
-    return network
+    arguments = config.connectivity, config.synapse, config.sizes, config.seed, rng, known
+    wiring, weights = connectivity.initial_network(*arguments)
+    if known is not None:
+        return wiring, weights
+    constraints = config.constraints(wiring)
+    if config.synapse.weights_from is None:
+        weights = constraints.begin(weights)
+    else:
+        constraints.check(weights, config.synapse.weights_from)
+        weights = constraints.keep(weights)
+    optimizer = config.optimizer
+    own = {name: f"optimizer.bounds.{name}" for name in PLASTIC if getattr(optimizer.bounds, name) is not None}
+    connectivity.check_bounds(weights, {name: optimizer.bounds_of(name) for name in PLASTIC}, own)
+    return wiring, weights
 
 
 def initial_weights(config: RunConfig, rng: np.random.RandomState) -> Weights:
@@ -199,11 +211,11 @@ class Bookkeeper:
         return Row(iteration, phase, values, seconds)
 
 
-def check_finite(weights: Weights, projections: tuple[str, ...], when: str = "") -> None:
-    """Raise TrainingError for weights that nothing can be computed with."""
+def check_finite(weights: Weights, projections: tuple[str, ...], when: str = "", what: str = "weight") -> None:
+    """Raise TrainingError for weights, or what else they are, that nothing can be computed with."""
     for projection in projections:
         if not np.isfinite(weights[projection]).all():
-            raise TrainingError(f"a weight of {projection} became infinite or NaN{when}")
+            raise TrainingError(f"a {what} of {projection} became infinite or NaN{when}")
 
 
 def timed(trainer: Trainer, simulate: Any) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.connectivity.projections import SYMMETRIC
 from eprop_cli.engines.base import Outcome, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import STREAM
@@ -41,6 +42,15 @@ class Continuous(Trainer):
         require(optimizer.weight_decay == 0, "optimizer.weight_decay", optimizer.weight_decay, remedy)
         require(optimizer.clip_norm is None, "optimizer.clip_norm", optimizer.clip_norm, remedy)
         require(optimizer.schedule.name == "constant", "optimizer.schedule.name", optimizer.schedule.name, remedy)
+        rates, bounds = vars(optimizer.eta_factor), vars(optimizer.bounds)
+        require(set(rates.values()) == {1.0}, "optimizer.eta_factor", rates, remedy)
+        require(set(map(str, bounds.values())) == {"None"}, "optimizer.bounds", bounds, remedy)
+        for name, learns in vars(config.connectivity.plastic).items():
+            require(learns, f"connectivity.plastic.{name}", learns, "must be true, or needs training=data_parallel")
+        feedback, remedy_here = config.connectivity.feedback, "needs training=data_parallel; NEST cannot do it"
+        require(feedback != SYMMETRIC, "connectivity.feedback", feedback, remedy_here)
+        for name, fraction in vars(config.connectivity.excitatory_fraction).items():
+            require(fraction is None, f"connectivity.excitatory_fraction.{name}", fraction, remedy_here)
         require(optimizer.schedule.warmup == 0, "optimizer.schedule.warmup", optimizer.schedule.warmup, remedy)
         super().check(config)
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.connectivity.mask import Mask, all_dense, neighbours
+from eprop_cli.connectivity.mask import NEIGHBOURS, Mask, all_dense, neighbours
 from eprop_cli.engines.base import Outcome, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT
 from eprop_cli.optimizers.base import OptimizerState, set_moments
 from eprop_cli.phases import EARLY_STOPPING, PHASES, TEST, TRAINING, VALIDATION, Progress, phases
-from eprop_cli.schema import POSITIVE, key, one_of, to_dict
+from eprop_cli.schema import NON_NEGATIVE, POSITIVE, key, one_of, to_dict
 from eprop_cli.training.base import (
     Bookkeeper,
     Record,
@@ -44,6 +44,7 @@ class DataParallelConfig(TrainingConfig):
     as_continuous: bool
     select_weights: str = key(one_of(("last", "best")))
     checkpoint_every: int = key(POSITIVE, unit="iterations")
+    checkpoint_minutes: float | None = key(NON_NEGATIVE, unit="minutes")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,10 +69,15 @@ class DataParallel(Trainer):
         self._progress = Progress()
         known = None if checkpoint is None else _wiring(checkpoint, config.sizes)
         self.wiring, self.initial = initial_network(config, self._streams[TRAINING], known)
+        self._constraints = config.constraints(self.wiring)
+        self._in_place = any(not self.wiring[projection].is_dense for projection in NEIGHBOURS)
         self._weights = self.initial
+        if self._in_place:  # what is to stay must be another array
+            self._weights = neighbours({name: values.copy() for name, values in self.initial.items()})
+            self.initial = {name: _narrow(values) for name, values in self.initial.items()}
         self._task = make_task(config, self._streams[TRAINING])
         self._optimizer = config.make_optimizer()
-        self._state = self._optimizer.initial_state(self.initial)
+        self._state = self._optimizer.initial_state({projection: self._weights[projection] for projection in PLASTIC})
         set_moments(self._state, self.wiring, config.synapse.init_optimizer)
         self._upcoming: Batch | None = None  # the next training batch, where it has to be known already
         self._before_upcoming: dict[str, Any] | None = None  # state of the training stream before it was drawn
@@ -118,11 +124,24 @@ class DataParallel(Trainer):
         outcome: Outcome = timed(self, lambda: self._engine.gradient(self._weights, batch, following, record))
         row = book.row(iteration, TRAINING, outcome.readout, batch, outcome.n_spikes)
         assert outcome.gradients is not None
-        with np.errstate(all="ignore"):  # what is not finite is told below
-            weights, state = self._optimizer.optimize(self._state, self._weights, outcome.gradients)
-        check_finite(weights, PLASTIC, f" in iteration {iteration}")
-        self._weights, self._state = weights, state
+        self._step({name: outcome.gradients[name] for name in self._constraints.learning}, iteration)
         return Record(row, batch, outcome.recording, self._sampled_weights(iteration))
+
+    def _step(self, gradients: Weights, iteration: int) -> None:
+        """Change the weights."""
+        when = f" in iteration {iteration}"
+        if not self._in_place:
+            with np.errstate(all="ignore"):  # what is not finite is told below
+                weights, state = self._optimizer.optimize(self._state, self._weights, gradients)
+            check_finite(weights, PLASTIC, when)
+            self._weights, self._state = self._constraints.keep(weights), state
+            return
+        check_finite(gradients, self._constraints.learning, when, "gradient")  # beforehand: weights are not kept
+        self.hold()
+        with np.errstate(all="ignore"):
+            self._state = self._optimizer.optimize_in_place(self._state, self._weights, gradients)
+        self._constraints.keep(self._weights)
+        check_finite(self._weights, PLASTIC, when)
 
     def _evaluate(self, book: Bookkeeper, phase: str) -> Record:
         batch = self._draw(phase)
@@ -134,7 +153,8 @@ class DataParallel(Trainer):
             and self._config.training.select_weights == "best"
             and row.metrics["loss"] < self._lowest
         ):
-            self._best, self._lowest = self._weights, row.metrics["loss"]
+            best = {name: values.copy() for name, values in self._weights.items()} if self._in_place else self._weights
+            self._best, self._lowest = best, row.metrics["loss"]
         return Record(row, batch)
 
     def _draw(self, phase: str) -> Batch:
@@ -217,6 +237,12 @@ class DataParallel(Trainer):
             key, pos = checkpoint[f"stream_{phase}_key"], int(checkpoint[f"stream_{phase}_pos"])
             gauss = int(checkpoint[f"stream_{phase}_has_gauss"]), float(checkpoint[f"stream_{phase}_gauss"])
             stream.set_state(("MT19937", key, pos, *gauss))
+
+
+def _narrow(values: NDArray[np.float64]) -> NDArray[Any]:
+    """Values in half the memory, if nothing is lost by it: weights are drawn in single precision."""
+    narrow = values.astype(np.float32)
+    return narrow if np.array_equal(narrow, values) else values
 
 
 def _wiring(checkpoint: Checkpoint, sizes: Mapping[str, int]) -> dict[str, Mask]:

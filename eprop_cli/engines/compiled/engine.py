@@ -35,7 +35,7 @@ class CompiledEngine(Engine):
     package = "numba"
     remedy = "pip install '.[compiled]' in the checkout"
 
-    def __init__(self, config: RunConfig, wiring: Wiring) -> None:
+    def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
         super().__init__(config, wiring)
         self._model = config.model
         self._neurons = neuron_parameters(self._model)
@@ -43,7 +43,7 @@ class CompiledEngine(Engine):
         self._surrogates = surrogates(self._model)
         self._simulator = Simulator(config.engine.n_workers)
         self._lists: tuple[NDArray[np.int64], NDArray[np.uint32]] | None = None  # of NEIGHBOURS together
-        first, second = (wiring[projection] for projection in NEIGHBOURS)
+        first, second = (self._wiring[projection] for projection in NEIGHBOURS)
         if not first.is_dense:
             (row, post), (row_2, post_2) = first.lists, second.lists
             self._lists = np.concatenate([row, row_2[1:] + row[-1]]), joined(post, post_2)

@@ -88,7 +88,7 @@ class NestEngine(Engine):
     package = "nest"
     remedy = "install nest-simulator 3.10, or use training=data_parallel engine=compiled"
 
-    def __init__(self, config: RunConfig, wiring: Wiring) -> None:
+    def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
         super().__init__(config, wiring)
         self._workers = Workers(config.engine)
 
