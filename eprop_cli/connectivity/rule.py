@@ -62,6 +62,8 @@ def make_rule(projection: str, value: Any) -> ConnectionRule:
     """The rule that a config gives as a name, or as {rule: NAME, KEY: VALUE}; raises ConfigError."""
     key = f"connectivity.{projection}"
     given = {"rule": value} if isinstance(value, str) else value
+    if isinstance(given, dict):  # a file that builds on another one can only set a key of its rule to null
+        given = {name: each for name, each in given.items() if each is not None}
     whole = isinstance(given, dict) and isinstance(given.get("rule"), str)
     require(whole, key, value, "must be the name of a rule, or its keys, as in {rule: bernoulli, p: 0.1}")
     rule_class = variant("connectivity", given["rule"])

@@ -78,11 +78,13 @@ class Stream(Protocol):
 class Engine:
     """Computes batches; holds workers or buffers, but no state that a result depends on.
 
+    bytes_per_synapse: memory that a plastic synapse takes, about.
     package: what it computes with, as it is imported; remedy: what to do where it is not installed.
     """
 
     Config: ClassVar[type[EngineConfig]] = EngineConfig
     package: ClassVar[str]
+    bytes_per_synapse: ClassVar[int] = 40
     remedy: ClassVar[str]
 
     def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:

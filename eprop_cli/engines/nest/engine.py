@@ -86,6 +86,7 @@ class NestEngine(Engine):
 
     Config = NestConfig
     package = "nest"
+    bytes_per_synapse = 250  # synapse, optimizer, weights; more with the history of spikes
     remedy = "install nest-simulator 3.10, or use training=data_parallel engine=compiled"
 
     def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
