@@ -32,7 +32,7 @@ VARIANTS: dict[str, dict[str, str]] = {
         "fixed_outdegree": "eprop_cli.connectivity.fixed_outdegree:FixedOutdegree",
         "file": "eprop_cli.connectivity.file:File",
         "choice": "eprop_cli.connectivity.choice:Choice",
-        "weights": "eprop_cli.connectivity.from_weights:FromWeights",
+        "from_weights": "eprop_cli.connectivity.from_weights:FromWeights",
     },
     "optimizer": {
         "gradient_descent": "eprop_cli.optimizers.gradient_descent:GradientDescent",

@@ -19,6 +19,7 @@ class Dense(ConnectionRule):
     """connectivity.PROJECTION=dense."""
 
     Config = DenseConfig
+    is_all = True
 
     def draw(self, rng: np.random.RandomState, n_pre: int, n_post: int) -> Mask:
         """Nothing to draw."""

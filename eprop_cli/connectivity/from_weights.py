@@ -4,6 +4,6 @@ from eprop_cli.connectivity.rule import FROM_WEIGHTS, ConnectionRule
 
 
 class FromWeights(ConnectionRule):
-    """connectivity.PROJECTION=weights."""
+    """connectivity.PROJECTION=from_weights."""
 
     when = FROM_WEIGHTS

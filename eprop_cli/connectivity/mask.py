@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, ends
 from eprop_cli.values import Weights
 
 if TYPE_CHECKING:
@@ -204,8 +205,6 @@ def _of_sorted(pre: NDArray[Any], post: NDArray[Any], n_pre: int, n_post: int) -
 
 def all_dense(sizes: Mapping[str, int]) -> dict[str, Mask]:
     """The wiring with all synapses but autapses. sizes: of in, rec, out."""
-    from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, ends
-
     wiring = {}
     for projection in (*PLASTIC, FEEDBACK):
         pre, post = ends(projection)

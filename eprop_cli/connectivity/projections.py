@@ -51,9 +51,9 @@ class Connectivity(Group):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        own = self.rules[FEEDBACK].config.rule
+        rule = self.rules[FEEDBACK]
         constraint = f"must be dense with feedback: {self.feedback}, which leaves nothing to draw; leave it out"
-        require(self.feedback == RANDOM or own == "dense", "connectivity.out_rec", own, constraint)
+        require(self.feedback == RANDOM or rule.is_all, rule.key, rule.config.rule, constraint)
 
     @property
     def rules(self) -> dict[str, ConnectionRule]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, get_args, get_type_hints
 import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from eprop_cli.connectivity.base import ends
 from eprop_cli.connectivity.mask import Mask
@@ -31,11 +32,13 @@ class RuleConfig:
 class ConnectionRule:
     """A rule with its config, for one projection.
 
+    is_all: whether it always gives all synapses.
     when: BEFORE weights are drawn, so that only existing synapses get one; AFTER them, from the same random stream, of
         whole matrices; FROM_WEIGHTS: they come with synapse.weights_from.
     """
 
     Config: ClassVar[type[RuleConfig]] = RuleConfig
+    is_all: ClassVar[bool] = False
     when: ClassVar[str] = "before"
 
     def __init__(self, config: Any, projection: str) -> None:
@@ -62,11 +65,17 @@ def make_rule(projection: str, value: Any) -> ConnectionRule:
     """The rule that a config gives as a name, or as {rule: NAME, KEY: VALUE}; raises ConfigError."""
     key = f"connectivity.{projection}"
     given = {"rule": value} if isinstance(value, str) else value
-    if isinstance(given, dict):  # a file that builds on another one can only set a key of its rule to null
-        given = {name: each for name, each in given.items() if each is not None}
+    if isinstance(value, str) and value.startswith("{"):  # text, which unlike keys is replaced and not merged
+        try:
+            given = OmegaConf.to_container(OmegaConf.create(value))
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(key, value, "must be the keys of a rule, as in {rule: bernoulli, p: 0.1}") from error
     whole = isinstance(given, dict) and isinstance(given.get("rule"), str)
     require(whole, key, value, "must be the name of a rule, or its keys, as in {rule: bernoulli, p: 0.1}")
-    rule_class = variant("connectivity", given["rule"])
+    try:
+        rule_class = variant("connectivity", given["rule"])
+    except ConfigError as error:  # it cannot know of which projection
+        raise ConfigError(key, given["rule"], str(error).partition(": ")[2]) from error
     known = {each.name: each for each in fields(rule_class.Config)}
     for name in given:
         constraint = f"is no key of rule {given['rule']}, which has {', '.join(known)}"

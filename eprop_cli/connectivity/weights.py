@@ -215,7 +215,7 @@ def _from_trained(
 def _taken(projection: str, source: str, trained: Trained, mask: Mask, rule: ConnectionRule) -> Floats:
     """Trained weights of the synapses that a projection has; raises ConfigError unless it is clear which these are."""
     key = "synapse.weights_from"
-    remedy = f"{rule.key}=weights takes the synapses from there"
+    remedy = f"{rule.key}=from_weights takes the synapses from there"
     if not trained.mask.is_dense:
         constraint = f"has other synapses of {projection} than {rule.key} gives; {remedy}"
         require(trained.mask.same_as(mask), key, source, constraint)

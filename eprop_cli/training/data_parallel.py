@@ -44,7 +44,7 @@ class DataParallelConfig(TrainingConfig):
     as_continuous: bool
     select_weights: str = key(one_of(("last", "best")))
     checkpoint_every: int = key(POSITIVE, unit="iterations")
-    checkpoint_minutes: float | None = key(NON_NEGATIVE, unit="minutes")
+    checkpoint_minutes: float | None = key(NON_NEGATIVE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
