@@ -103,7 +103,7 @@ def against_tutorial(args: argparse.Namespace) -> list[dict[str, str]]:
         "tutorial": timed("tutorial", lambda: tutorial(args.n_batch, args.n_iter)),
         "continuous": timed("continuous", lambda: eprop(*size)),
         "data_parallel, 1 worker": timed("parallel 1", lambda: eprop(*parallel)),
-        "data_parallel, 2 workers": timed("parallel 2", lambda: eprop(*parallel, "training.n_workers=2")),
+        "data_parallel, 2 workers": timed("parallel 2", lambda: eprop(*parallel, "engine.n_workers=2")),
     }
     rows = compare(f"tutorial, n_batch {args.n_batch}, {args.n_iter} iterations", args.repeats, candidates, "tutorial")
     for key, values in losses.items():
@@ -124,13 +124,13 @@ def engines(args: argparse.Namespace) -> list[dict[str, str]]:
 
     candidates: dict[str, Callable[[], float]] = {"tutorial": tutorial_iteration}
     for workers, draws in ((1, "per_step"), (2, "per_step"), (2, "per_spike")):
-        overrides = [*size, "task.n_iter=60", f"training.n_workers={workers}", "recording=none"]
+        overrides = [*size, "task.n_iter=60", f"engine.n_workers={workers}", "recording=none"]
         overrides.append(f"task.input_draws={draws}")
         candidates[f"compiled, {workers} threads, {draws}"] = lambda overrides=overrides: steady(eprop(*overrides))
     rows = compare(f"one iteration, n_batch {args.n_batch}", args.repeats, candidates, "tutorial")
     whole = {
         "tutorial": lambda: tutorial(args.n_batch, 50).seconds,
-        "compiled, 2 threads": lambda: eprop(*size, "task.n_iter=50", "training.n_workers=2").seconds,
+        "compiled, 2 threads": lambda: eprop(*size, "task.n_iter=50", "engine.n_workers=2").seconds,
     }
     return rows + compare(f"50 iterations, n_batch {args.n_batch}, whole process", 1, whole, "tutorial")
 
@@ -185,7 +185,7 @@ def workers(args: argparse.Namespace) -> list[dict[str, str]]:
     size = [f"task.n_batch={args.n_batch}", f"task.n_iter={args.n_iter}", *QUIET]
     candidates: dict[str, Callable[[], float]] = {"continuous": lambda: steady(eprop(*size))}
     for n in (1, 2):
-        overrides = [*size, "training=data_parallel", f"training.n_workers={n}"]
+        overrides = [*size, "training=data_parallel", f"engine.n_workers={n}"]
         candidates[f"data_parallel, {n} workers"] = lambda overrides=overrides: steady(eprop(*overrides))
     rows = compare(f"one iteration, n_batch {args.n_batch}", args.repeats, candidates, "continuous")
     for n in (1, 2):
@@ -203,12 +203,12 @@ def outside_workers(n_batch: int, n_iter: int, n_workers: int) -> float:
     from eprop_cli.config.load import load
     from eprop_cli.training.data_parallel import DataParallel
 
-    overrides = ["training=data_parallel", f"training.n_workers={n_workers}", f"task.n_batch={n_batch}"]
+    overrides = ["training=data_parallel", f"engine.n_workers={n_workers}", f"task.n_batch={n_batch}"]
     overrides += [f"task.n_iter={n_iter}", *QUIET]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = load(without_hydra(compose("config", overrides=overrides)))
     trainer = DataParallel(config)
-    trainer._engine._workers = watched = TimedWorkers(config.training)  # type: ignore[attr-defined]
+    trainer._engine._workers = watched = TimedWorkers(config.engine)  # type: ignore[attr-defined]
     try:
         records = trainer.records()
         next(records)
@@ -244,7 +244,7 @@ def scaling(args: argparse.Namespace) -> list[dict[str, str]]:
     from distributed import LocalCluster
 
     def iteration(n_batch: int, n_workers: int, *more: str) -> float:
-        size = [f"task.n_batch={n_batch}", "task.n_iter=4", f"training.n_workers={n_workers}", "recording=none"]
+        size = [f"task.n_batch={n_batch}", "task.n_iter=4", f"engine.n_workers={n_workers}", "recording=none"]
         return steady(eprop("training=data_parallel", *size, *more, *QUIET))
 
     sizes = [(n_batch, n_workers) for n_batch in (4, 8, 16, 32) for n_workers in (1, 2)]
@@ -266,7 +266,7 @@ def scaling(args: argparse.Namespace) -> list[dict[str, str]]:
         for (n_batch, n_workers), seconds in times.items()
     ]
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        dask = ["training.backend=dask", f"training.scheduler={cluster.scheduler_address}"]
+        dask = ["engine.backend=dask", f"engine.scheduler={cluster.scheduler_address}"]
         seconds = statistics.median(iteration(32, 2, *dask) for _ in range(args.repeats))
     measured = {"benchmark": "iteration over batch and workers", "candidate": "n_batch 32, 2 Dask workers"}
     rows.append(measured | {"measured": f"{seconds:.3f} s", "model": f"{model(32, 2):.3f} s"})

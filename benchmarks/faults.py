@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 PROGRAM = str(Path(sys.executable).with_name("eprop-run"))
 RUN = [
-    *("training=data_parallel", "task.n_batch=2", "training.n_workers=2", "training.checkpoint_every=3"),
+    *("training=data_parallel", "task.n_batch=2", "engine.n_workers=2", "training.checkpoint_every=3"),
     *("training.do_early_stopping=true", "training.stop_crit=0", "training.n_iter_test=2"),
     *("task.n_in=8", "task.n_cues=3", "task.input_spike_prob=0.3", "neuron.n_reg=4", "neuron.n_ad=4"),
     *("task.steps={cue: 15, spacing: 0, bg_noise: 25, recall: 30}", "plots=none"),
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=["nest", "compiled"], default="nest")
     parser.add_argument("--n-iter", type=int, default=200, help="training iterations")
     parser.add_argument("--seed", type=int, default=None, help="of the moments; drawn and told if not given")
-    parser.add_argument("overrides", nargs="*", help="further keys, e.g. training.n_workers=1")
+    parser.add_argument("overrides", nargs="*", help="further keys, e.g. engine.n_workers=1")
     options = parser.parse_args()
     seed = random.randrange(2**32) if options.seed is None else options.seed
     print(f"Seed of the moments: {seed}", flush=True)

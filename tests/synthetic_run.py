@@ -1,25 +1,49 @@
 """Run directories written without simulating, for tests of what reads them."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from omegaconf import OmegaConf
 from small import compose
 
+from eprop_cli.columns import rate_column
 from eprop_cli.config.load import load
-from eprop_cli.models.bsshslm_2020 import RECORDABLES
+from eprop_cli.formats import FORMAT
+from eprop_cli.losses import CrossEntropy, MeanSquaredError
+from eprop_cli.phases import TRAINING
 from eprop_cli.runs.files import COMPLETED
+from eprop_cli.runs.record import describe
 from eprop_cli.runs.writer import RunWriter
-from eprop_cli.schema import to_dict
-from eprop_cli.tasks import make_task
-from eprop_cli.training.base import initial_weights
+from eprop_cli.training.base import initial_weights, make_task
 from eprop_cli.values import Row
 
 SMOKE = ("experiment=smoke", "task.n_iter=3")
+RATES = (rate_column("reg", "regular"), rate_column("ad", "adaptive"))
+COLUMNS = (*(metric.column for metric in CrossEntropy().metrics(2, True)), *RATES)
+REGRESSION = (*(metric.column for metric in MeanSquaredError().metrics(1, False)), *RATES)
+NAMES = [column.name for column in COLUMNS]
+
+
+def batch_row(iteration, phase, *values):
+    """A row of evidence accumulation: loss, accuracy, recall error, two firing rates, and seconds."""
+    *metrics, seconds = values
+    return Row(iteration, phase, dict(zip(NAMES, metrics, strict=True)), seconds)
+
+
+def regression_row(iteration, phase, *values):
+    """A row of a regression: loss, nRMSE, correlation, two firing rates, and seconds."""
+    *metrics, seconds = values
+    return Row(iteration, phase, dict(zip([column.name for column in REGRESSION], metrics, strict=True)), seconds)
 
 
 def training_rows(n, start=0.8):
-    return [Row(i, "training", start - 0.01 * i, 0.25, 0.75, 10.0, 12.5, 0.5) for i in range(1, n + 1)]
+    return [batch_row(i, "training", start - 0.01 * i, 0.25, 0.75, 10.0, 12.5, 0.5) for i in range(1, n + 1)]
+
+
+def written_columns(columns):
+    """Columns as run.json has them."""
+    return [asdict(column) for column in columns]
 
 
 def write_run(directory, *overrides, rows=None, status=COMPLETED, error=None, **record):
@@ -31,8 +55,8 @@ def write_run(directory, *overrides, rows=None, status=COMPLETED, error=None, **
     (directory / ".hydra").mkdir(parents=True)
     (directory / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(composed))
     (directory / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(given))
-    origin = {"start": "2026-01-31T12:00:00.000+00:00", "seed": config.seed, "pid": 1, "host": "elsewhere"}
-    writer = RunWriter(directory, origin | {"config": to_dict(config)} | record)
+    origin = {"format": FORMAT, "start": "2026-01-31T12:00:00.000+00:00", "pid": 1, "host": "elsewhere"}
+    writer = RunWriter(directory, origin | describe(config) | record)
     rows = training_rows(config.task.n_iter) if rows is None else rows
     for row in rows:
         writer.row(row)
@@ -44,12 +68,13 @@ def write_run(directory, *overrides, rows=None, status=COMPLETED, error=None, **
 
 def _write_recordings(writer, config, iterations):
     rng = np.random.RandomState(config.seed)
-    task = make_task(config.task)
-    sizes = {"reg": config.recording.n_record, "ad": config.recording.n_record, "out": config.task.n_out}
-    for iteration in iterations:
-        batch = task.batch(rng)
+    task = make_task(config, rng)
+    recordables = {p.name: p.recordables for p in config.model.populations} | {"out": config.model.readout_recordables}
+    sizes = dict.fromkeys(recordables, config.recording.n_record) | {"out": config.task.n_out}
+    for index, iteration in enumerate(iterations):
+        batch = task.batch_at(rng, TRAINING, index)
         recording = {}
-        for population, signals in RECORDABLES.items():
+        for population, signals in recordables.items():
             sequence, time, neuron = (
                 axis.ravel()
                 for axis in np.indices((config.task.n_batch, config.task.sequence_steps, sizes[population]))

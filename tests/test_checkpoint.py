@@ -85,7 +85,7 @@ def test_the_same_config_can_go_on(directory):
 
 @pytest.mark.parametrize(
     "change",
-    ["task.n_iter=9", "training.max_retries=0", "training.checkpoint_every=1", "plots=default", "recording=default"],
+    ["task.n_iter=9", "training.checkpoint_every=1", "plots=default", "recording=default"],
 )
 def test_keys_that_change_no_result_may_differ(directory, change):
     check_resume(config(*PARALLEL, change), directory)
@@ -99,13 +99,29 @@ def test_keys_that_change_no_result_may_differ(directory, change):
         ("task.n_batch=2", "1"),
         ("neuron.ad.adapt_tau=100.0", "2000.0"),
         ("training.as_continuous=true", "False"),
-        ("engine.name=nest", "compiled"),
         ("optimizer.clip_norm=1.0", "None"),
     ],
 )
 def test_a_contradicting_config_is_refused_by_its_key(directory, change, had):
     expected = f"{change}: contradicts the checkpoint in {directory}, which has {had}; leave it out"
     assert refusal(directory, change) == expected
+
+
+@pytest.mark.parametrize("key", ["n_workers", "max_retries", "backend", "scheduler", "local_num_threads"])
+def test_who_computes_may_differ(directory, key):
+    checkpoint = load_checkpoint(directory)
+    had = json.loads(str(checkpoint["config"]))
+    had["engine"][key] = 7
+    save_checkpoint(directory, checkpoint | {"config": json.dumps(had)})
+    check_resume(config(*PARALLEL), directory)
+
+
+def test_another_engine_is_refused(directory):
+    other = [override for override in PARALLEL if override != "engine=compiled"]
+    with pytest.raises(UserError) as caught:
+        check_resume(config(*other, "engine=nest"), directory)
+    expected = f"engine.name=nest: contradicts the checkpoint in {directory}, which has compiled; leave it out"
+    assert str(caught.value) == expected
 
 
 def test_a_longer_cosine_would_be_another_learning_rate(directory):

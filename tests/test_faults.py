@@ -20,7 +20,7 @@ from eprop_cli.runs.reader import Run
 from eprop_cli.runs.run import Ending, run
 
 PARALLEL = (*SMALL, *BARE, "training=data_parallel", "task.n_batch=3", "task.n_iter=4", "training.n_iter_test=1")
-NEST = (*PARALLEL, "engine=nest", "training.n_workers=2")
+NEST = (*PARALLEL, "engine=nest", "engine.n_workers=2")
 COMPILED = (*PARALLEL, "engine=compiled")
 LETHAL = "EPROP_TEST_LETHAL"  # environment variable: a file that kills the worker that removes it
 
@@ -64,7 +64,7 @@ class TestAWorkerThatIsKilled:
         assert faults.differences(undisturbed, tmp_path / "run") == []
 
     def test_time_and_again_ends_the_run(self, undisturbed, tmp_path, monkeypatch, watchers):
-        few = ("training.n_workers=1", "training.max_retries=1")
+        few = ("engine.n_workers=1", "engine.max_retries=1")
         watchers.append(lambda row: monkeypatch.setattr(nest, "simulate_share", die) if row.iteration == 2 else None)
         ending = run(config(*NEST, *few), tmp_path)
         assert ending == Ending("FAILED", 1, "a worker died 2 times in one iteration; out of memory?")
@@ -90,7 +90,7 @@ def test_workers_end_when_their_driver_is_killed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.nest
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path):
-    overrides = [*faults.RUN, "training.n_workers=1", "task.n_iter=120"]
+    overrides = [*faults.RUN, "engine.n_workers=1", "task.n_iter=120"]
     assert faults.compare(tmp_path, overrides, kills=3, apart=8, moments=random.Random(1)) == []
 
 

@@ -7,9 +7,9 @@ from import_graph import arrows, circles, late_imports, modules
 
 PACKAGE = Path(__file__).resolve().parent.parent / "eprop_cli"
 FLOORS = [  # folders or modules; a file that is named is not on its folder's floor
-    *("cli", "sweeps", "api", "runs/run", "figures", "reports", "runs", "training", "engines", "config", "objectives"),
-    *("models", "optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values", "schema"),
-    *("columns", "terminal", "registry", "errors"),
+    *("cli", "sweeps", "api", "runs/run", "figures", "reports", "results", "runs", "training", "engines", "config"),
+    *("objectives", "models", "optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values"),
+    *("schema", "columns", "terminal", "registry", "formats", "errors"),
 ]
 DOORS = ("__init__", "__main__")  # of the package itself, left of everything
 # Files or folders that may import inside functions, and why.
@@ -25,9 +25,11 @@ LATE = {
     "runs/files.py": "PyArrow takes a while to import; a run that records nothing needs none of it",
     "runs/progress.py": "Rich takes a while to import; where nobody looks there is no progress bar",
     "runs/reader.py": "pandas and PyArrow take a while to import; what became of a run can be read without",
-    "sweeps/multirun.py": "an engine is imported where jobs in parallel share what it compiles",
-    "sweeps/overview.py": "Matplotlib and pandas take a while to import; they are, when the jobs are over",
-    "sweeps/process.py": "a job's own process imports what a run needs; the one that waits does without",
+    "__init__.py": "what Python users ask for is imported when they do",
+    "sweeps/__init__.py": "--help needs none of what a multirun does",
+    "sweeps/callback.py": "a run alone needs none of what a multirun does",
+    "sweeps/closing.py": "Matplotlib and pandas take a while to import; they are, when the jobs are over",
+    "sweeps/fork_server.py": "the server imports what runs need; the process that starts it does without",
 }
 
 

@@ -1,17 +1,16 @@
 import itertools
 import logging
-import math
 
 import pytest
 from small import config
+from synthetic_run import REGRESSION, batch_row, regression_row
 
 from eprop_cli.runs import progress
 from eprop_cli.runs.progress import Terminal, describe, reporter
-from eprop_cli.values import Row
 
 
 def row(iteration, phase="training", error=0.25):
-    return Row(iteration, phase, 0.69314, 1 - error, error, 10.04, 12.5, 1.0)
+    return batch_row(iteration, phase, 0.69314, 1 - error, error, 10.04, 12.5, 1.0)
 
 
 @pytest.fixture
@@ -61,7 +60,14 @@ def test_lines_say_what_they_are_about(caplog, clock):
 
 
 def test_regression_has_no_recall_error():
-    assert describe(row(1, error=math.nan)) == "loss 0.6931, rates 10.0 (regular) and 12.5 (adaptive) spikes/s"
+    said = describe(regression_row(1, "training", 12.5, 0.5, 0.75, 10.04, 12.5, 1.0), REGRESSION)
+    assert said == "loss 12.5000, nRMSE 0.500, rates 10.0 (regular) and 12.5 (adaptive) spikes/s"
+
+
+def test_one_population_has_one_rate():
+    columns = [column for column in REGRESSION if column.name != "rate_ad"]
+    said = describe(regression_row(1, "training", 12.5, 0.5, 0.75, 10.04, 12.5, 1.0), columns)
+    assert said == "loss 12.5000, nRMSE 0.500, rate 10.0 (regular) spikes/s"
 
 
 def test_the_terminal_is_what_standard_output_is_at_that_moment(capsys):

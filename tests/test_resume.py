@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from eprop_cli.runs.checks import check
 from small import BARE, SMALL, Here, config
 
 from eprop_cli.engines.nest import engine as nest
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.run import run
+from eprop_cli.training.base import check_ready
 
 PARALLEL = (*SMALL, *BARE, "training=data_parallel", "task.n_batch=2", "recording.n_record_w=2")
 COMPILED = (*PARALLEL, "engine=compiled", "task.n_iter=6", "training.n_iter_test=2")
@@ -29,7 +29,7 @@ WAYS = {
     "cosine": (*COMPILED, "optimizer.schedule={name: cosine, warmup: 2, cosine_iter: 6}"),
     "gradient descent": (*COMPILED, "optimizer=gradient_descent", *STEP),
     "recorded": (*COMPILED, "recording=default"),
-    "several workers": (*COMPILED, "training.n_workers=2"),
+    "several workers": (*COMPILED, "engine.n_workers=2"),
     "nest": (*PARALLEL, "engine=nest", "task.n_iter=4", "training.n_iter_test=1", "training.as_continuous=true"),
 }
 ITERATION = 3  # in which it happens
@@ -139,7 +139,7 @@ def test_the_trained_weights_it_began_with_may_be_gone(tmp_path):
     assert train(tmp_path / "run", *way, "task.n_iter=2").exit_status == 0
     shutil.rmtree(tmp_path / "source")
     resumed = replace(config(*way), resume=str(tmp_path / "run"))
-    check(resumed)
+    check_ready(resumed)
     assert run(resumed, tmp_path / "run").exit_status == 0
     assert_same(tmp_path / "run", tmp_path / "undisturbed")
 
@@ -171,7 +171,7 @@ def test_a_run_that_stopped_early_was_trained_until_then(tmp_path):
     ] * 2
 
 
-def test_the_record_keeps_the_first_start_and_lists_the_others(tmp_path, during):
+def test_the_record_keeps_the_first_start_and_lists_all_sessions(tmp_path, during):
     during(lambda: os.kill(os.getpid(), signal.SIGINT))
     train(tmp_path, *COMPILED)
     during(lambda: None)
@@ -179,8 +179,9 @@ def test_the_record_keeps_the_first_start_and_lists_the_others(tmp_path, during)
     resume(tmp_path, *COMPILED)
     resume(tmp_path, *COMPILED, "task.n_iter=7")
     record = Run(tmp_path).record
-    first, second = record["resumed"]
-    assert start == record["start"] < first < second < record["stop"]
+    first, second, third = (session["start"] for session in record["sessions"])
+    assert start == record["start"] == first < second < third < record["stop"]
+    assert record["sessions"][2]["versions"] == record["versions"]
     assert record["error"] is None
 
 

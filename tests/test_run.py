@@ -61,6 +61,14 @@ class TestRecord:
         assert record["command"] == [os.path.basename(sys.argv[0]), *sys.argv[1:]]
         assert record["seed"] == 7
         assert record["config"] == to_dict(self.config)
+        assert record["format"] == 2
+        assert record["loss"]["name"] == "cross_entropy"
+        names = [column["name"] for column in record["columns"]]
+        assert names == ["loss", "accuracy", "recall_error", "rate_reg", "rate_ad"]
+        assert record["populations"] == [
+            {"name": "reg", "label": "regular", "size": 4},
+            {"name": "ad", "label": "adaptive", "size": 4},
+        ]
         assert (record["pid"], record["host"]) == (os.getpid(), os.uname().nodename)
         assert record["versions"]["eprop-cli"] == __version__
         assert record["versions"]["numpy"] == np.__version__
@@ -90,7 +98,7 @@ def test_rows_are_there_as_they_come(way, tmp_path, watchers):
 
     def look(row):
         seen.append((Run(tmp_path).status, len(Run(tmp_path).metrics)))
-        assert Run(tmp_path).metrics.iloc[-1]["loss"] == row.loss
+        assert Run(tmp_path).metrics.iloc[-1]["loss"] == row.metrics["loss"]
 
     watchers.append(look)
     run(config(*SMALL, *BARE, *way, "task.n_iter=3", "training.n_iter_test=1"), tmp_path)
@@ -174,7 +182,7 @@ class TestSignals:
             finally:
                 raise AttributeError("left in mid-work")
 
-        monkeypatch.setattr("eprop_cli.figures.draw.draw_run", draw)
+        monkeypatch.setattr("eprop_cli.figures.base.Drawing.write", draw)
         ending = run(config(*SMALL, *PARALLEL), tmp_path)
         assert ending == Ending("INTERRUPTED", 143, "interrupted by SIGTERM")
 
@@ -188,7 +196,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_rest(tmp_path, monkeypatch):
     def fail(*_):
         raise ValueError("no\nfont")
 
-    monkeypatch.setattr("eprop_cli.figures.draw.draw_run", fail)
+    monkeypatch.setattr("eprop_cli.figures.base.Drawing.write", fail)
     ending = run(config(*SMALL, *PARALLEL, "task.n_iter=3"), tmp_path)
     assert ending == Ending("FAILED", 1, "ValueError: no font")
     assert (Run(tmp_path).status, Run(tmp_path).record["error"]) == ("FAILED", "ValueError: no font")

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 from collections import Counter
 from dataclasses import replace
@@ -6,19 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pyarrow import parquet
+from synthetic_run import COLUMNS, batch_row, written_columns
 
 from eprop_cli.errors import UserError
 from eprop_cli.runs import writer
 from eprop_cli.runs.files import write_table, write_text, write_whole
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.writer import RunWriter, WeightChanges
-from eprop_cli.values import Row
 
+RECORD = {"columns": written_columns(COLUMNS)}
 HEADER = "iteration,phase,loss,accuracy,recall_error,rate_reg,rate_ad,seconds"
 
 
 def row(iteration, loss=0.5):
-    return Row(iteration, "training", loss, 0.75, 0.25, 10.0, 12.5, 0.125)
+    return batch_row(iteration, "training", loss, 0.75, 0.25, 10.0, 12.5, 0.125)
 
 
 def lines(directory):
@@ -75,12 +77,13 @@ def test_tables_keep_their_values(tmp_path):
 
 class TestRunWriter:
     def test_a_run_says_that_it_is_running_from_the_start(self, tmp_path):
-        RunWriter(tmp_path, {"status": None, "seed": 3})
-        assert Run(tmp_path).record == {"status": "RUNNING", "seed": 3, "last_row": None}
+        RunWriter(tmp_path, RECORD | {"status": None, "seed": 3})
+        record = json.loads((tmp_path / "run.json").read_text())
+        assert record == RECORD | {"status": "RUNNING", "seed": 3, "last_row": None}
         assert lines(tmp_path) == [HEADER]
 
     def test_rows_are_there_at_once_and_read_back_to_the_last_digit(self, tmp_path):
-        written = RunWriter(tmp_path, {})
+        written = RunWriter(tmp_path, RECORD)
         for iteration, loss in enumerate((0.1, np.nextafter(0.1, 1), 1 / 3), start=1):
             written.row(row(iteration, float(loss)))
             assert len(lines(tmp_path)) == iteration + 1
@@ -88,7 +91,7 @@ class TestRunWriter:
         assert lines(tmp_path)[1] == "1,training,0.1,0.75,0.25,10.0,12.5,0.125"
 
     def test_the_end(self, tmp_path):
-        written = RunWriter(tmp_path, {})
+        written = RunWriter(tmp_path, RECORD)
         written.row(row(1))
         written.finish("COMPLETED", error=None, seconds={"build": 1.0})
         assert {path.name for path in tmp_path.iterdir()} == {"run.json", "metrics.csv"}
@@ -97,8 +100,8 @@ class TestRunWriter:
         assert (record["last_row"]["iteration"], record["last_row"]["loss"]) == (1, 0.5)
 
     def test_batches_of_the_same_weights_are_remembered_together(self, tmp_path):
-        written = RunWriter(tmp_path, {})
-        rows = [row(1), row(2), *(replace(row(2), phase="test", loss=loss) for loss in (0.25, 0.75))]
+        written = RunWriter(tmp_path, RECORD)
+        rows = [row(1), row(2), *(replace(row(2, loss), phase="test") for loss in (0.25, 0.75))]
         remembered = []
         for each in rows:
             written.row(each)
@@ -107,7 +110,7 @@ class TestRunWriter:
         assert written.last_row == rows[-1]
 
     def test_a_line_that_does_not_fit_is_taken_back(self, tmp_path):
-        written = RunWriter(tmp_path, {})
+        written = RunWriter(tmp_path, RECORD)
         written.row(row(1))
 
         class Full:
@@ -130,17 +133,17 @@ class TestRunWriter:
         assert written.last_row == row(1)
 
     def test_only_one_process_writes_at_a_time(self, tmp_path):
-        first = RunWriter(tmp_path, {})
+        first = RunWriter(tmp_path, RECORD)
         first.row(row(1))
         with pytest.raises(UserError) as caught:
-            RunWriter(tmp_path, {}, keep_rows=0)
+            RunWriter(tmp_path, RECORD, keep_rows=0)
         assert str(caught.value) == f"{tmp_path}: another process is writing there"
         assert len(lines(tmp_path)) == 2
         first.finish("COMPLETED")
-        RunWriter(tmp_path, {}, keep_rows=0)
+        RunWriter(tmp_path, RECORD, keep_rows=0)
 
     def test_going_on_keeps_the_given_rows_and_clears_what_a_kill_left(self, tmp_path):
-        written = RunWriter(tmp_path, {})
+        written = RunWriter(tmp_path, RECORD)
         for iteration in range(1, 5):
             written.row(row(iteration))
         written._metrics.close()
@@ -148,7 +151,7 @@ class TestRunWriter:
         (tmp_path / "recordings").mkdir()
         for unfinished in (".checkpoint.npz.77.part", "recordings/.weights.parquet.77.part"):
             (tmp_path / unfinished).write_text("half")
-        again = RunWriter(tmp_path, {}, keep_rows=2)
+        again = RunWriter(tmp_path, RECORD, keep_rows=2)
         assert again.last_row == row(2)
         assert lines(tmp_path) == [HEADER, *(f"{i},training,0.5,0.75,0.25,10.0,12.5,0.125" for i in (1, 2))]
         again.row(row(3))
@@ -156,12 +159,12 @@ class TestRunWriter:
         assert not list(tmp_path.rglob("*.part"))
 
     def test_going_on_with_no_rows(self, tmp_path):
-        RunWriter(tmp_path, {}).row(row(1))
-        RunWriter(tmp_path, {}, keep_rows=0)
+        RunWriter(tmp_path, RECORD).row(row(1))
+        RunWriter(tmp_path, RECORD, keep_rows=0)
         assert lines(tmp_path) == [HEADER]
 
     def test_room_for_the_end_is_kept_until_then(self, tmp_path):
-        written = RunWriter(tmp_path, {})
+        written = RunWriter(tmp_path, RECORD)
         assert (tmp_path / ".reserve").stat().st_blocks * 512 >= writer.RESERVE_BYTES
         written.finish("FAILED")
         assert not (tmp_path / ".reserve").exists()
@@ -171,10 +174,11 @@ class TestRunWriter:
             name: np.full((2, 3), value) for value, name in enumerate(("in_rec", "rec_rec", "rec_out", "out_rec"))
         }
         after = {name: values + 0.5 for name, values in before.items()}
-        RunWriter(tmp_path, {}).weights(before, after)
+        RunWriter(tmp_path, RECORD).weights(before, after)
         with np.load(tmp_path / "weights.npz", allow_pickle=False) as file:
             expected = {f"{name}_{when}" for name in ("in_rec", "rec_rec", "rec_out") for when in ("before", "after")}
-            assert set(file.files) == {*expected, "out_rec"}
+            assert set(file.files) == {*expected, "out_rec", "format"}
+            assert int(file["format"]) == 2
             assert np.all(file["rec_out_after"] == 2.5)
             assert np.all(file["out_rec"] == 3)
 
@@ -195,12 +199,12 @@ class TestWeightChanges:
         def batch(time):
             return {"projection": np.array(["in_rec", "rec_out"]), "time": np.array([time] * 2), "weight": np.ones(2)}
 
-        first = RunWriter(tmp_path, {})
+        first = RunWriter(tmp_path, RECORD)
         for time in (100.0, 200.0, 300.0):
             first.weight_changes(batch(time))
         first.settle()
         first.finish("INTERRUPTED")
-        again = RunWriter(tmp_path, {}, keep_rows=0)
+        again = RunWriter(tmp_path, RECORD, keep_rows=0)
         again.earlier_weight_changes(until=200.0)
         again.weight_changes(batch(250.0))
         again.save_weight_changes()

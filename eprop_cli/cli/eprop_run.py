@@ -13,23 +13,22 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from eprop_cli import sweeps
-from eprop_cli.cli.resume import save_composed, with_earlier_arguments
+from eprop_cli.cli.resume import with_earlier_arguments
 from eprop_cli.config.arguments import check_arguments
 from eprop_cli.config.composed import without_hydra
-from eprop_cli.config.config import Config
+from eprop_cli.config.composition import BAD_INPUTS, run_dir
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
-from eprop_cli.config.refusal import BAD_INPUTS, exiting, fail, refuse
-from eprop_cli.errors import require
+from eprop_cli.config.refusal import exiting, fail, refuse
 from eprop_cli.registry import variant
-from eprop_cli.runs.directory import check_subdir, claim
+from eprop_cli.runs.beginning import check_subdir, save_composed, take
 
 INTERRUPTED = 130  # exit status
 
 # What conf/ computes, as ${eprop.NAME:...}
 RESOLVERS: dict[str, Callable[..., Any]] = {
-    "run_dir": lambda resume, fresh: resume or fresh,
+    "run_dir": run_dir,
     "jobs_at_once": sweeps.jobs_at_once,
     "cores_of_a_job": lambda threads, workers: threads * workers,
     "search_seed": lambda storage: 1 if storage is None else None,
@@ -75,7 +74,8 @@ def _main(composed: DictConfig) -> float | None:
 
     directory = Path(HydraConfig.get().runtime.output_dir)
     if composed.resume:
-        save_composed(composed, directory)
+        hydra_config: Any = HydraConfig.instance().cfg
+        save_composed(composed, hydra_config, directory)
     ending = run(load(composed), directory)
     if ending.exit_status:
         sys.exit(ending.exit_status)
@@ -92,16 +92,4 @@ class RunCallback(Callback):
         with exiting():
             checked = check_ready(load(without_hydra(config)))
             check_subdir(config.hydra, resumed=config.resume is not None)
-            _take(checked, Path(config.hydra.run.dir))
-
-
-def _take(config: Config, directory: Path) -> None:
-    """Claim the directory of a run that begins, or make sure that one can be resumed; raises UserError."""
-    from eprop_cli.runs.checkpoint import check_resume
-
-    if config.resume is None:
-        claim(directory)
-    else:
-        constraint = "cannot be given with resume; leave it out"
-        require(Path(config.resume) == directory, "hydra.run.dir", directory, constraint)
-        check_resume(config, directory)
+            take(checked, Path(config.hydra.run.dir))

@@ -13,15 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import hydra
 from omegaconf import OmegaConf
 
-from eprop_cli.config.arguments import check_overrides, one_line
+from eprop_cli.config.composed import without_hydra
+from eprop_cli.config.composition import compose as compose_with_hydra
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
-from eprop_cli.config.refusal import BAD_INPUTS
 from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.engines.base import make_engine
 from eprop_cli.errors import ConfigError, TrainingError, UserError, reason, require
@@ -111,16 +110,9 @@ def compose(overrides: list[str], config_dir: Path | None) -> Config:
     overrides = with_new_names(overrides)
     if not any(override.startswith("training=") for override in overrides):
         overrides.append("training=data_parallel")
-    if config_dir is not None:
-        if not config_dir.is_dir():
-            raise UserError(f"--config-dir {config_dir}: is not a directory")
-        overrides.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
-    try:
-        check_overrides(overrides)
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = load(hydra.compose("config", overrides))
-    except BAD_INPUTS as error:
-        raise UserError(one_line(error)) from error
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: is not a directory")
+    config = load(without_hydra(compose_with_hydra(overrides, config_dir)))
     if config.training.name == "continuous":
         raise ConfigError("training", "continuous", "must be data_parallel, which both engines compute; leave it out")
     if config.resume is not None:

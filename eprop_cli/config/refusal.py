@@ -6,16 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from eprop_cli.config.arguments import one_line
-from eprop_cli.errors import UserError, reason
+from eprop_cli.config.composition import BAD_INPUTS
+from eprop_cli.errors import reason
 from eprop_cli.terminal import BAD_INPUT
 
 FAILED = 1  # exit status
-BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
 
 
 @contextmanager

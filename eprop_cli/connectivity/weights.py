@@ -16,6 +16,7 @@ from eprop_cli.connectivity.projections import Connectivity, aligned, checked, d
 from eprop_cli.connectivity.rule import AFTER, FROM_WEIGHTS, ConnectionRule
 from eprop_cli.connectivity.synapses import FROM_FILE, SynapseConfig
 from eprop_cli.errors import ConfigError, require
+from eprop_cli.formats import check_format
 from eprop_cli.values import Weights
 
 NOT_AN_ARCHIVE = (AttributeError, TypeError, zipfile.BadZipFile, zlib.error)  # the first two from a single array
@@ -234,7 +235,9 @@ def _load(source: str, sizes: Mapping[str, int]) -> dict[str, Trained]:
     key = "synapse.weights_from"
     try:
         require(path.exists(), key, source, "does not exist; give a run directory or its weights.npz")
-        with np.load(path / "weights.npz" if path.is_dir() else path, allow_pickle=False) as file:
+        path = path / "weights.npz" if path.is_dir() else path
+        with np.load(path, allow_pickle=False) as file:
+            check_format(int(file["format"]) if "format" in file else 1, path)
             arrays: dict[str, Any] = {name: file[name] for name in file.files if not name.endswith("_before")}
             found = {name: _trained(name, arrays, sizes) for name in (*PLASTIC, FEEDBACK)}
     except (OSError, ValueError, LookupError, NotImplementedError, EOFError, *NOT_AN_ARCHIVE) as error:

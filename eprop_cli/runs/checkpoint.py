@@ -11,10 +11,11 @@ import numpy as np
 
 from eprop_cli.config.config import Config
 from eprop_cli.errors import ConfigError, UserError, require
+from eprop_cli.formats import FORMAT, check_format
 from eprop_cli.phases import PHASES, TRAINING
 from eprop_cli.registry import variant
 from eprop_cli.runs.files import METRICS, RUN, RUNNING, WEIGHT_CHANGES, is_alive, lock, write_whole
-from eprop_cli.runs.format import FORMAT, check_format, migrated_config
+from eprop_cli.runs.format import migrated, migrated_config
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.writer import header, parse_row
 from eprop_cli.schema import flatten, to_dict
@@ -42,22 +43,23 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         with path.open("rb") as opened:
             file = np.load(opened, allow_pickle=False)
             checkpoint = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else {}
-        checkpoint = _migrated(checkpoint)
+        if not {"config", "rows", "iteration", "stopped"} <= checkpoint.keys():
+            raise UserError(f"{path}: not written by eprop-run, so there is nothing to resume from")
+        return _migrated(checkpoint, path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file, so there is nothing to resume from") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({error}), so there is nothing to resume from") from error
-    return checkpoint
 
 
-def _migrated(checkpoint: Checkpoint) -> Checkpoint:
-    """A checkpoint in today's format; raises ValueError for one of a newer version of eprop-cli, or none at all."""
-    if not {"config", "rows", "iteration", "stopped"} <= checkpoint.keys():
-        raise ValueError("it was not written by eprop-run")
+def _migrated(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """A checkpoint in today's format; raises UserError if it cannot be gone on from, else if it is damaged."""
     number = int(checkpoint.pop("format", 1))
-    check_format(number)
+    check_format(number, path)
     if number == 1:
         config = migrated_config(json.loads(str(checkpoint["config"])))
+        if config["neuron"]["out"]["loss"] != "cross_entropy":
+            raise UserError(f"{path}: its squared error is summed over the readouts, now it is averaged; start again")
         drawn = {f"drawn_{phase}": 0 for phase in PHASES} | {f"drawn_{TRAINING}": checkpoint["iteration"]}
         checkpoint |= {"config": json.dumps(config), "metric": checkpoint.pop("error"), **drawn}
     return checkpoint
@@ -71,7 +73,10 @@ def read_record(directory: Path) -> dict[str, Any]:
         raise ConfigError("resume", directory, f"is not a run directory: it has no readable {RUN}") from error
     if not isinstance(record, dict) or "status" not in record:
         raise ConfigError("resume", directory, f"is not a run directory: its {RUN} is not a run's")
-    return record
+    try:
+        return migrated(record, directory / RUN)
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConfigError("resume", directory, f"cannot be resumed: its {RUN} is damaged ({error})") from error
 
 
 def check_resume(config: Config, directory: Path) -> None:

@@ -4,33 +4,33 @@ import fcntl
 import os
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from eprop_cli.errors import ConfigError, require
+from eprop_cli.errors import ConfigError
 from eprop_cli.runs.files import LOG
 
 RESERVE, RESERVE_BYTES = ".reserve", 65536  # given up at the end, so that a full disk still takes the final status
 
 
-def check_subdir(hydra_config: DictConfig, resumed: bool = False) -> None:
-    """Raise ConfigError unless a run is to keep its overrides where a run that is resumed has them looked for."""
-    subdir = hydra_config.output_subdir
-    usual = subdir == ".hydra" or (resumed and subdir is None)  # then they are written there without Hydra
-    require(usual, "hydra.output_subdir", subdir, "cannot be set: what is in .hydra is needed to resume a run")
+def claim(directory: Path) -> int | None:
+    """Make a run directory, or take over one whose run was stopped before it began; raises ConfigError otherwise.
 
-
-def claim(directory: Path) -> None:
-    """Make a run directory, or take over one whose run was stopped before it began; raises ConfigError otherwise."""
+    Returns the number of the file by which it is held until that is closed; None where the file system has no locks.
+    """
     key = "hydra.run.dir"
+    held = None
     try:
         directory.mkdir(parents=True, exist_ok=True)
         made = not any(directory.iterdir()) and _make(directory / RESERVE)
-        free = _is_unbegun(directory) and _hold(directory / RESERVE, made)
+        free = _is_unbegun(directory)
+        if free:
+            free, held = _hold(directory / RESERVE, made)
         free = free and _is_unbegun(directory)  # the run of another process may have begun and ended meanwhile
     except OSError as error:
         raise ConfigError(key, directory, f"cannot be made or read ({error.strerror}); choose another") from error
     if not free:
+        if held is not None:
+            os.close(held)
         raise ConfigError(key, directory, "holds files already; choose another directory or remove it")
+    return held
 
 
 def _make(path: Path) -> bool:
@@ -44,14 +44,12 @@ def _make(path: Path) -> bool:
 
 def _is_unbegun(directory: Path) -> bool:
     """Whether a directory holds nothing but what is there before a run begins."""
-    from eprop_cli.runs.directory import RESERVE
-
     names = {path.name for path in directory.iterdir()}
     return RESERVE in names and names <= {RESERVE, LOG, ".hydra"}
 
 
-def _hold(path: Path, otherwise: bool) -> bool:
-    """Lock a file for as long as this process lives; otherwise: what to return where the file system has no locks."""
+def _hold(path: Path, otherwise: bool) -> tuple[bool, int | None]:
+    """Lock a file; returns whether it is ours, and its number. otherwise: whether it is where there are no locks."""
     number = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,6 +58,6 @@ def _hold(path: Path, otherwise: bool) -> bool:
     except OSError:
         held = otherwise
     else:
-        return True  # and never close it
+        return True, number
     os.close(number)
-    return held
+    return held, None

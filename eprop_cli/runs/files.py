@@ -1,24 +1,26 @@
 """What the files of a run are called, and how they are written: whole or not at all."""
 
+from __future__ import annotations
+
 import fcntl
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-from eprop_cli.values import Table
+    from eprop_cli.values import Table
 
 RUNNING, COMPLETED, INTERRUPTED, FAILED = "RUNNING", "COMPLETED", "INTERRUPTED", "FAILED"
 RUN, METRICS, WEIGHTS, RECORDINGS = "run.json", "metrics.csv", "weights.npz", "recordings"
+SWEEP = "sweep.json"  # in a sweep directory: the arguments of the multirun begun last there
 PARAMETERS = "parameters.npz"  # drawn for each neuron
 WEIGHT_CHANGES = f"{RECORDINGS}/weights.parquet"
 CONFIG, OVERRIDES, FIGURES = ".hydra/config.yaml", ".hydra/overrides.yaml", "figures"
 ITERATION = "iteration_"
-TABLES = ("spikes", "reg", "ad", "out", "windows")  # of a recorded iteration
 
 
 def iteration_directory(iteration: int) -> str:
@@ -72,6 +74,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_table(path: Path, table: Table) -> None:
     """Write a table as Parquet."""
+    import numpy as np
     import pyarrow
     from pyarrow import parquet
 

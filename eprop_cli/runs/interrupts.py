@@ -1,6 +1,7 @@
 """Signals at which a run ends in order."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,8 +48,11 @@ class Interrupts:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupts]:
-    """Heed the stopping() signals, which are held back at first."""
+    """Heed the stopping() signals, which are held back at first; off the main thread there are none."""
     interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
     before = {number: signal.signal(number, interrupts.receive) for number in stopping()}
     try:
         yield interrupts
@@ -58,7 +62,10 @@ def interruptible() -> Iterator[Interrupts]:
 
 
 def interruption_behind(error: BaseException | None) -> Interruption | None:
-    """The interruption that an error took the place of: libraries may fail when left in mid-work."""
-    while error is not None and not isinstance(error, Interruption):
+    """The interruption that an error took the place of: libraries may fail when left in mid-work.
+
+    A KeyboardInterrupt is one too: a function of the user's may raise it where no handler of signals is.
+    """
+    while error is not None and not isinstance(error, Interruption | KeyboardInterrupt):
         error = error.__context__
-    return error
+    return Interruption(signal.SIGINT) if isinstance(error, KeyboardInterrupt) else error

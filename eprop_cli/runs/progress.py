@@ -34,7 +34,7 @@ def reporter(config: Config, done: int = 0) -> Iterator[Callable[[Row], None]]:
         with _live(config, done) as report:
             yield report
     else:
-        yield _lines(config)
+        yield lines(config)
 
 
 def describe(row: Row, columns: Sequence[Column]) -> str:
@@ -58,7 +58,8 @@ def describe_metrics(metrics: Mapping[str, float], columns: Sequence[Column]) ->
     return ", ".join(parts)
 
 
-def _lines(config: Config) -> Callable[[Row], None]:
+def lines(config: Config) -> Callable[[Row], None]:
+    """A function that takes each row and tells of one now and then."""
     columns = config.columns
     began = time.monotonic()
     due = 0.0

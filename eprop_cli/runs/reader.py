@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eprop_cli.columns import Column
 from eprop_cli.errors import UserError
+from eprop_cli.formats import check_format
 from eprop_cli.phases import PHASES
 from eprop_cli.runs.files import (
     COMPLETED,
@@ -32,7 +33,6 @@ from eprop_cli.runs.files import (
     RECORDINGS,
     RUN,
     RUNNING,
-    TABLES,
     WEIGHT_CHANGES,
     WEIGHTS,
     is_alive,
@@ -103,7 +103,10 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """All of run.json: status, start, stop, versions, host, command, seed, seconds, last_row, error, config."""
+        """All of run.json: status, start, stop, versions, host, command, seed, seconds, last_row, error, config, ...
+
+        sessions: start, versions, host, command, ... of the run's beginning and of each time that it was resumed.
+        """
         path = self.directory / RUN
         with _reading(path):
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +114,7 @@ class Run:
                 raise ValueError("it does not say what became of the run")
             if not all(isinstance(record.get(key) or {}, dict) for key in ("seconds", "last_row")):
                 raise ValueError("its seconds and last_row are not those of a run")
-            return migrated(record)
+            return migrated(record, path)
 
     @property
     def status(self) -> str:
@@ -174,6 +177,7 @@ class Run:
 
         path = self.directory / WEIGHTS
         with _reading(path, "it is written when training ends"), np.load(path, allow_pickle=False) as file:
+            check_format(int(file["format"]) if "format" in file else 1, path)
             names = [key.removesuffix("_before") for key in file.files if key.endswith("_before")]
             weights = {name: _projection(file, name, f"{name}_before", f"{name}_after") for name in names}
             return weights | {"out_rec": _projection(file, "out_rec", "out_rec", "out_rec")}
@@ -228,8 +232,10 @@ class Run:
         return self._recording(iteration, "windows", sequence)
 
     def recording(self, iteration: Iteration, sequence: int | None = None) -> dict[str, pd.DataFrame]:
-        """All tables that there are of a recorded iteration: spikes, reg, ad, out, windows."""
-        there = [name for name in TABLES if (self.directory / self._recording_file(iteration, name)).is_file()]
+        """All tables that there are of a recorded iteration: spikes, one per population, out, windows."""
+        populations = [group.name for group in self.populations if group.name != "in"]
+        names = ["spikes", *populations, "out", "windows"]
+        there = [name for name in names if (self.directory / self._recording_file(iteration, name)).is_file()]
         return {name: self._recording(iteration, name, sequence) for name in there}
 
     def _recording_file(self, iteration: Iteration, name: str) -> str:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,26 +14,28 @@ from typing import Any
 
 from eprop_cli import __version__
 from eprop_cli.config.config import Config
+from eprop_cli.formats import FORMAT
 from eprop_cli.models.base import STREAM
-from eprop_cli.runs.format import FORMAT
+from eprop_cli.runs.format import session
 from eprop_cli.schema import to_dict
 
+COMPUTING = ("python", "eprop-cli", "nest-simulator", "numpy", "numba")  # what a result may depend on
 PACKAGES = ("nest-simulator", "hydra-core", "omegaconf", "numpy", "pandas", "pyarrow", "matplotlib", "joblib", "numba")
 
 
-def origin(config: Config) -> dict[str, Any]:
-    """What run.json says of a run that begins here and now."""
-    return start() | describe(config)
+def origin(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
+    """What run.json says of a run that begins here and now; command: this process's by default."""
+    return start(command) | describe(config)
 
 
-def start() -> dict[str, Any]:
-    """Where and when a run begins, and with what."""
-    return {
+def start(command: Sequence[str] | None = None) -> dict[str, Any]:
+    """Where and when a run begins, and with what; command: this process's by default."""
+    record: dict[str, Any] = {
         "format": FORMAT,
         "status": None,
         "start": now(),
         "stop": None,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if command is None else list(command),
         "pid": os.getpid(),
         "host": platform.node(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
@@ -44,6 +47,7 @@ def start() -> dict[str, Any]:
         "columns": [],
         "populations": [],
     }
+    return record | {"sessions": [session(record)]}
 
 
 def describe(config: Config) -> dict[str, Any]:
@@ -57,6 +61,17 @@ def describe(config: Config) -> dict[str, Any]:
         "is_stream": config.needs == STREAM,  # task time passes in all phases
         "config": to_dict(config),
     }
+
+
+def changed_versions(earlier: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """In which of COMPUTING a run that is resumed differs from before, e.g. "numpy 2.3.0 (before 2.2.6)"."""
+    before, after = earlier.get("versions") or {}, record["versions"]
+    pairs = {name: (before.get(name, "none"), after.get(name, "none")) for name in COMPUTING if before}
+    commits = [(each.get("git_commit") or "")[:9] for each in (earlier, record)]
+    if pairs and commits[0] != commits[1]:
+        old, new = (f"{each} {commit}".rstrip() for each, commit in zip(pairs["eprop-cli"], commits, strict=True))
+        pairs["eprop-cli"] = old, new
+    return [f"{name} {new} (before {old})" for name, (old, new) in pairs.items() if new != old]
 
 
 def now() -> str:

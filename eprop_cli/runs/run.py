@@ -4,8 +4,9 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
@@ -20,7 +21,7 @@ from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, RUN
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
 from eprop_cli.runs.progress import describe_metrics, reporter
 from eprop_cli.runs.reader import Run
-from eprop_cli.runs.record import now, origin
+from eprop_cli.runs.record import changed_versions, now, origin
 from eprop_cli.runs.writer import RunWriter
 from eprop_cli.training.base import Record, Trainer, draw_parameters, make_trainer
 from eprop_cli.values import Checkpoint, Row
@@ -33,38 +34,63 @@ log_to_file = logging.getLogger("eprop_cli.file")  # conf/hydra/job_logging keep
 class Ending:
     """How a run ended.
 
-    exit_status: 0 completed, 1 failed, 128 + signal interrupted.
+    exit_status: 0 completed, 1 failed, 128 + signal interrupted. cause: what was raised, if anything.
     """
 
     status: str
     exit_status: int
     error: str | None = None
+    cause: BaseException | None = field(default=None, compare=False, repr=False)
 
 
-def run(config: Config, directory: Path) -> Ending:
-    """Train as config says and leave everything in directory; whatever happens is told by the ending, not raised."""
+def run(
+    config: Config,
+    directory: Path,
+    *,
+    command: Sequence[str] | None = None,
+    report: Callable[[Row], None] | None = None,
+) -> Ending:
+    """Train as config says and leave everything in directory; whatever happens is told by the ending, not raised.
+
+    command: what run.json calls the command; this process's by default. report: takes each row once it is written, in
+    place of what shows the progress.
+    """
+    before = logging.raiseExceptions
     logging.raiseExceptions = False  # a full disk must not have the log add tracebacks to the terminal
-    checkpoint, rows, record, clock = None, None, origin(config), _Clock()
+    try:
+        return _run(config, directory, command, report)
+    finally:
+        logging.raiseExceptions = before
+
+
+def _run(
+    config: Config, directory: Path, command: Sequence[str] | None, report: Callable[[Row], None] | None
+) -> Ending:
+    checkpoint, rows, record, clock = None, None, origin(config, command), _Clock()
+    changes: list[str] = []
     if config.resume:
         checkpoint, earlier = load_checkpoint(directory), read_record(directory)
         if earlier["status"] == COMPLETED and (why := _why_done(checkpoint, config.task.n_iter)):
             log.info("Nothing to do: %s is COMPLETED; %s", directory, why)
             return Ending(COMPLETED, 0)
         rows = int(checkpoint["rows"])
-        record |= {"start": earlier["start"], "resumed": [*earlier.get("resumed", []), record["start"]]}
+        changes = changed_versions(earlier, record)
+        record |= {"start": earlier["start"], "sessions": [*earlier.get("sessions", []), *record["sessions"]]}
         record["seconds"] = clock.earlier = earlier.get("seconds") or {}
     with interruptible() as interrupts:
         try:
             writer = RunWriter(directory, record, rows)
         except (OSError, UserError) as error:
             log.error("%s: nothing trained (%s)", FAILED, reason(error))
-            return Ending(FAILED, 1, reason(error))
-        ending = _work(config, writer, clock, checkpoint, interrupts)
+            return Ending(FAILED, 1, reason(error), error)
+        if changes:
+            log.warning("The run goes on with other versions than it had: %s", ", ".join(changes))
+        ending = _work(config, writer, clock, checkpoint, interrupts, report)
         seconds = clock.split()
         try:
             writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
         except OSError as error:
-            ending = Ending(FAILED, 1, reason(error))
+            ending = Ending(FAILED, 1, reason(error), error)
         _tell(ending, directory, writer.last_rows, config.columns, _duration(seconds, clock.earlier))
     return ending
 
@@ -99,12 +125,17 @@ def _duration(seconds: dict[str, float], earlier: dict[str, float]) -> str:
 
 
 def _work(
-    config: Config, writer: RunWriter, clock: _Clock, checkpoint: Checkpoint | None, interrupts: Interrupts
+    config: Config,
+    writer: RunWriter,
+    clock: _Clock,
+    checkpoint: Checkpoint | None,
+    interrupts: Interrupts,
+    report: Callable[[Row], None] | None,
 ) -> Ending:
     """Train and draw; interrupts are held back afterwards."""
     try:
         interrupts.release()
-        _train(config, writer, clock, checkpoint, interrupts)
+        _train(config, writer, clock, checkpoint, interrupts, report)
         _draw(config, writer.directory)
         interrupts.hold()
     except Interruption as interruption:
@@ -114,16 +145,21 @@ def _work(
         if (cause := interruption_behind(error)) is not None:
             return _interrupted(cause)
         log_to_file.exception("the run failed")
-        return Ending(FAILED, 1, reason(error))
+        return Ending(FAILED, 1, reason(error), error)
     return Ending(COMPLETED, 0)
 
 
 def _interrupted(interruption: Interruption) -> Ending:
-    return Ending(INTERRUPTED, 128 + interruption.number, f"interrupted by {interruption}")
+    return Ending(INTERRUPTED, 128 + interruption.number, f"interrupted by {interruption}", interruption)
 
 
 def _train(
-    config: Config, writer: RunWriter, clock: _Clock, checkpoint: Checkpoint | None, interrupts: Interrupts
+    config: Config,
+    writer: RunWriter,
+    clock: _Clock,
+    checkpoint: Checkpoint | None,
+    interrupts: Interrupts,
+    report: Callable[[Row], None] | None,
 ) -> None:
     done = 0 if checkpoint is None else int(checkpoint["iteration"])
     if checkpoint is not None:
@@ -131,7 +167,7 @@ def _train(
         timing = config.timing
         writer.earlier_weight_changes(timing.ms(done * config.task.n_batch * timing.sequence))
     config = _with_drawn_parameters(config, writer)
-    with reporter(config, done) as report:
+    with reporter(config, done) if report is None else nullcontext(report) as reported:
         trainer = make_trainer(config, checkpoint)
         clock.build = time.perf_counter() - clock.began
         trainer.hold = interrupts.hold
@@ -141,7 +177,7 @@ def _train(
                 interrupts.hold()
                 clock.simulate = trainer.simulating
                 keeper.take(record)
-                report(record.row)
+                reported(record.row)
                 interrupts.release()
         finally:
             interrupts.hold()

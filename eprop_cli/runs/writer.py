@@ -15,6 +15,7 @@ import numpy as np
 
 from eprop_cli.connectivity.mask import Wiring
 from eprop_cli.errors import UserError
+from eprop_cli.formats import FORMAT
 from eprop_cli.runs.directory import RESERVE, RESERVE_BYTES
 from eprop_cli.runs.files import (
     BESIDE,
@@ -31,7 +32,6 @@ from eprop_cli.runs.files import (
     write_text,
     write_whole,
 )
-from eprop_cli.runs.format import FORMAT
 from eprop_cli.runs.reader import Run
 from eprop_cli.values import Batch, Recording, Row, Table, Weights
 

@@ -50,7 +50,8 @@ def has_begun() -> bool:
 
 def end(problem: BaseException | None) -> int:
     """Tell what kept the multirun from coming to its end, and what became of its jobs; returns the exit status."""
-    from eprop_cli.config.refusal import BAD_INPUTS, refuse
+    from eprop_cli.config.composition import BAD_INPUTS
+    from eprop_cli.config.refusal import refuse
     from eprop_cli.sweeps.closing import close, why_broken_off
     from eprop_cli.sweeps.multirun import Multirun
 

@@ -20,7 +20,7 @@ class SweepCallback(Callback):
         """Exit with one line unless all of the jobs can begin."""
         # A run that is none of a sweep's begins sooner without these.
         from eprop_cli.config.refusal import exiting
-        from eprop_cli.runs.directory import check_subdir
+        from eprop_cli.runs.beginning import check_subdir
         from eprop_cli.sweeps.preparation import prepare
 
         with exiting():

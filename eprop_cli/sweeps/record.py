@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from eprop_cli.errors import ConfigError
-from eprop_cli.runs.files import write_text
+from eprop_cli.runs.files import SWEEP, write_text
 
-SWEEP = "sweep.json"
 FORMAT = 2  # 1 was not numbered, and did not have the beginning
 
 

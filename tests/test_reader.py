@@ -6,12 +6,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_run import training_rows, write_run
+from synthetic_run import batch_row, training_rows, write_run
 
 from eprop_cli.errors import UserError
 from eprop_cli.runs.files import FAILED, INTERRUPTED, RUNNING
 from eprop_cli.runs.reader import Run, find_runs
-from eprop_cli.values import Row
 
 N_IN, N_REC, N_OUT, N_BATCH, SEQUENCE = 40, 20, 2, 2, 200  # of the smoke experiment
 
@@ -46,12 +45,12 @@ def one_line(error):
 
 
 def test_metrics_are_the_rows_that_were_written(tmp_path):
-    rows = [*training_rows(2), Row(2, "test", 1 / 3, float("nan"), float("nan"), float("nan"), 0.1, 2e-300)]
+    rows = [*training_rows(2), batch_row(2, "test", 1 / 3, float("nan"), float("nan"), float("nan"), 0.1, 2e-300)]
     metrics = Run(write_run(tmp_path / "run", rows=rows)).metrics
     assert list(metrics.columns) == [
         *("iteration", "phase", "loss", "accuracy", "recall_error", "rate_reg", "rate_ad", "seconds")
     ]
-    expected = [list(vars(row).values()) for row in rows]
+    expected = [list(row.flat().values()) for row in rows]
     for actual, row in zip(metrics.to_numpy().tolist(), expected, strict=True):
         assert [value if value == value else None for value in actual] == [v if v == v else None for v in row]
     assert metrics["iteration"].dtype == np.int64

@@ -10,20 +10,24 @@ import pandas as pd
 import pytest
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from synthetic_run import training_rows, write_run
+from synthetic_run import COLUMNS, REGRESSION, batch_row, regression_row, training_rows, write_run
 
 from eprop_cli.cli import eprop_plot as commands
-from eprop_cli.config.groups import FIGURES
 from eprop_cli.figures.draw import draw_run
 from eprop_cli.figures.dynamics import dynamics
 from eprop_cli.figures.learning import learning
 from eprop_cli.figures.style import STYLE, save
 from eprop_cli.figures.weights import weight_matrices, weight_time_courses
-from eprop_cli.runs.reader import Projection, Run
-from eprop_cli.values import Row
+from eprop_cli.losses import CrossEntropy, MeanSquaredError
+from eprop_cli.registry import VARIANTS
+from eprop_cli.runs.reader import Group, Projection, Run
 
 NAMES = ["learning", "dynamics_iteration_1", "dynamics_iteration_3", "weight_time_courses", "weight_matrices"]
+FIGURES = list(VARIANTS["figure"])
 SIZES = {"in": 40, "reg": 10, "ad": 10}
+LABELS = {"in": "input", "reg": "regular", "ad": "adaptive"}
+POPULATIONS = [Group(name, LABELS[name], size) for name, size in SIZES.items()]
+SYMBOLS, VOLTS = CrossEntropy.symbols, MeanSquaredError.symbols
 KINDS = ["learning window", "left cue", "recall", "right cue"]
 
 
@@ -38,7 +42,7 @@ def directory(written, tmp_path):
 
 
 def frame(rows):
-    return pd.DataFrame([vars(row) for row in rows])
+    return pd.DataFrame([row.flat() for row in rows])
 
 
 def labels(figure):
@@ -74,9 +78,9 @@ def assert_legible(figure):
 
 class TestLearning:
     def test_loss_and_recall_error_by_phase(self):
-        rows = [Row(0, "validation", 0.7, 0.5, 0.5, 1.0, 1.0, 1.0), *training_rows(3)]
-        rows += [Row(3, "test", 0.6, 0.75, 0.25, 1.0, 1.0, 1.0)] * 2
-        figure = learning(frame(rows), "cross_entropy")
+        rows = [batch_row(0, "validation", 0.7, 0.5, 0.5, 1.0, 1.0, 1.0), *training_rows(3)]
+        rows += [batch_row(3, "test", 0.6, 0.75, 0.25, 1.0, 1.0, 1.0)] * 2
+        figure = learning(frame(rows), COLUMNS)
         loss, error = figure.axes
         assert labels(figure) == ["loss\n(cross-entropy)", "recall error\n(fraction of sequences)"]
         lines = {line.get_label(): line for line in loss.get_lines()}
@@ -89,13 +93,13 @@ class TestLearning:
         assert_legible(figure)
 
     def test_regression_has_no_recall_error(self):
-        rows = frame(training_rows(3)).assign(accuracy=np.nan, recall_error=np.nan)
-        figure = learning(rows, "mean_squared_error")
-        assert labels(figure) == ["loss\n(mean squared error, mV²)"]
+        rows = [regression_row(i, "training", 100.0 - i, 0.5, 0.75, 1.0, 1.0, 1.0) for i in (1, 2, 3)]
+        figure = learning(frame(rows), REGRESSION)
+        assert labels(figure) == ["loss\n(squared error, mV² steps)", "RMSE / standard deviation of the target"]
         assert_legible(figure)
 
     def test_one_row_is_a_point_at_a_whole_number(self):
-        figure = learning(frame(training_rows(1)), "cross_entropy")
+        figure = learning(frame(training_rows(1)), COLUMNS)
         line = figure.axes[0].get_lines()[0]
         assert line.get_marker() == "o"
         figure.draw_without_rendering()
@@ -103,14 +107,17 @@ class TestLearning:
         assert_legible(figure)
 
     def test_many_rows_are_a_line_without_markers(self):
-        rows = [*training_rows(2000), *(Row(i, "validation", 0.7, 0.5, 0.5, 1.0, 1.0, 1.0) for i in range(0, 2000, 50))]
-        training, validation = learning(frame(rows), "cross_entropy").axes[0].get_lines()
+        rows = [
+            *training_rows(2000),
+            *(batch_row(i, "validation", 0.7, 0.5, 0.5, 1.0, 1.0, 1.0) for i in range(0, 2000, 50)),
+        ]
+        training, validation = learning(frame(rows), COLUMNS).axes[0].get_lines()
         assert (training.get_marker(), validation.get_marker()) == ("", "s")
         assert len(training.get_xdata()) == 2000
 
 
 def changed(written, **tables):
-    return dynamics(Run(written).recording("last") | tables, SIZES, "cross_entropy", KINDS, 3)
+    return dynamics(Run(written).recording("last") | tables, POPULATIONS, SYMBOLS, KINDS, 3)
 
 
 @pytest.fixture(scope="module")
@@ -209,13 +216,13 @@ class TestDynamics:
     )
     def test_panels_of_missing_tables_are_left_out(self, written, missing, n_panels):
         tables = {name: table for name, table in Run(written).recording("last").items() if name not in missing}
-        figure = dynamics(tables, SIZES, "cross_entropy", KINDS, 3)
+        figure = dynamics(tables, POPULATIONS, SYMBOLS, KINDS, 3)
         assert len(figure.axes) == n_panels
         assert figure.axes[-1].get_xlabel() == "time in the sequence (ms)"
 
     def test_a_population_without_neurons_has_no_panels(self, written):
         tables = {name: table for name, table in Run(written).recording("last").items() if name != "ad"}
-        assert len(dynamics(tables, SIZES | {"ad": 0}, "cross_entropy", KINDS, 3).axes) == 9
+        assert len(dynamics(tables, POPULATIONS[:2], SYMBOLS, KINDS, 3).axes) == 9
 
     def test_a_silent_population_has_an_empty_panel(self, written):
         spikes = Run(written).spikes("last").query("population == 'in'")
@@ -234,12 +241,15 @@ class TestDynamics:
         kinds = [f"kind {i}" for i in range(9)]
         windows = {"sequence": 0, "kind": kinds, "start": np.arange(9) * 5.0, "stop": np.arange(9) * 5.0 + 3.0}
         tables = {"out": pd.DataFrame(out), "windows": pd.DataFrame(windows)}
-        figure = dynamics(tables, {"in": 0, "reg": 0, "ad": 0}, "mean_squared_error", kinds, 7)
+        figure = dynamics(tables, [Group("in", "input", 3)], VOLTS, kinds, 7)
         assert [len(ax.get_lines()) for ax in figure.axes] == [3, 3, 3]
         assert len({line.get_color() for line in figure.axes[0].get_lines()}) == 3
         assert labels(figure)[1:] == ["target\nsignal\n$y_k^*$ (mV)", "readout\nsignal\n$y_k$ (mV)"]
         assert legend(figure)[-3:] == ["readout 0", "readout 1", "readout 2"]
         assert_legible(figure)
+
+
+BOTH = [Group("in", "input", 3), Group("reg", "regular", 3), Group("ad", "adaptive", 1)]  # of the weights below
 
 
 class TestWeights:
@@ -271,7 +281,7 @@ class TestWeights:
         assert figure.axes[-1].get_xlim() == (0.0, 5e3)
 
     def test_matrices_share_a_scale_symmetric_about_zero(self):
-        figure = weight_matrices(self.weights, n_reg=3)
+        figure = weight_matrices(self.weights, BOTH)
         *panels, colour_bar = figure.axes
         images = [ax.get_images()[0] for ax in panels]
         assert {image.get_clim() for image in images} == {(-20.0, 20.0)}
@@ -287,7 +297,7 @@ class TestWeights:
         assert_legible(figure)
 
     def test_matrices_say_which_side_of_the_synapse_an_axis_is(self):
-        figure = weight_matrices(self.weights, n_reg=3)
+        figure = weight_matrices(self.weights, BOTH)
         assert [label.split("\n", 1)[1] for label in labels(figure)[:6:2]] == [
             "input neurons\n(presynaptic)",
             "recurrent neurons\n(postsynaptic)",
@@ -297,21 +307,21 @@ class TestWeights:
         assert below == ["recurrent neurons (postsynaptic)"] * 2 + ["recurrent neurons (presynaptic)"] * 4
 
     def test_matrices_mark_where_adaptive_neurons_begin(self):
-        panels = weight_matrices(self.weights, n_reg=3).axes[:6]
+        panels = weight_matrices(self.weights, BOTH).axes[:6]
         upright = [[2.5, 2.5], [0, 1]]
         across = [[0, 1], [2.5, 2.5]]
         lines = [[list(map(list, line.get_data())) for line in ax.get_lines()] for ax in panels]
         assert lines == [[upright]] * 2 + [[upright, across]] * 2 + [[upright]] * 2
 
-    @pytest.mark.parametrize("n_reg", [0, 4])
-    def test_matrices_of_one_kind_of_neurons_have_no_mark(self, n_reg):
-        figure = weight_matrices(self.weights, n_reg)
+    @pytest.mark.parametrize("name", ["reg", "ad"])
+    def test_matrices_of_one_kind_of_neurons_have_no_mark(self, name):
+        figure = weight_matrices(self.weights, [POPULATIONS[0], Group(name, LABELS[name], 4)])
         assert not any(ax.get_lines() for ax in figure.axes[:6])
         assert not figure.texts
 
     def test_matrices_of_zeros(self):
         zero = {name: Projection(pair.before * 0, pair.after * 0) for name, pair in self.weights.items()}
-        assert weight_matrices(zero, n_reg=3).axes[0].get_images()[0].get_clim() == (-1.0, 1.0)
+        assert weight_matrices(zero, BOTH).axes[0].get_images()[0].get_clim() == (-1.0, 1.0)
 
 
 class TestFiles:
@@ -323,7 +333,7 @@ class TestFiles:
 
     def test_weights_end_where_training_does(self, written, tmp_path, monkeypatch):
         shown = []
-        monkeypatch.setattr("eprop_cli.figures.draw.save", lambda figure, path, dpi: shown.append(figure))
+        monkeypatch.setattr("eprop_cli.figures.base.save", lambda figure, path, dpi: shown.append(figure))
         draw_run(Run(written), ["weight_time_courses"], ["png"], 40, tmp_path)
         assert shown[0].axes[-1].get_xlim() == (0.0, 3 * 2 * 200.0)  # iterations, sequences, ms
 
@@ -377,7 +387,7 @@ for options in ["--formats=pdf,svg", "--figures=weight_matrices"], ["--formats=s
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
     def test_a_file_appears_whole_or_not_at_all(self, tmp_path):
-        figure = learning(frame(training_rows(1)), "cross_entropy")
+        figure = learning(frame(training_rows(1)), COLUMNS)
         path = tmp_path / "learning.png"
         path.write_bytes(b"before")
         figure.savefig = None  # drawing fails

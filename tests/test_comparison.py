@@ -5,13 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from synthetic_run import training_rows, write_run
+from synthetic_run import REGRESSION, batch_row, regression_row, training_rows, write_run, written_columns
 
 from eprop_cli.figures.comparison import sweep_figure
 from eprop_cli.figures.style import save
 from eprop_cli.runs.comparison import SUMMARY, places, short_names, summarise
 from eprop_cli.runs.reader import Run, find_runs
-from eprop_cli.values import Row
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +32,11 @@ def one(tmp_path, *overrides, name="run", **changes):
     return Run(write_run(tmp_path / name, *overrides, **changes))
 
 
+def of_regression(tmp_path):
+    rows = [regression_row(1, "training", 9.0, 0.5, 0.75, 1.0, 1.0, 1.0)]
+    return one(tmp_path, rows=rows, status="INTERRUPTED", columns=written_columns(REGRESSION))
+
+
 def legend(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()] if figure.legends else []
 
@@ -52,8 +56,8 @@ class TestSummarise:
 
     def test_what_came_out(self, tmp_path):
         rows = training_rows(2)
-        rows += [Row(3, "training", 0.9, 0.75, 0.25, 1.0, 1.0, 1.0)]
-        rows += [Row(3, "test", 0.1, 1 - error, error, 1.0, 1.0, 1.0) for error in (0.5, 0.25)]
+        rows += [batch_row(3, "training", 0.9, 0.75, 0.25, 1.0, 1.0, 1.0)]
+        rows += [batch_row(3, "test", 0.1, 1 - error, error, 1.0, 1.0, 1.0) for error in (0.5, 0.25)]
         (row,) = summarise([one(tmp_path, rows=rows)]).to_dict("records")
         assert row["status"] == "COMPLETED"
         assert row["iterations"] == 3
@@ -122,8 +126,7 @@ class TestSummarise:
         assert table["seed"].tolist()[:2] == [1, 2]
 
     def test_of_regression(self, tmp_path):
-        rows = [Row(1, "training", 9.0, math.nan, math.nan, 1.0, 1.0, 1.0)]
-        (row,) = summarise([one(tmp_path, rows=rows, status="INTERRUPTED")]).to_dict("records")
+        (row,) = summarise([of_regression(tmp_path)]).to_dict("records")
         assert math.isnan(row["accuracy"])
 
 
@@ -232,8 +235,11 @@ class TestFigure:
         assert legend(sweep_figure([one(tmp_path)])) == []
 
     def test_regression_has_no_recall_error(self, tmp_path):
-        rows = [Row(1, "training", 9.0, math.nan, math.nan, 1.0, 1.0, 1.0)]
-        assert len(sweep_figure([one(tmp_path, rows=rows, status="INTERRUPTED")]).axes) == 1
+        axes = sweep_figure([of_regression(tmp_path)]).axes
+        assert [ax.get_ylabel() for ax in axes] == [
+            "loss\n(squared error, mV² steps)",
+            "RMSE / standard deviation of the target",
+        ]
 
     def test_runs_that_cannot_be_drawn_are_left_out(self, tmp_path, sweep):
         failed = one(tmp_path, rows=[], status="FAILED", name="failed")

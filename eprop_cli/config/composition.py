@@ -1,0 +1,72 @@
+"""Compose a config as eprop-run does, in whatever process and thread, leaving Hydra's globals as they are."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import setup_globals
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from hydra.version import VersionBase, setbase
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from eprop_cli.config.arguments import check_overrides, one_line
+from eprop_cli.config.files import conf_dir
+from eprop_cli.errors import UserError
+
+BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
+_composing = threading.Lock()
+
+
+def run_dir(resume: str | None, fresh: str) -> str:
+    """The resolver eprop.run_dir of conf/config.yaml."""
+    return resume or fresh
+
+
+def compose(overrides: Sequence[str], config_dir: Path | None = None, name: str = "config") -> DictConfig:
+    """The config of some overrides with Hydra's own part, in which hydra.runtime.output_dir is the run directory.
+
+    config_dir: of config files besides conf/. name: of the config that the overrides are applied to.
+    Raises UserError with one line for the first thing wrong.
+    """
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"config_dir={config_dir}: is not a directory")
+    try:
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            if override.is_sweep_override():
+                raise UserError(f"{override.input_line}: has several values; run each, or write a list as [a, b]")
+        check_overrides(overrides)
+        with _composing, _version_base("1.3"):
+            setup_globals()
+            OmegaConf.register_new_resolver("eprop.run_dir", run_dir, replace=True)
+            path = create_config_search_path(str(conf_dir()))
+            if config_dir is not None:
+                # As --config-dir does, for a resume to find it.
+                path.prepend("command-line", f"file://{config_dir.resolve()}", SearchPathQuery(provider="schema"))
+            config = ConfigLoaderImpl(path).load_configuration(name, [*overrides, "hydra.mode=RUN"], RunMode.RUN)
+            directory = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
+    except UserError:
+        raise
+    except BAD_INPUTS as error:
+        raise UserError(one_line(error)) from error
+    with flag_override(config.hydra, ["readonly", "struct"], False):
+        config.hydra.runtime.output_dir = str(directory)
+    return config
+
+
+@contextmanager
+def _version_base(version: str) -> Iterator[None]:
+    """Hydra's rules of a version, which are a global."""
+    before = VersionBase.instance().version_base
+    setbase(version)
+    try:
+        yield
+    finally:
+        VersionBase.instance().version_base = before

@@ -1,0 +1,75 @@
+"""The log of a run that is begun from Python, where logging is somebody else's."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+OURS, TO_FILE = logging.getLogger("eprop_cli"), logging.getLogger("eprop_cli.file")  # the latter for tracebacks
+FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")  # as conf/hydra/job_logging has it
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Write what this thread logs in eprop_cli to a file as well; afterwards logging is as it was.
+
+    Others get those records that they would have got without, but no traceback: the error is raised.
+    """
+    file = logging.FileHandler(path)
+    file.setFormatter(FORMAT)
+    thread = threading.get_ident()
+    file.addFilter(lambda record: record.thread == thread)
+    _diversion.begin(file)
+    try:
+        yield
+    finally:
+        _diversion.end(file)
+        file.close()
+
+
+class _Diversion(logging.Handler):
+    """Lowers the level of our loggers while there are runs, and keeps what would not have been logged from others.
+
+    There is one, as loggers are the process's and runs may overlap.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changing = threading.Lock()
+        self._runs = 0
+        self._found: list[tuple[logging.Logger, int, bool]] = []  # level and propagate before
+        self._least, self._passes_on = logging.WARNING, True
+
+    def begin(self, file: logging.Handler) -> None:
+        """Have a run's file written."""
+        with self._changing:
+            if not self._runs:
+                self._found = [(logger, logger.level, logger.propagate) for logger in (OURS, TO_FILE)]
+                self._least, self._passes_on = OURS.getEffectiveLevel(), OURS.propagate
+                OURS.addHandler(self)
+                OURS.setLevel(logging.INFO)
+                OURS.propagate = TO_FILE.propagate = False
+            self._runs += 1
+            OURS.addHandler(file)
+            TO_FILE.addHandler(file)
+
+    def end(self, file: logging.Handler) -> None:
+        """The run is over."""
+        with self._changing:
+            OURS.removeHandler(file)
+            TO_FILE.removeHandler(file)
+            self._runs -= 1
+            if not self._runs:
+                OURS.removeHandler(self)
+                for logger, level, propagate in self._found:
+                    logger.setLevel(level)
+                    logger.propagate = propagate
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record on to the handlers of the root logger."""
+        if self._passes_on and record.levelno >= self._least:
+            logging.getLogger().callHandlers(record)
+
+
+_diversion = _Diversion()
