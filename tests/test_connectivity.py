@@ -46,7 +46,9 @@ def test_bernoulli_has_the_density_it_is_given(p):
 
 
 def test_bernoulli_takes_every_place_equally_often():
-    found = sum(draw({"rule": "bernoulli", "p": 0.2}, 6, 5, "in_rec", seed).exists().astype(int) for seed in range(2000))
+    found = sum(
+        draw({"rule": "bernoulli", "p": 0.2}, 6, 5, "in_rec", seed).exists().astype(int) for seed in range(2000)
+    )
     assert np.abs(found - 400).max() < 5 * np.sqrt(2000 * 0.2 * 0.8)
 
 
@@ -152,10 +154,12 @@ def test_files_that_are_no_masks_are_refused(tmp_path):
     ],
 )
 def test_rules_that_are_none_are_refused(value, message):
-    with pytest.raises(ConfigError) as error:
-        rule = make_rule("rec_rec", value)
-        rule.check(100, 100)
+    def use():
+        make_rule("rec_rec", value).check(100, 100)
         network(f"connectivity.rec_rec={value}")
+
+    with pytest.raises(ConfigError) as error:
+        use()
     assert message in str(error.value)
 
 
