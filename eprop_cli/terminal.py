@@ -1,6 +1,7 @@
 """What the commands share at the terminal: exit statuses, parsers, how they end."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ class Parser(argparse.ArgumentParser):
 def leave(prog: str, act: Callable[[], int]) -> NoReturn:
     """Exit with the status of an action, or with one line if it cannot be done."""
     replace_closed_outputs()
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # not that it builds a cache
     try:
         status = act()
         sys.stdout.flush()

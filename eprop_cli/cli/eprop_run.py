@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from eprop_cli.registry import variant
 from eprop_cli.runs.beginning import check_subdir, save_composed, take
 
 INTERRUPTED = 130  # exit status
+# What is said after a run of the defaults
+FIRST = "Five sequences teach nothing yet (half of all answers are right by chance)"
+COMPILED = "in about half a minute: eprop-run experiment=bellec2020 engine=compiled task.n_batch=32 task.n_iter=150"
+TUTORIAL = "in about 7 minutes: eprop-run experiment=tutorial"
 
 # What conf/ computes, as ${eprop.NAME:...}
 RESOLVERS: dict[str, Callable[..., Any]] = {
@@ -79,6 +84,8 @@ def _main(composed: DictConfig) -> float | None:
     ending = run(load(composed), directory)
     if ending.exit_status:
         sys.exit(ending.exit_status)
+    if not HydraConfig.get().overrides.task:
+        print(f"{FIRST}; to see it learn, {COMPILED if find_spec('numba') else TUTORIAL}")
     return None
 
 

@@ -7,6 +7,7 @@ interpreter's lock, and so need none of Numba's threading layers, of which OpenM
 flush_event_send_interval makes no difference here: it frees a history that the kernels do not keep.
 """
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,12 +21,32 @@ from eprop_cli.models.base import GRADIENT, Model
 from eprop_cli.values import Batch, Weights
 
 try:
+    from numba.core.event import Event, Listener, install_listener
+
     from eprop_cli.engines.compiled import kernels
     from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters, readout_parameters, surrogates
     from eprop_cli.engines.compiled.recording import Simulated, recorded_neurons, recorded_tables, window_targets
 except ImportError as error:
     constraint = f"needs Numba ({error}); pip install '.[compiled]' in the checkout"
     raise ConfigError("engine", "compiled", constraint) from error
+
+
+log = logging.getLogger(__name__)
+
+
+class CompilingTold(Listener):  # type: ignore[misc]
+    """Says once that kernels are compiled: the first run on an installation stands still meanwhile."""
+
+    told = False
+
+    def on_start(self, event: "Event") -> None:
+        """Numba compiles a function, having found none on disk."""
+        if not CompilingTold.told:
+            CompilingTold.told = True
+            log.info("compiling kernels (once per installation, about 20 s)")
+
+    def on_end(self, event: "Event") -> None:
+        """Numba has compiled a function."""
 
 
 class CompiledEngine(Engine):
@@ -116,7 +137,8 @@ class CompiledEngine(Engine):
             *simulated,
         )
         shares = [np.arange(start, n_batch, self._n_threads) for start in range(self._n_threads)]
-        list(self._threads.map(lambda share: kernels.run(share, *arguments), shares))
+        with install_listener("numba:compile", CompilingTold()):
+            list(self._threads.map(lambda share: kernels.run(share, *arguments), shares))
         return simulated
 
     def _metrics(self, simulated: Simulated) -> tuple[Floats, dict[str, int]]:
