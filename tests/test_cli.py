@@ -67,8 +67,8 @@ class TestWithoutARun:
     @pytest.mark.parametrize(
         ("wrong", "nearest"),
         [
-            ("task.n_itr=50", "task.n_iter"),
-            ("neuron.ad.adapt_taus=1", "neuron.ad.adapt_tau"),
+            ("task.n_itr=50", "task.n_iter (training iterations)"),
+            ("neuron.ad.adapt_taus=1", "neuron.ad.adapt_tau (ms, time constant of the threshold adaptation)"),
             ("optimiser.eta=1", "optimizer"),
         ],
     )
@@ -76,7 +76,7 @@ class TestWithoutARun:
         done = eprop_run(wrong)
         assert (done.returncode, done.stdout) == (2, "")
         key = wrong.split("=")[0]
-        assert done.stderr == f"eprop-run: Could not override '{key}'. Did you mean {nearest}?\n"
+        assert done.stderr == f"eprop-run: {key}: there is no such key; closest: {nearest}\n"
 
     def test_a_value_out_of_range(self, eprop_run):
         done = eprop_run("task.n_in=41")

@@ -14,8 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from eprop_cli import sweeps
+from eprop_cli.cli.keys import OPTION, show_keys
 from eprop_cli.cli.resume import with_earlier_arguments
-from eprop_cli.config.arguments import check_arguments
+from eprop_cli.config.arguments import check_arguments, in_order
 from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.composition import BAD_INPUTS, run_dir
 from eprop_cli.config.files import conf_dir
@@ -49,7 +50,10 @@ def main() -> None:
         OmegaConf.register_new_resolver(f"eprop.{name}", resolver, replace=True)
     problem: BaseException | None = None
     try:
-        sys.argv[1:] = with_earlier_arguments(sys.argv[1:])
+        if any(argument.partition("=")[0] == OPTION for argument in sys.argv[1:]):
+            show_keys(sys.argv[1:])
+            return
+        sys.argv[1:] = in_order(with_earlier_arguments(in_order(sys.argv[1:])))
         for line in moved_among(sys.argv[1:]):
             print(f"eprop-run: {line}", file=sys.stderr)
         sys.argv[1:] = with_new_names(sys.argv[1:])

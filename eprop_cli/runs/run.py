@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 from eprop_cli.config.config import Config
+from eprop_cli.config.files import conf_dir, read_keys
 from eprop_cli.errors import UserError, reason
 from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
@@ -168,6 +169,8 @@ def _train(
     config = _with_drawn_parameters(config, writer)
     if not config.task.batches_differ:
         log.info("Every batch of task=%s is the same, so %s", config.task.name, _what_of_a_test(config))
+    if warning := _of_resolution(config):
+        log.warning(warning)
     with reporter(config, done) if report is None else nullcontext(report) as reported:
         trainer = make_trainer(config, checkpoint)
         clock.build = time.perf_counter() - clock.began
@@ -186,6 +189,23 @@ def _train(
             trainer.close()
             keeper.finish()
         interrupts.release()
+
+
+def _of_resolution(config: Config) -> str:
+    """A line if a finer resolution has made sequences shorter, as steps are counted; empty if not."""
+    resolution, steps = config.kernel.resolution, getattr(config.task, "steps", None)
+    path = conf_dir() / "task" / f"{config.task.name}.yaml"
+    if resolution == 1.0 or steps is None or not path.is_file():
+        return ""
+    own = {key.removeprefix("steps."): each.value for key, each in read_keys(path).items() if key.startswith("steps.")}
+    if any(value.isdecimal() and getattr(steps, key) != int(value) for key, value in own.items()):
+        return ""  # they were set
+    names = ", ".join(f"task.steps.{key}" for key, value in own.items() if value.isdecimal())
+    length = config.timing.ms(config.timing.sequence)
+    return (
+        f"kernel.resolution={resolution:g}: a sequence lasts {length:g} ms, as its parts are counted in time steps; "
+        f"to keep the task, set {names} to {1 / resolution:g} times as many"
+    )
 
 
 def _what_of_a_test(config: Config) -> str:
