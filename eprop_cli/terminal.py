@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib.metadata
 import io
+import logging
 import os
 import platform
 import sys
@@ -60,6 +61,7 @@ def narrow() -> Iterator[None]:
 def leave(prog: str, act: Callable[[], int]) -> NoReturn:
     """Exit with the status of an action, or with one line if it cannot be done."""
     replace_closed_outputs()
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # not that it builds a cache
     try:
         status = act()
         sys.stdout.flush()

@@ -175,7 +175,11 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("overrides", "kind", "message"),
         [
-            (["task.n_itr=3"], UserError, "Could not override 'task.n_itr'. Did you mean task.n_iter?"),
+            (
+                ["task.n_itr=3"],
+                UserError,
+                "task.n_itr: there is no such key; closest: task.n_iter (training iterations)",
+            ),
             (["task.n_in=41"], ConfigError, "task.n_in=41: must be a multiple of n_input_symbols (4)"),
             (["seed=x"], UserError, "seed=x: must be a whole number"),
             (["seed=1,2"], UserError, "seed=1,2: has several values; run each, or write a list as [a, b]"),

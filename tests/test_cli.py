@@ -67,8 +67,8 @@ class TestWithoutARun:
     @pytest.mark.parametrize(
         ("wrong", "nearest"),
         [
-            ("task.n_itr=50", "task.n_iter"),
-            ("neuron.ad.adapt_taus=1", "neuron.ad.adapt_tau"),
+            ("task.n_itr=50", "task.n_iter (training iterations)"),
+            ("neuron.ad.adapt_taus=1", "neuron.ad.adapt_tau (ms, time constant of the threshold adaptation)"),
             ("optimiser.eta=1", "optimizer"),
         ],
     )
@@ -76,7 +76,7 @@ class TestWithoutARun:
         done = eprop_run(wrong)
         assert (done.returncode, done.stdout) == (2, "")
         key = wrong.split("=")[0]
-        assert done.stderr == f"eprop-run: Could not override '{key}'. Did you mean {nearest}?\n"
+        assert done.stderr == f"eprop-run: {key}: there is no such key; closest: {nearest}\n"
 
     def test_a_value_out_of_range(self, eprop_run):
         done = eprop_run("task.n_in=41")
@@ -167,9 +167,13 @@ def test_a_signal_ends_a_run_in_order(tmp_path, way, number):
     assert Run(run).weights["in_rec"].after.shape == (8, 8)
     assert (run / "checkpoint.npz").exists() == ("training=data_parallel" in way)
     assert not list(run.rglob(".*.part"))
-    result, *closing = (tmp_path / "output").read_text().splitlines()[-3:]
+    lines = (tmp_path / "output").read_text().splitlines()
+    result, *closing = lines[-4:]
     assert re.fullmatch(rf"INTERRUPTED: {n} iterations in .* \(interrupted by {number.name}\)", result)
-    assert closing == ["Files: run", "Next: eprop-plot run"]
+    go_on = "Continue: eprop-run resume=run" if way else "It cannot be continued: "
+    assert closing[1].startswith(go_on)
+    assert [closing[0], closing[2]] == ["Files: run", "Next: eprop-plot run"]
+    assert ("Stopping after this iteration (Ctrl-C again: now)." in lines) == (number == signal.SIGINT)
 
 
 def test_ctrl_c_is_heeded_while_modules_are_imported(monkeypatch):
@@ -359,3 +363,29 @@ def test_the_wheel_brings_its_config_files(tmp_path):
         path.relative_to(packages / "eprop_cli" / "conf") for path in packages.glob("eprop_cli/conf/**/*.yaml")
     }
     assert installed == {path.relative_to(ROOT / "conf") for path in ROOT.glob("conf/**/*.yaml")}
+
+
+@pytest.mark.nest
+def test_after_a_run_of_the_defaults_a_line_says_how_to_see_it_learn(eprop_run, tmp_path):
+    done = eprop_run(env=os.environ | {"MPLCONFIGDIR": str(tmp_path / "fonts"), "COLUMNS": "80"})
+    assert (done.returncode, done.stderr) == (0, "")
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("Five sequences teach nothing yet")
+    assert "eprop-run experiment=" in last
+
+
+def test_the_first_compiled_run_says_that_it_compiles(eprop_run, tmp_path):
+    told, overrides = [], (*COMPILED, *SMALL, *BARE, "task.n_iter=1", "task.n_batch=1")
+    for _ in range(2):
+        done = eprop_run(*overrides, env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")})
+        assert (done.returncode, done.stderr) == (0, "")
+        told.append(done.stdout.count("compiling kernels (once per installation, about 20 s)"))
+    assert told == [1, 0]
+
+
+def test_a_failed_run_points_to_its_log(eprop_run, tmp_path):
+    overrides = (*COMPILED, *SMALL, *BARE, "optimizer=gradient_descent", "optimizer.eta=1e300", "optimizer.Wmax=1e308")
+    done = eprop_run(*overrides, "optimizer.Wmin=-1e308", "hydra.run.dir=run")
+    assert done.returncode == 1
+    assert "Log: run/eprop-run.log" in done.stdout.splitlines()
+    assert "Traceback" in (tmp_path / "run/eprop-run.log").read_text()

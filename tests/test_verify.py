@@ -135,7 +135,7 @@ def test_an_engine_or_task_that_fails_is_told_in_one_line(main, monkeypatch, err
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["task.n_itr=3"], "Could not override 'task.n_itr'. Did you mean task.n_iter?"),
+        (["task.n_itr=3"], "task.n_itr: there is no such key; closest: task.n_iter (training iterations)"),
         (["task.n_in=41"], "task.n_in=41: must be a multiple of n_input_symbols (4)"),
         (["task.n_iter=0"], "task.n_iter=0: must be at least 1 to compare anything"),
         (

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from eprop_cli import sweeps
+from eprop_cli.cli.keys import OPTION, show_keys
 from eprop_cli.cli.resume import with_earlier_arguments
-from eprop_cli.config.arguments import check_arguments
+from eprop_cli.config.arguments import check_arguments, in_order
 from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.composition import BAD_INPUTS, run_dir
 from eprop_cli.config.files import conf_dir
@@ -25,6 +27,10 @@ from eprop_cli.registry import variant
 from eprop_cli.runs.beginning import check_subdir, save_composed, take
 
 INTERRUPTED = 130  # exit status
+# What is said after a run of the defaults
+FIRST = "Five sequences teach nothing yet (half of all answers are right by chance)"
+COMPILED = "in about half a minute: eprop-run experiment=bellec2020 engine=compiled task.n_batch=32 task.n_iter=150"
+TUTORIAL = "in about 7 minutes: eprop-run experiment=tutorial"
 
 # What conf/ computes, as ${eprop.NAME:...}
 RESOLVERS: dict[str, Callable[..., Any]] = {
@@ -44,7 +50,10 @@ def main() -> None:
         OmegaConf.register_new_resolver(f"eprop.{name}", resolver, replace=True)
     problem: BaseException | None = None
     try:
-        sys.argv[1:] = with_earlier_arguments(sys.argv[1:])
+        if any(argument.partition("=")[0] == OPTION for argument in sys.argv[1:]):
+            show_keys(sys.argv[1:])
+            return
+        sys.argv[1:] = in_order(with_earlier_arguments(in_order(sys.argv[1:])))
         for line in moved_among(sys.argv[1:]):
             print(f"eprop-run: {line}", file=sys.stderr)
         sys.argv[1:] = with_new_names(sys.argv[1:])
@@ -79,6 +88,8 @@ def _main(composed: DictConfig) -> float | None:
     ending = run(load(composed), directory)
     if ending.exit_status:
         sys.exit(ending.exit_status)
+    if not HydraConfig.get().overrides.task:
+        print(f"{FIRST}; to see it learn, {COMPILED if find_spec('numba') else TUTORIAL}")
     return None
 
 

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from eprop_cli.config.arguments import check_overrides, one_line
-from eprop_cli.config.files import conf_dir
+from eprop_cli.config.files import conf_dir, own_config_dir
 from eprop_cli.errors import UserError
 
 BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
@@ -36,6 +36,7 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None, name: str 
     config_dir: of config files besides conf/. name: of the config that the overrides are applied to.
     Raises UserError with one line for the first thing wrong.
     """
+    config_dir = own_config_dir() if config_dir is None else config_dir
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"config_dir={config_dir}: is not a directory")
     try:

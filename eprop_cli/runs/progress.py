@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from eprop_cli.columns import Column, judged
 from eprop_cli.config.config import Config
-from eprop_cli.phases import TRAINING
+from eprop_cli.phases import EARLY_STOPPING, TEST, TRAINING, VALIDATION
 from eprop_cli.values import Row
 
 log = logging.getLogger(__name__)
@@ -58,19 +58,40 @@ def describe_metrics(metrics: Mapping[str, float], columns: Sequence[Column]) ->
     return ", ".join(parts)
 
 
+class Place:
+    """Tells where in a run a row is: test and early stopping count batches of their own."""
+
+    def __init__(self, config: Config) -> None:
+        self._n_iter = config.task.n_iter
+        self._totals = {TEST: config.training.n_iter_test, EARLY_STOPPING: config.training.n_iter_early_stop}
+        self._last: tuple[int, str] | None = None
+        self._count = 0
+
+    def of(self, row: Row) -> tuple[int, int]:
+        """Number of a row in its phase, and how many there will be; to be asked of each row once."""
+        here = row.iteration, row.phase
+        self._count = self._count + 1 if here == self._last else 1
+        self._last = here
+        own = row.phase in self._totals
+        return (self._count, self._totals[row.phase]) if own else (row.iteration, self._n_iter)
+
+
 def lines(config: Config) -> Callable[[Row], None]:
     """A function that takes each row and tells of one now and then."""
-    columns = config.columns
+    columns, place = config.columns, Place(config)
     began = time.monotonic()
     due = 0.0
 
     def report(row: Row) -> None:
         nonlocal due
         now = time.monotonic()
-        last = row.phase == TRAINING and row.iteration == config.task.n_iter
+        number, total = place.of(row)
+        last = row.phase in (TRAINING, TEST) and number == total
         if now >= due or last:
-            phase = "" if row.phase == TRAINING else f" ({row.phase})"
-            log.info("iteration %d/%d%s: %s", row.iteration, config.task.n_iter, phase, describe(row, columns))
+            # validation has one batch, after an iteration
+            counted = f"{row.phase} batch" if row.phase in (TEST, EARLY_STOPPING) else "iteration"
+            phase = " (validation)" if row.phase == VALIDATION else ""
+            log.info("%s %d/%d%s: %s", counted, number, total, phase, describe(row, columns))
             due = now + max(LOG_EVERY, LOG_FRACTION * (now - began))
 
     return report
@@ -88,13 +109,14 @@ def _live(config: Config, done: int) -> Iterator[Callable[[Row], None]]:
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
-    columns = config.columns
+    columns, place = config.columns, Place(config)
     with Progress(*shown) as display:
         bar = display.add_task("", total=config.task.n_iter, completed=done, phase="starting", state="")
 
         def report(row: Row) -> None:
             rate = config.task.n_batch / row.seconds if row.seconds else 0.0
             state = f"{describe_metrics(row.metrics, columns)}  {rate:.1f} sequences/s"
-            display.update(bar, completed=row.iteration, phase=row.phase, state=state)
+            number, total = place.of(row)
+            display.update(bar, completed=number, total=total, phase=row.phase, state=state)
 
         yield report

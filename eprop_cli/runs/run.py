@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from eprop_cli.columns import Column
 from eprop_cli.config.config import Config
+from eprop_cli.config.files import conf_dir, read_keys
 from eprop_cli.errors import UserError, reason
 from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
-from eprop_cli.runs.checkpoint import load_checkpoint, read_record, save_checkpoint
-from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, RUN
+from eprop_cli.runs.checkpoint import CHECKPOINT, load_checkpoint, read_record, save_checkpoint
+from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, LOG, RUN
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
 from eprop_cli.runs.progress import describe_metrics, reporter
 from eprop_cli.runs.reader import Run
@@ -92,7 +92,7 @@ def _run(
             writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
         except OSError as error:
             ending = Ending(FAILED, 1, reason(error), error)
-        _tell(ending, directory, writer.last_rows, config.columns, _duration(seconds, clock.earlier))
+        _tell(ending, config, directory, writer.last_rows, _duration(seconds, clock.earlier))
     return ending
 
 
@@ -172,11 +172,14 @@ def _train(
     config = _with_drawn_parameters(config, writer)
     if not config.task.batches_differ:
         log.info("Every batch of task=%s is the same, so %s", config.task.name, _what_of_a_test(config))
+    if warning := _of_resolution(config):
+        log.warning(warning)
     with reporter(config, done) if report is None else nullcontext(report) as reported:
         trainer = make_trainer(config, checkpoint)
         clock.build = time.perf_counter() - clock.began
         trainer.hold = interrupts.hold
         keeper = _Keeper(config, writer, trainer)
+        interrupts.patient = True
         try:
             for record in trainer.records():
                 interrupts.hold()
@@ -186,9 +189,27 @@ def _train(
                 interrupts.release()
         finally:
             interrupts.hold()
+            interrupts.patient = False
             trainer.close()
             keeper.finish()
         interrupts.release()
+
+
+def _of_resolution(config: Config) -> str:
+    """A line if a finer resolution has made sequences shorter, as steps are counted; empty if not."""
+    resolution, steps = config.kernel.resolution, getattr(config.task, "steps", None)
+    path = conf_dir() / "task" / f"{config.task.name}.yaml"
+    if resolution == 1.0 or steps is None or not path.is_file():
+        return ""
+    own = {key.removeprefix("steps."): each.value for key, each in read_keys(path).items() if key.startswith("steps.")}
+    if any(value.isdecimal() and getattr(steps, key) != int(value) for key, value in own.items()):
+        return ""  # they were set
+    names = ", ".join(f"task.steps.{key}" for key, value in own.items() if value.isdecimal())
+    length = config.timing.ms(config.timing.sequence)
+    return (
+        f"kernel.resolution={resolution:g}: a sequence lasts {length:g} ms, as its parts are counted in time steps; "
+        f"to keep the task, set {names} to {1 / resolution:g} times as many"
+    )
 
 
 def _what_of_a_test(config: Config) -> str:
@@ -254,23 +275,40 @@ def _draw(config: Config, directory: Path) -> None:
         variant("figure", name).write(Run(directory), plots.formats, plots.dpi, directory / "figures")
 
 
-def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], columns: Sequence[Column], duration: str) -> None:
+def _tell(ending: Ending, config: Config, directory: Path, last_rows: Sequence[Row], duration: str) -> None:
     """The last lines on the terminal: result, files, what next."""
-    shown = Path(directory)
-    cwd = Path.cwd()
-    if shown.is_relative_to(cwd):
-        shown = shown.relative_to(cwd)
+    shown = _from_here(directory)
     result = "nothing trained"
     if last_rows:
         iterations, phase = last_rows[-1].iteration, last_rows[-1].phase
         means = {name: fmean(row.metrics[name] for row in last_rows) for name in last_rows[-1].metrics}
-        result = f"{iterations} iterations in {duration}, {phase} {describe_metrics(means, columns)}"
+        result = f"{iterations} iterations in {duration}, {phase} {describe_metrics(means, config.columns)}"
         if len(last_rows) > 1:
             result += f" (means of {len(last_rows)} batches)"
     log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")
     log.info("Files: %s", shown)
+    if ending.status == INTERRUPTED:
+        log.info(_how_to_go_on(config, directory))
+    if ending.status == FAILED and (directory / LOG).exists():
+        log.info("Log: %s", shown / LOG)
     compare = f"; eprop-compare {shlex.quote(str(shown.parent))}" if _has_siblings(directory) else ""
     log.info("Next: eprop-plot %s%s", shlex.quote(str(shown)), compare)
+
+
+def _how_to_go_on(config: Config, directory: Path) -> str:
+    """The command that continues a run, or why there is none."""
+    trainer = variant("training", config.training.name)
+    if not trainer.resumable:
+        return f"It cannot be continued: {trainer.not_resumable}"
+    if not (directory / CHECKPOINT).exists():
+        return "Nothing was trained that could be continued"
+    return f"Continue: eprop-run {shlex.quote(f'resume={_from_here(directory)}')}"
+
+
+def _from_here(directory: Path) -> Path:
+    """A directory as short as it can be given here."""
+    cwd = Path.cwd()
+    return directory.relative_to(cwd) if directory.is_relative_to(cwd) else directory
 
 
 def _has_siblings(directory: Path) -> bool:
