@@ -123,10 +123,12 @@ def compose(overrides: list[str], config_dir: Path | None) -> Config:
     overrides = with_new_names(overrides)
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: is not a directory")
-    composed = without_hydra(compose_with_hydra(overrides, config_dir))
     if not any(override.startswith("training=") for override in overrides):
-        training = _training(OmegaConf.select(composed, "neuron.name"))
-        composed = without_hydra(compose_with_hydra([*overrides, f"training={training}"], config_dir))
+        # The keys of a training are known once it is chosen, and it is by the model.
+        others = [override for override in overrides if not override.startswith("training.")]
+        training = _training(OmegaConf.select(compose_with_hydra(others, config_dir), "neuron.name"))
+        overrides = [*overrides, f"training={training}"]
+    composed = without_hydra(compose_with_hydra(overrides, config_dir))
     config = load(composed)
     model, name = variant("neuron", config.neuron.name), config.training.name
     if any(config.needs not in variant("engine", engine).provides(model) for engine in ENGINES):
@@ -159,7 +161,7 @@ def _streams(config: Config, n_iter: int) -> Iterator[Compared]:
 
     rng = np.random.RandomState(config.seed)
     wiring, initial = initial_network(config, rng)
-    task = make_task(config, rng)
+    task = make_task(config, rng, wiring)
     batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter)]
     eta = config.model.learning_rate(config.optimizer.eta)
     with ExitStack() as stack:
@@ -191,7 +193,7 @@ def _gradients(config: Config, n_iter: int) -> Iterator[Compared]:
     begun = optimizer.initial_state(initial)
     set_moments(begun, wiring, config.synapse.init_optimizer)
     state = dict.fromkeys(ENGINES, begun)
-    task = make_task(config, rng)
+    task = make_task(config, rng, wiring)
     batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter + 1)]
     with ExitStack() as stack:
         made = {name: make_engine(_with_engine(config, name), wiring) for name in ENGINES}

@@ -46,7 +46,7 @@ def initial_network(
 ) -> tuple[Wiring, Weights]:
     """Synapses and weights that training starts from; later draws from rng do not depend on weights_from.
 
-    sizes: of in, rec, out. known: the synapses of a run that is resumed, whose weights its checkpoint has.
+    sizes: of in, rec, out. known: synapses of a run that is resumed, whose weights its checkpoint has.
     rescaled: what the model family makes of weights that were drawn.
     Raises ConfigError if weights do not fit the network.
     """
@@ -56,16 +56,15 @@ def initial_network(
     with np.errstate(over="ignore"):  # _check_finite tells
         masks, weights = draw_weights(synapse, rules, masks, sizes, rng)
         weights = rescaled(weights)
-    if known is not None:
-        return known, weights
-    if source is not None:
+    if source is not None and known is None:
         weights = {name: _taken(name, source, trained[name], mask, rules[name]) for name, mask in masks.items()}
     wiring = aligned(masks, connectivity.feedback)
     weights = {
         name: values if values.shape == mask.shape else _listed_values(masks[name], mask, values)
         for (name, mask), values in zip(wiring.items(), weights.values(), strict=True)
     }
-    _check_finite(synapse, weights)
+    if known is None:
+        _check_finite(synapse, weights)
     return wiring, neighbours(weights)
 
 
@@ -104,7 +103,7 @@ def draw_weights(
         if distribution.startswith(FROM_FILE):
             matrix = _from_file(projection, distribution.removeprefix(FROM_FILE), (sizes[post], sizes[pre]))
             values = matrix if mask is None else mask.take(matrix)
-        elif mask is None or mask.is_dense:
+        elif mask is None or _is_whole(projection, mask):
             drawn = DRAWS[distribution](rng, shape)
             values = drawn if projection == FEEDBACK else drawn.T
         else:
@@ -120,7 +119,7 @@ def draw_weights(
         weights[projection] = (
             complete[projection].take(weights[projection])
             if rule.when == AFTER
-            else (_without_autapses(complete[projection], weights[projection]))
+            else _of_mask(complete[projection], weights[projection])
         )
     return {name: complete[name] for name in rules}, weights
 
@@ -131,8 +130,18 @@ def _listed_values(before: Mask, mask: Mask, values: Floats) -> Floats:
     return mask.take(matrix)
 
 
-def _without_autapses(mask: Mask, values: Floats) -> Floats:
-    return mask.take(values) if mask.is_dense else values
+def _is_whole(projection: str, mask: Mask) -> bool:
+    """Whether all synapses are there, listed or not.
+
+    What is drawn must not depend on that: a run that goes on knows a projection as a list where its neighbour is one.
+    """
+    pre, post = ends(projection)
+    return mask.size >= mask.n_pre * mask.n_post - (mask.n_pre if pre == post else 0)
+
+
+def _of_mask(mask: Mask, values: Floats) -> Floats:
+    """Values in the mask's shape, from those or from a whole matrix."""
+    return values if values.ndim == 1 else mask.take(values)
 
 
 def _normal(rng: np.random.RandomState, shape: tuple[int, int]) -> NDArray[np.float64]:

@@ -101,13 +101,11 @@ class KeptStream(Stream, Protocol):
 class Engine:
     """Computes batches; holds workers or buffers, but no state that a result depends on.
 
-    bytes_per_synapse: memory that a plastic synapse takes, about.
     package: what it computes with, as it is imported; remedy: what to do where it is not installed.
     """
 
     Config: ClassVar[type[EngineConfig]] = EngineConfig
     package: ClassVar[str]
-    bytes_per_synapse: ClassVar[int] = 40
     remedy: ClassVar[str]
 
     def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
@@ -122,6 +120,11 @@ class Engine:
     def keeps_state(cls) -> bool:
         """Whether its streams are of the kind KeptStream."""
         return False
+
+    @classmethod
+    def bytes_per_synapse(cls, needs: str) -> int:
+        """Memory that a plastic synapse takes, about, where the training needs GRADIENT or STREAM."""
+        return 40
 
     @classmethod
     def cores(cls, engine: Mapping[str, Any]) -> int:

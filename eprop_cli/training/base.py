@@ -14,6 +14,7 @@ from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity import weights as connectivity
 from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.connectivity.mask import Mask, Wiring, all_dense
+from eprop_cli.connectivity.rule import FROM_WEIGHTS
 from eprop_cli.engines.base import engine_class
 from eprop_cli.engines.nest.draws import draw_with_nest
 from eprop_cli.errors import TrainingError, require
@@ -123,13 +124,18 @@ def make_trainer(config: RunConfig, checkpoint: Checkpoint | None = None) -> Tra
     return trainer
 
 
-def make_task(config: RunConfig, rng: np.random.RandomState) -> CheckedTask:
-    """The task that the config names, once it has drawn what its batches share. rng: as the initial weights left it."""
+def make_task(config: RunConfig, rng: np.random.RandomState, wiring: Wiring | None = None) -> CheckedTask:
+    """The task that the config names, once it has drawn what its batches share.
+
+    rng: as the initial weights left it. wiring: the run's synapses; None: all of them.
+    """
     task = CheckedTask(config.task, probabilities=config.loss.needs_classes, resets=config.model.resets)
     seed, own = getattr(config.task, "seed", config.seed), None
-    if seed != config.seed:  # where a run with that seed would stand
+    if seed != config.seed:  # where a run with that seed would stand, which changes no synapses of trained weights
         own = np.random.RandomState(seed)
-        initial_network(replace(config, seed=seed), own)
+        rules, wiring = config.connectivity.rules, all_dense(config.sizes) if wiring is None else wiring
+        known = {name: mask for name, mask in wiring.items() if rules[name].when == FROM_WEIGHTS}
+        initial_network(replace(config, seed=seed), own, known)
     task.prepare(rng, own)
     return task
 

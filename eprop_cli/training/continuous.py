@@ -16,7 +16,7 @@ from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.connectivity.projections import SYMMETRIC
 from eprop_cli.engines.base import KeptStream, Outcome, engine_class, make_engine
 from eprop_cli.errors import require
-from eprop_cli.models.base import STREAM
+from eprop_cli.models.base import GRADIENT, STREAM
 from eprop_cli.phases import PHASES, TEST, TRAINING, Progress, phases
 from eprop_cli.registry import variant
 from eprop_cli.schema import to_dict
@@ -51,7 +51,7 @@ class Continuous(Trainer):
             self._streams = dict.fromkeys(PHASES, self._streams[TRAINING])
         known = None if checkpoint is None else restored_wiring(checkpoint, config.sizes)
         self.wiring, self.initial = initial_network(config, self._streams[TRAINING], known)
-        self._task = make_task(config, self._streams[TRAINING])
+        self._task = make_task(config, self._streams[TRAINING], self.wiring)
         self._drawn = dict.fromkeys(PHASES, 0)
         self._progress, self._rows = Progress(), 0
         if checkpoint is not None:
@@ -68,7 +68,10 @@ class Continuous(Trainer):
     @classmethod
     def check(cls, config: RunConfig) -> None:
         """Raise ConfigError for what the optimizers of synapses do not have."""
-        remedy = "needs training=data_parallel; NEST's own optimizer does not have it"
+        # The compiled engine's streams do as NEST does, and no more.
+        can_change = GRADIENT in variant("neuron", config.neuron.name).computes
+        other = "needs training=data_parallel" if can_change else f"cannot be had with neuron={config.neuron.name}"
+        remedy = f"{other}; NEST's own optimizer does not have it"
         optimizer = config.optimizer
         require(config.make_optimizer().nest_type is not None, "optimizer", optimizer.name, remedy)
         require(optimizer.weight_decay == 0, "optimizer.weight_decay", optimizer.weight_decay, remedy)
@@ -78,8 +81,8 @@ class Continuous(Trainer):
         require(set(rates.values()) == {1.0}, "optimizer.eta_factor", rates, remedy)
         require(set(map(str, bounds.values())) == {"None"}, "optimizer.bounds", bounds, remedy)
         for name, learns in vars(config.connectivity.plastic).items():
-            require(learns, f"connectivity.plastic.{name}", learns, "must be true, or needs training=data_parallel")
-        feedback, remedy_here = config.connectivity.feedback, "needs training=data_parallel; NEST cannot do it"
+            require(learns, f"connectivity.plastic.{name}", learns, f"must be true, or {other}")
+        feedback, remedy_here = config.connectivity.feedback, f"{other}; NEST cannot do it"
         require(feedback != SYMMETRIC, "connectivity.feedback", feedback, remedy_here)
         for name, fraction in vars(config.connectivity.excitatory_fraction).items():
             require(fraction is None, f"connectivity.excitatory_fraction.{name}", fraction, remedy_here)

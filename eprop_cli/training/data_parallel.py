@@ -74,7 +74,7 @@ class DataParallel(Trainer):
         if self._in_place:  # what is to stay must be another array
             self._weights = neighbours({name: values.copy() for name, values in self.initial.items()})
             self.initial = {name: _narrow(values) for name, values in self.initial.items()}
-        self._task = make_task(config, self._streams[TRAINING])
+        self._task = make_task(config, self._streams[TRAINING], self.wiring)
         self._optimizer = config.make_optimizer()
         self._state = self._optimizer.initial_state({projection: self._weights[projection] for projection in PLASTIC})
         set_moments(self._state, self.wiring, config.synapse.init_optimizer)

@@ -86,6 +86,11 @@ class CompiledEngine(Engine):
         return True
 
     @classmethod
+    def bytes_per_synapse(cls, needs: str) -> int:
+        """Of a stream its state, which two checkpoints and the copy that evaluates hold as well."""
+        return 300 if needs == STREAM else 40
+
+    @classmethod
     def check(cls, config: RunConfig) -> None:
         """Raise ConfigError for more threads than there is work for."""
         super().check(config)

@@ -86,7 +86,6 @@ class NestEngine(Engine):
 
     Config = NestConfig
     package = "nest"
-    bytes_per_synapse = 250  # synapse, optimizer, weights; more with the history of spikes
     remedy = "install nest-simulator 3.10, or use training=data_parallel engine=compiled"
 
     def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
@@ -97,6 +96,11 @@ class NestEngine(Engine):
     def provides(cls, model: type[Model]) -> frozenset[str]:
         """Whatever can be computed."""
         return frozenset({GRADIENT, STREAM}.intersection(model.computes))
+
+    @classmethod
+    def bytes_per_synapse(cls, needs: str) -> int:
+        """Synapse, optimizer, weights; more with the history of spikes."""
+        return 250
 
     @classmethod
     def cores(cls, engine: Mapping[str, Any]) -> int:
