@@ -136,15 +136,15 @@ def engines(args: argparse.Namespace) -> list[dict[str, str]]:
 
 
 def online(args: argparse.Namespace) -> list[dict[str, str]]:
-    """(f) The online family on NEST and compiled: seconds per iteration of its sine waves (per event: benchmarks.online)."""
+    """(f) The online family: seconds per iteration of its sine waves (per synaptic event: benchmarks.online)."""
     rows = []
     for model in ("eprop_iaf", "eprop_iaf_psc_delta_adapt"):
         size = [*QUIET, "recording=none", f"experiment=sine_waves_{model}"]
         candidates: dict[str, Callable[[], float]] = {
-            "NEST": lambda size=size: steady(eprop(*size, f"task.n_iter={args.n_iter}")),
-            "compiled": lambda size=size: steady(eprop(*size, "engine=compiled", "task.n_iter=60")),
+            f"NEST, {model}": lambda size=size: steady(eprop(*size, f"task.n_iter={args.n_iter}")),
+            f"compiled, {model}": lambda size=size: steady(eprop(*size, "engine=compiled", "task.n_iter=60")),
         }
-        rows += compare(f"one iteration of sine waves, {model}", args.repeats, candidates, "NEST")
+        rows += compare(f"one iteration of sine waves, {model}", args.repeats, candidates, f"NEST, {model}")
     return rows
 
 
