@@ -160,7 +160,8 @@ VALUES = {
     "neuron.out.tau_m=[10, 20]": "must be a number",
     "neuron.out.C_m=0.0": "must be positive",
     "neuron.out.loss=hinge": "must be one of cross_entropy, mean_squared_error, or module:Class (docs/extending.md)",
-    "neuron.name=lif": "must be one of bsshslm_2020, " + OWN.format("models.base:NeuronConfig"),
+    "neuron.name=lif": "must be one of bsshslm_2020, eprop_iaf, eprop_iaf_adapt, eprop_iaf_psc_delta, "
+    "eprop_iaf_psc_delta_adapt, " + OWN.format("models.base:NeuronConfig"),
     # synapse
     "synapse.weight_scale.in_rec=-1.0": "must be non-negative",
     "synapse.weight_scale.out_rec=1e+300": "makes weights of out_rec infinite or NaN",
@@ -205,7 +206,8 @@ VALUES = {
     "training.stop_metric=rate_reg": "must be one of loss, accuracy, recall_error",
     "training.do_early_stopping=maybe": "must be true or false",
     "training.name=online": "must be one of continuous, data_parallel, " + OWN.format("training.base:TrainingConfig"),
-    "synapse.name=fast": "must be one of bsshslm_2020, " + OWN.format("connectivity.synapses:SynapseConfig"),
+    "synapse.name=fast": "must be one of bsshslm_2020, eprop_synapse, "
+    + OWN.format("connectivity.synapses:SynapseConfig"),
     "optimizer.name=sgd": "must be one of gradient_descent, adam, " + OWN.format("optimizers.base:OptimizerConfig"),
     "engine.name=gpu": "must be one of nest, compiled, " + OWN.format("engines.base:EngineConfig"),
     "engine=compiled": "needs training=data_parallel",
@@ -589,7 +591,7 @@ def test_looking_at_runs(refuse, here, written, program, arguments, line):
         ("run.json", "[]", "is damaged: it does not say what became of the run"),
         ("run.json", "{}", "is damaged: it does not say what became of the run"),
         ("run.json", '{"status": "COMPLETED"}', "is damaged: config is missing"),
-        ("run.json", '{"status": "COMPLETED", "config": {}}', "is damaged: its config is not that of a run"),
+        ("run.json", '{"status": "COMPLETED", "config": {}}', "is damaged: training is missing"),
         ("run.json", '{"status": "COMPLETED", "seconds": 5}',
          "is damaged: its seconds and last_row are not those of a run"),
     ],
