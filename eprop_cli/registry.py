@@ -14,6 +14,7 @@ VARIANTS: dict[str, dict[str, str]] = {
         "sine_waves": "eprop_cli.tasks.sine_waves:SineWaves",
         "lemniscate": "eprop_cli.tasks.lemniscate:Lemniscate",
         "handwriting": "eprop_cli.tasks.handwriting:Handwriting",
+        "digits": "eprop_cli.tasks.digits:DigitsTask",
     },
     "loss": {
         "cross_entropy": "eprop_cli.losses:CrossEntropy",

@@ -33,6 +33,7 @@ from eprop_cli.training.base import (
     restore_stream,
     stream_state,
     timed,
+    total_confusion,
 )
 from eprop_cli.values import Batch, Checkpoint, Table, Weights
 
@@ -112,13 +113,14 @@ class DataParallel(Trainer):
     def close(self) -> None:
         """Stop the engine's workers."""
         self._engine.close()
+        self._task.close()
 
     def _train(self, book: Bookkeeper) -> Record:
         iteration = self._progress.iteration
         batch, following = self._next_batch()
         record = book.wants(self._progress)
         outcome: Outcome = timed(self, lambda: self._engine.gradient(self._weights, batch, following, record))
-        row = book.row(iteration, TRAINING, outcome.readout, batch, outcome.n_spikes)
+        row = book.row(iteration, TRAINING, [book.score(outcome, batch)], self._task.epochs(iteration))
         assert outcome.gradients is not None
         with np.errstate(all="ignore"):  # what is not finite is told below
             weights, state = self._optimizer.optimize(self._state, self._weights, outcome.gradients)
@@ -127,22 +129,24 @@ class DataParallel(Trainer):
         return Record(row, batch, outcome.recording, self._sampled_weights(iteration))
 
     def _evaluate(self, book: Bookkeeper, phase: str) -> Record:
-        batch = self._draw(phase)
         weights = self.weights() if phase == TEST else self._weights
-        outcome: Outcome = timed(self, lambda: self._engine.evaluate(weights, batch))
-        row = book.row(self._progress.iteration, phase, outcome.readout, batch, outcome.n_spikes)
+        scores = []
+        for _ in range(self._task.n_batches(phase)):
+            batch = self._draw(phase)
+            outcome: Outcome = timed(self, lambda batch=batch: self._engine.evaluate(weights, batch))
+            scores.append(book.score(outcome, batch))
+        iteration = self._progress.iteration
+        row = book.row(iteration, phase, scores, self._task.epochs(iteration))
         if (
             phase == VALIDATION
             and self._config.training.select_weights == "best"
             and row.metrics["loss"] < self._lowest
         ):
             self._best, self._lowest = self._weights, row.metrics["loss"]
-        return Record(row, batch)
+        return Record(row, batch, confusion=total_confusion(scores))
 
     def _draw(self, phase: str) -> Batch:
-        batch = self._task.batch_at(self._streams[phase], phase, self._drawn[phase])
-        self._drawn[phase] += 1
-        return batch
+        return self._task.draw(self._streams[phase], phase, self._drawn)
 
     def _next_batch(self) -> tuple[Batch, NDArray[np.bool_] | None]:
         """The next training batch, and with as_continuous the input spikes in step 1 of the one after it."""
@@ -151,7 +155,7 @@ class DataParallel(Trainer):
         batch = self._upcoming or self._draw(TRAINING)
         self._before_upcoming = self._streams[TRAINING].get_state(legacy=False)
         self._upcoming = self._draw(TRAINING)
-        return batch, self._upcoming.spikes[0, 1]
+        return batch, self._upcoming.spikes[0, 1] > 0
 
     def _sampled_weights(self, iteration: int) -> Table | None:
         """The weights that are recorded, as a continuous simulation would first use them."""

@@ -70,7 +70,7 @@ class CompiledEngine(Engine):
         """Simulate a batch forward and backward."""
         lost = np.zeros((len(batch.spikes), batch.spikes.shape[2]), dtype=bool)
         if following is not None:
-            lost = np.vstack([batch.spikes[1:, 1], following])
+            lost = np.vstack([batch.spikes[1:, 1] > 0, following])
         recorded = recorded_neurons(self._config) if record else np.empty(0, dtype=np.int64)
         simulated = self._simulate(weights, batch, lost, recorded, record and self._config.recording.spikes)
         recording = recorded_tables(self._config, weights, batch, recorded, simulated) if record else None
@@ -127,7 +127,7 @@ class CompiledEngine(Engine):
             self._readouts,
             config.loss.softmax,
             *_packed(weights),
-            np.require(batch.spikes, dtype=bool, requirements=["C", "W"]),
+            np.require(batch.spikes.view(np.uint8), requirements=["C", "W"]),
             window_targets(batch, window),
             np.zeros((n_batch, n_in), dtype=bool) if lost is None else lost,
             recorded,

@@ -134,10 +134,10 @@ def _table(timing: Timing, interval: float, columns: Mapping[str, Floats]) -> Ta
     return table | {name: thinned[name].ravel() for name in sorted(thinned)}  # the order in which NEST gives them
 
 
-def _spikes(timing: Timing, places: Mapping[str, slice], spikes: NDArray[np.bool_], fired: NDArray[np.bool_]) -> Table:
-    """All spikes, as a table sorted by sequence, time and neuron."""
+def _spikes(timing: Timing, places: Mapping[str, slice], spikes: NDArray[Any], fired: NDArray[np.bool_]) -> Table:
+    """All spikes, as a table sorted by sequence, time and neuron; spikes: bool, or how many."""
     fired_by = {"in": spikes} | {population: fired[:, :, place] for population, place in places.items()}
-    found = {population: np.nonzero(raster) for population, raster in fired_by.items()}
+    found = {population: _fired(raster) for population, raster in fired_by.items()}
     sequence, step, neuron = (np.concatenate(columns) for columns in zip(*found.values(), strict=True))
     population = np.repeat(list(found), [len(columns[0]) for columns in found.values()])
     order = np.lexsort((neuron, step, sequence))
@@ -147,3 +147,9 @@ def _spikes(timing: Timing, places: Mapping[str, slice], spikes: NDArray[np.bool
         "population": population[order],
         "neuron": neuron[order].astype(np.int32),
     }
+
+
+def _fired(raster: NDArray[Any]) -> list[NDArray[np.intp]]:
+    """Sequence, step and neuron of each spike."""
+    places = np.nonzero(raster)
+    return [np.repeat(each, raster[places]) for each in places]
