@@ -31,6 +31,16 @@ VARIANTS: dict[str, dict[str, str]] = {
         "bsshslm_2020": "eprop_cli.models.bsshslm_2020:Bsshslm2020Synapses",
         "eprop_synapse": "eprop_cli.models.eprop_iaf:EpropSynapses",
     },
+    "connectivity": {
+        "dense": "eprop_cli.connectivity.dense:Dense",
+        "none": "eprop_cli.connectivity.none:NoSynapses",
+        "bernoulli": "eprop_cli.connectivity.bernoulli:Bernoulli",
+        "fixed_indegree": "eprop_cli.connectivity.fixed_indegree:FixedIndegree",
+        "fixed_outdegree": "eprop_cli.connectivity.fixed_outdegree:FixedOutdegree",
+        "file": "eprop_cli.connectivity.file:File",
+        "choice": "eprop_cli.connectivity.choice:Choice",
+        "from_weights": "eprop_cli.connectivity.from_weights:FromWeights",
+    },
     "optimizer": {
         "gradient_descent": "eprop_cli.optimizers.gradient_descent:GradientDescent",
         "adam": "eprop_cli.optimizers.adam:Adam",
@@ -57,12 +67,14 @@ BASES = {
     "loss": "eprop_cli.losses:Loss",
     "neuron": "eprop_cli.models.base:Model",
     "synapse": "eprop_cli.models.base:Synapses",
+    "connectivity": "eprop_cli.connectivity.rule:ConnectionRule",
     "optimizer": "eprop_cli.optimizers.base:Optimizer",
     "engine": "eprop_cli.engines.base:Engine",
     "training": "eprop_cli.training.base:Trainer",
     "figure": "eprop_cli.figures.base:Drawing",
 }
-KEYS = {"loss": "neuron.out.loss", "figure": "plots.figures"}  # of groups that are chosen by a key of another one
+# of groups that are not chosen by their name
+KEYS = {"loss": "neuron.out.loss", "figure": "plots.figures", "connectivity": "connectivity.PROJECTION"}
 
 
 def variant(group: str, name: str) -> type[Any]:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# projection ("in_rec", "rec_rec", "rec_out", "out_rec") -> float64 (n_post, n_pre), pA; recurrent neurons: reg, then ad
+# projection ("in_rec", "rec_rec", "rec_out", "out_rec") -> float64, pA: (n_post, n_pre) where all synapses are there,
+# else (n,) in the order of connectivity.mask.Mask; recurrent neurons population by population
 Weights = dict[str, NDArray[np.float64]]
 # column -> one value per row; arrays of equal length
 Table = dict[str, NDArray[np.generic]]

@@ -9,14 +9,13 @@ from small import compose
 
 from eprop_cli.columns import rate_column
 from eprop_cli.config.load import load
-from eprop_cli.connectivity.weights import draw_weights
 from eprop_cli.formats import FORMAT
 from eprop_cli.losses import CrossEntropy, MeanSquaredError
 from eprop_cli.phases import TRAINING
 from eprop_cli.runs.files import COMPLETED
 from eprop_cli.runs.record import describe
 from eprop_cli.runs.writer import RunWriter
-from eprop_cli.training.base import make_task
+from eprop_cli.training.base import initial_weights, make_task
 from eprop_cli.values import Row
 
 SMOKE = ("experiment=smoke", "task.n_iter=3")
@@ -95,7 +94,7 @@ def _write_recordings(writer, config, iterations):
 
 def _write_weights(writer, config):
     rng = np.random.RandomState(config.seed)
-    before = draw_weights(config.synapse, config.task.n_in, config.model.n_rec, config.task.n_out, rng)
+    before = initial_weights(config, rng)
     writer.weights(before, {name: values + 0.5 for name, values in before.items()})
     changes = {
         "projection": np.array(["in_rec", "in_rec", "rec_out"]),

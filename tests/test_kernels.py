@@ -1,5 +1,6 @@
 """The compiled kernels against the equations of Bellec et al. (2020), written out as they stand there."""
 
+from collections import namedtuple
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,11 +8,9 @@ import pytest
 from small import SMALL, config
 
 from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.engines.compiled import engine as compiled
 from eprop_cli.engines.compiled import kernels as k
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.engines.compiled.parameters import neuron_parameters, readout_parameters, surrogates
-from eprop_cli.engines.compiled.recording import Simulated
 from eprop_cli.models.bsshslm_2020 import SURROGATE_GRADIENTS
 from eprop_cli.training.base import initial_weights, make_task
 from eprop_cli.values import Batch
@@ -23,6 +22,9 @@ SURROGATES = {
     "fast_sigmoid_derivative": lambda x: (1.0 + np.abs(x)) ** -2.0,
     "arctan_derivative": lambda x: 1.0 / (1.0 + x**2),
 }
+
+
+Filled = namedtuple("Filled", "potential signal n_spikes fired dynamics gradients gradients_out")
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Net:
         """What the kernels make of it, all neurons recorded."""
         n_batch, n_steps, n_in = self.spikes.shape
         n_rec, n_out = self.weights_out.shape
-        simulated = Simulated(
+        simulated = Filled(
             potential=np.empty((n_batch, n_steps, n_out)),
             signal=np.empty((n_batch, self.targets.shape[1], n_out)),
             n_spikes=np.empty((n_batch, n_rec), dtype=np.int64),
@@ -242,7 +244,8 @@ def test_the_engine_scales_gradients_by_arrival_window_and_batch(loss, regular_s
     gradients = engine.gradient(weights, batch, None, False).gradients
     engine.close()
     net = Net(
-        neuron_parameters(settings.model), readout_parameters(settings.model), *compiled._packed(weights),
+        neuron_parameters(settings.model), readout_parameters(settings.model),
+        *(part.weights.reshape(part.n_pre, -1) for part in engine._network(weights)[4:]),
         batch.spikes, batch.targets[:, :, -30:].transpose(1, 2, 0), loss == "cross_entropy", n_reg=4,
     )  # fmt: skip
     decay = np.exp(-1 / np.array([10, 20, 30, 40, 5, 15, 25, 100]))

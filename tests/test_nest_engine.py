@@ -6,6 +6,7 @@ import pytest
 from small import BARE, SMALL, Here, config
 
 from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.connectivity.mask import all_dense
 from eprop_cli.engines.nest import engine as nest_engine
 from eprop_cli.engines.nest import workers
 from eprop_cli.engines.nest.engine import ETA, REPORTING, NestEngine
@@ -93,11 +94,12 @@ def test_gradients_do_not_depend_on_how_they_are_read(overrides, nest_here):
     settings, weights, batch = first_batch(*overrides)
     gradients = NestEngine(settings).gradient(weights, batch, None, False).gradients
     nest = start_kernel(settings)
-    network = build_network(nest, settings, weights, REPORTING, dynamics=False)
+    wiring = all_dense(settings.sizes)
+    network = build_network(nest, settings, wiring, weights, REPORTING, dynamics=False)
     present(network, batch, 0)
     force_final_update(network, network.timing.sequence)
     nest.Simulate(network.timing.ms(network.timing.sequence + network.timing.lead))
-    updated = read_weights(nest, network, weights)
+    updated = read_weights(nest, network, wiring, weights)
     for projection in PLASTIC:
         np.testing.assert_array_equal(gradients[projection], (weights[projection] - updated[projection]) / ETA)
         assert np.isfinite(gradients[projection]).all()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from small import BARE, SEQUENCE, SMALL, config
 
+from eprop_cli.connectivity.mask import all_dense
 from eprop_cli.engines.nest.kernel import start_kernel
 from eprop_cli.engines.nest.network import build_network, force_final_update, present, read_weights
 from eprop_cli.engines.nest.recordings import count_spikes, recording_of
@@ -23,7 +24,9 @@ class Built:
         self.weights = weights or initial_weights(self.config, np.random.RandomState(1))
         optimizer = self.config.make_optimizer().nest_parameters() | {"batch_size": self.config.task.n_batch}
         self.nest = start_kernel(self.config)
-        self.network = build_network(self.nest, self.config, self.weights, optimizer if plastic else None, dynamics)
+        self.wiring = all_dense(self.config.sizes)
+        arguments = self.config, self.wiring, self.weights, optimizer if plastic else None, dynamics
+        self.network = build_network(self.nest, *arguments)
 
     def count(self, pre, post, model):
         return len(self.nest.GetConnections(pre, post, model))
@@ -166,7 +169,7 @@ def test_the_kernel_is_set_up_for_the_task(tutorial):
 
 def test_weights_are_read_back_as_they_were_set():
     built = Built(*SMALL)
-    read = read_weights(built.nest, built.network, built.weights)
+    read = read_weights(built.nest, built.network, built.wiring, built.weights)
     np.testing.assert_equal(read, built.weights)
     assert all(read[name] is not built.weights[name] for name in read)
 

@@ -6,9 +6,11 @@ import pytest
 from small import config
 
 from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.connectivity.mask import all_dense
 from eprop_cli.connectivity.synapses import InitialMoments
 from eprop_cli.optimizers.base import OptimizerState, learning_rate, set_moments
 
+SIZES = {"in": 4, "rec": 3, "out": 2}
 SHAPES = {"in_rec": (3, 4), "rec_rec": (3, 3), "rec_out": (2, 3), "out_rec": (3, 2)}
 
 
@@ -35,7 +37,7 @@ def gradients():
 
 def take(given, weights, gradients, entries=()):
     state = given.initial_state(weights)
-    set_moments(state, entries)
+    set_moments(state, all_dense(SIZES), entries)
     for gradient in gradients:
         weights, state = given.optimize(state, weights, gradient)
     return weights, state

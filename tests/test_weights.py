@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from small import SMALL, config
 
-from eprop_cli.connectivity.weights import draw_weights
 from eprop_cli.errors import ConfigError
 from eprop_cli.training.base import initial_weights
 
@@ -10,7 +9,7 @@ SHAPES = {"in_rec": (100, 40), "rec_rec": (100, 100), "rec_out": (2, 100), "out_
 
 
 def draw(*overrides, seed=1):
-    return draw_weights(config(*overrides).synapse, 40, 100, 2, np.random.RandomState(seed))
+    return initial_weights(config(*overrides), np.random.RandomState(seed))
 
 
 def saved(path, shapes=SHAPES, **changes):

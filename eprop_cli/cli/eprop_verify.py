@@ -29,7 +29,7 @@ from eprop_cli.optimizers.base import set_moments
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
 from eprop_cli.terminal import Parser, leave, positive
-from eprop_cli.training.base import check_ready, draw_parameters, initial_weights, make_task
+from eprop_cli.training.base import check_ready, draw_parameters, initial_network, make_task
 
 if TYPE_CHECKING:
     from eprop_cli.engines.base import Outcome
@@ -158,12 +158,13 @@ def _streams(config: Config, n_iter: int) -> Iterator[Compared]:
     import numpy as np
 
     rng = np.random.RandomState(config.seed)
-    initial = initial_weights(config, rng)
+    wiring, initial = initial_network(config, rng)
     task = make_task(config, rng)
     batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter)]
     eta = config.model.learning_rate(config.optimizer.eta)
     with ExitStack() as stack:
-        engines = {name: stack.enter_context(closing(make_engine(_with_engine(config, name)))) for name in ENGINES}
+        made = {name: make_engine(_with_engine(config, name), wiring) for name in ENGINES}
+        engines = {name: stack.enter_context(closing(engine)) for name, engine in made.items()}
         streams = {name: engine.stream(initial) for name, engine in engines.items()}
         for index in range(n_iter + 1):
             if index < n_iter:
@@ -184,16 +185,17 @@ def _gradients(config: Config, n_iter: int) -> Iterator[Compared]:
     import numpy as np
 
     rng = np.random.RandomState(config.seed)
-    initial = initial_weights(config, rng)
-    weights = dict.fromkeys(ENGINES, initial)
+    wiring, initial = initial_network(config, rng)
+    weights, constraints = dict.fromkeys(ENGINES, initial), config.constraints(wiring)
     optimizer = config.make_optimizer()
     begun = optimizer.initial_state(initial)
-    set_moments(begun, config.synapse.init_optimizer)
+    set_moments(begun, wiring, config.synapse.init_optimizer)
     state = dict.fromkeys(ENGINES, begun)
     task = make_task(config, rng)
     batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter + 1)]
     with ExitStack() as stack:
-        engines = {name: stack.enter_context(closing(make_engine(_with_engine(config, name)))) for name in ENGINES}
+        made = {name: make_engine(_with_engine(config, name), wiring) for name in ENGINES}
+        engines = {name: stack.enter_context(closing(engine)) for name, engine in made.items()}
         for batch, next_batch in pairwise(batches):
             following = next_batch.spikes[0, 1] if config.training.as_continuous else None
             learning, evaluation = {}, {}
@@ -202,7 +204,9 @@ def _gradients(config: Config, n_iter: int) -> Iterator[Compared]:
                 learning[name] = engine.gradient(weights[name], batch, following, True)
                 gradients = learning[name].gradients
                 assert gradients is not None
-                weights[name], state[name] = optimizer.optimize(state[name], weights[name], gradients)
+                learning_of = {projection: gradients[projection] for projection in constraints.learning}
+                stepped, state[name] = optimizer.optimize(state[name], weights[name], learning_of)
+                weights[name] = constraints.keep(stepped)
             yield _loss(config, learning, batch.targets[:, :, -config.task.learning_window_steps :])
             yield from _outcomes(learning, evaluation)
             yield from _matrices("gradient", {name: outcome.gradients for name, outcome in learning.items()})
@@ -240,7 +244,7 @@ def _compared(quantity: str, values: Any, others: Any) -> Compared:
     """Two numbers or two arrays."""
     import numpy as np
 
-    largest, difference = float(np.abs(values).max()), float(np.abs(values - others).max())
+    largest, difference = (float(np.abs(each).max(initial=0.0)) for each in (values, values - others))
     return Compared(quantity, largest, difference / largest if largest else difference)
 
 

@@ -6,6 +6,9 @@ from typing import Any
 from eprop_cli.columns import EPOCH, HIGHER, Column, rate_column
 from eprop_cli.config.groups import Kernel, Plots, Recording
 from eprop_cli.connectivity.base import ends
+from eprop_cli.connectivity.constraints import Constraints, make_constraints
+from eprop_cli.connectivity.mask import Wiring
+from eprop_cli.connectivity.projections import Connectivity
 from eprop_cli.errors import require
 from eprop_cli.losses import Loss, Metric
 from eprop_cli.models.base import Model
@@ -32,6 +35,7 @@ class Config:
     task: Any
     neuron: Any
     synapse: Any
+    connectivity: Connectivity
     optimizer: Any
     training: Any
     engine: Any
@@ -48,6 +52,7 @@ class Config:
             several = 1 if self.task.evaluates_splits else TEST_BATCHES
             self.training.n_iter_test = several if self.task.batches_differ else 0
         self._check_fits()
+        self.connectivity.check(self.sizes)
         self._check_recording()
         self._check_initial_moments()
         self._check_stopping()
@@ -86,6 +91,16 @@ class Config:
         model = variant("neuron", self.neuron.name)(self.neuron, self.synapse, self.timing)
         assert isinstance(model, Model)
         return model
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many neurons there are: in, rec, out."""
+        return {"in": self.task.n_in, "rec": self.model.n_rec, "out": self.task.n_out}
+
+    def constraints(self, wiring: Wiring) -> Constraints:
+        """What the weights of a network keep to."""
+        recurrent = {population.name: population.size for population in self.model.populations}
+        return make_constraints(self.connectivity, {"in": {"in": self.task.n_in}, "rec": recurrent}, wiring)
 
     @property
     def needs(self) -> str:
@@ -140,15 +155,15 @@ class Config:
         if entries:
             has_moments = bool(self.make_optimizer().moments)
             require(has_moments, key, entries, "needs optimizer=adam; remove it")
-        sizes = {"in": self.task.n_in, "rec": self.model.n_rec, "out": self.task.n_out}
+        autapses = not self.connectivity.rules["rec_rec"].without_self
         for entry in entries:
-            pre, post = (sizes[population] for population in ends(entry.projection))
+            pre, post = (self.sizes[population] for population in ends(entry.projection))
             require(0 <= entry.pre < pre, f"{key}.pre", entry.pre, f"must be from 0 to {pre - 1}")
             in_range = all(0 <= index < post for index in entry.post)
             require(in_range, f"{key}.post", entry.post, f"must be from 0 to {post - 1}")
             once = len(set(entry.post)) == len(entry.post)
             require(once, f"{key}.post", entry.post, "must not name a neuron twice")
-            autapse = entry.projection == "rec_rec" and entry.pre in entry.post
+            autapse = entry.projection == "rec_rec" and entry.pre in entry.post and not autapses
             require(not autapse, f"{key}.post", entry.post, "must not hold pre: there are no autapses")
             require(entry.v >= 0, f"{key}.v", entry.v, "must be at least 0")
 

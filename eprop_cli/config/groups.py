@@ -27,6 +27,7 @@ class Recording(Group):
     interval: float = key(POSITIVE, unit="ms")
     iterations: list[Any]
     spikes: bool
+    n_record_spikes: int = key(NON_NEGATIVE)
     readout: bool
 
     def __post_init__(self) -> None:

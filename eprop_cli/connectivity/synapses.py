@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.errors import ConfigError
 from eprop_cli.schema import NON_NEGATIVE, Group, Rule, key, one_of
 
 
@@ -43,6 +44,12 @@ class InitialMoments:
     post: list[int]
     m: float
     v: float
+
+
+def no_such_synapse(entry: InitialMoments) -> ConfigError:
+    """The error of moments for a synapse that does not exist."""
+    constraint = f"names synapses of {entry.projection} from neuron {entry.pre} that connectivity does not give"
+    return ConfigError("synapse.init_optimizer.post", entry.post, constraint)
 
 
 @dataclass(kw_only=True)

@@ -1,80 +1,138 @@
-"""Draw initial weights, or take trained ones from a run directory."""
+"""Draw initial weights and the synapses they belong to, or take trained ones from a run directory."""
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, clear
+from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, ends
+from eprop_cli.connectivity.mask import Mask, Wiring, neighbours, of_matrix
+from eprop_cli.connectivity.projections import Connectivity, aligned, checked, draw_early
+from eprop_cli.connectivity.rule import AFTER, FROM_WEIGHTS, ConnectionRule
 from eprop_cli.connectivity.synapses import FROM_FILE, SynapseConfig
 from eprop_cli.errors import ConfigError, require
 from eprop_cli.formats import check_format
 from eprop_cli.values import Weights
 
 NOT_AN_ARCHIVE = (AttributeError, TypeError, zipfile.BadZipFile, zlib.error)  # the first two from a single array
+Floats = NDArray[np.float64]
 
 
-def initial_weights(
-    synapse: SynapseConfig,
-    n_in: int,
-    n_rec: int,
-    n_out: int,
-    rng: np.random.RandomState,
-    resumed: bool = False,
-    rescaled: Callable[[Weights], Weights] = lambda drawn: drawn,
-) -> Weights:
-    """Weights that training starts from; always draws from rng, so that later draws do not depend on weights_from.
+@dataclass(frozen=True)
+class Trained:
+    """What weights.npz holds of a projection.
 
-    resumed: the run's checkpoint has them, and where they came from may be gone.
-    rescaled: what the model family makes of weights that were drawn.
-    Raises ConfigError if they do not fit the network.
+    ours: whether a run wrote it, in whose dense projections zeros are synapses too.
     """
-    source = synapse.weights_from
+
+    mask: Mask
+    values: Floats
+    ours: bool
+
+
+def initial_network(
+    connectivity: Connectivity,
+    synapse: SynapseConfig,
+    sizes: Mapping[str, int],
+    seed: int,
+    rng: np.random.RandomState,
+    known: Mapping[str, Mask] | None = None,
+    rescaled: Callable[[Weights], Weights] = lambda drawn: drawn,
+) -> tuple[Wiring, Weights]:
+    """Synapses and weights that training starts from; later draws from rng do not depend on weights_from.
+
+    sizes: of in, rec, out. known: the synapses of a run that is resumed, whose weights its checkpoint has.
+    rescaled: what the model family makes of weights that were drawn.
+    Raises ConfigError if weights do not fit the network.
+    """
+    rules, source = connectivity.rules, synapse.weights_from
+    trained = _load(source, sizes) if source is not None and known is None else {}
+    masks = draw_early(rules, sizes, seed, _from_trained(rules, trained, source) if known is None else known)
     with np.errstate(over="ignore"):  # _check_finite tells
-        weights = rescaled(draw_weights(synapse, n_in, n_rec, n_out, rng))
-    if resumed:
-        return weights
+        masks, weights = draw_weights(synapse, rules, masks, sizes, rng)
+        weights = rescaled(weights)
+    if known is not None:
+        return known, weights
     if source is not None:
-        trained = _load(source)
-        for projection, drawn in weights.items():
-            shape = trained[projection].shape
-            constraint = f"has {projection} weights of shape {shape}, but the network needs {drawn.shape}"
-            require(shape == drawn.shape, "synapse.weights_from", source, constraint)
-        weights = clear(trained)
+        weights = {name: _taken(name, source, trained[name], mask, rules[name]) for name, mask in masks.items()}
+    wiring = aligned(masks, connectivity.feedback)
+    weights = {
+        name: values if values.shape == mask.shape else _listed_values(masks[name], mask, values)
+        for (name, mask), values in zip(wiring.items(), weights.values(), strict=True)
+    }
     _check_finite(synapse, weights)
-    return weights
+    return wiring, neighbours(weights)
 
 
-def check_bounds(weights: Weights, least: float, most: float) -> None:
-    """Raise ConfigError unless initial weights lie within the optimizer's bounds."""
-    for projection in PLASTIC:
-        low, high = float(weights[projection].min()), float(weights[projection].max())
+def check_bounds(weights: Weights, bounds: Mapping[str, tuple[float, float]], keys: Mapping[str, str]) -> None:
+    """Raise ConfigError unless initial weights lie within the optimizer's bounds.
+
+    keys: projection -> key of bounds that it has for itself.
+    """
+    for projection, (least, most) in bounds.items():
+        low, high = float(weights[projection].min(initial=0.0)), float(weights[projection].max(initial=0.0))
         constraint = f"must not be above the smallest initial weight of {projection} ({low:.4g})"
-        require(least <= low, "optimizer.Wmin", least, constraint)
+        require(least <= low, keys.get(projection, "optimizer.Wmin"), least, constraint)
         constraint = f"must not be below the largest initial weight of {projection} ({high:.4g})"
-        require(most >= high, "optimizer.Wmax", most, constraint)
+        require(most >= high, keys.get(projection, "optimizer.Wmax"), most, constraint)
 
 
-def draw_weights(synapse: SynapseConfig, n_in: int, n_rec: int, n_out: int, rng: np.random.RandomState) -> Weights:
+def draw_weights(
+    synapse: SynapseConfig,
+    rules: Mapping[str, ConnectionRule],
+    masks: Mapping[str, Mask],
+    sizes: Mapping[str, int],
+    rng: np.random.RandomState,
+) -> tuple[dict[str, Mask], Weights]:
     """Draw weights in the tutorials' order: in_rec, rec_rec, rec_out, out_rec; each times its scale.
 
-    Rounded to synapse.dtype_weights and returned as float64 (n_post, n_pre).
+    masks: those drawn before; the others are drawn afterwards. Returns all masks, and weights rounded to
+    synapse.dtype_weights as float64: (n_post, n_pre) of dense projections, (n,) of others.
     """
-    shapes = {"in_rec": (n_in, n_rec), "rec_rec": (n_rec, n_rec), "rec_out": (n_rec, n_out), FEEDBACK: (n_rec, n_out)}
     weights = {}
-    for projection, shape in shapes.items():
+    for projection, rule in rules.items():
+        pre, post = ends(projection)
         distribution = getattr(synapse.weight_distribution, projection)
-        if distribution.startswith(FROM_FILE):
-            values = _from_file(projection, distribution.removeprefix(FROM_FILE), shape)
-        else:
-            values = DRAWS[distribution](rng, shape)
-        values = getattr(synapse.weight_scale, projection) * values
+        mask = None if rule.when == AFTER else masks[projection]
         # The feedback is drawn post by pre, the others pre by post.
-        weights[projection] = _rounded(values if projection == FEEDBACK else values.T, synapse.dtype_weights)
-    return clear(weights)
+        shape = (sizes[post], sizes[pre]) if projection == FEEDBACK else (sizes[pre], sizes[post])
+        if distribution.startswith(FROM_FILE):
+            matrix = _from_file(projection, distribution.removeprefix(FROM_FILE), (sizes[post], sizes[pre]))
+            values = matrix if mask is None else mask.take(matrix)
+        elif mask is None or mask.is_dense:
+            drawn = DRAWS[distribution](rng, shape)
+            values = drawn if projection == FEEDBACK else drawn.T
+        else:
+            values = LISTED_DRAWS[distribution](rng, mask, projection)
+        values = getattr(synapse.weight_scale, projection) * values
+        weights[projection] = _rounded(values, synapse.dtype_weights)
+    complete = dict(masks)
+    for projection, rule in rules.items():
+        if rule.when == AFTER:
+            pre, post = ends(projection)
+            drawn_after = checked(projection, rule.draw(rng, sizes[pre], sizes[post]), sizes)
+            complete[projection] = complete.get(projection, drawn_after)
+        weights[projection] = (
+            complete[projection].take(weights[projection])
+            if rule.when == AFTER
+            else (_without_autapses(complete[projection], weights[projection]))
+        )
+    return {name: complete[name] for name in rules}, weights
+
+
+def _listed_values(before: Mask, mask: Mask, values: Floats) -> Floats:
+    """Values of a projection as those of another mask of it."""
+    matrix = before.matrix(values) if mask.size else np.zeros((0, 0))
+    return mask.take(matrix)
+
+
+def _without_autapses(mask: Mask, values: Floats) -> Floats:
+    return mask.take(values) if mask.is_dense else values
 
 
 def _normal(rng: np.random.RandomState, shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -88,26 +146,47 @@ def _glorot_uniform(rng: np.random.RandomState, shape: tuple[int, int]) -> NDArr
     return rng.uniform(-limit, limit, shape)
 
 
+def _listed_normal(rng: np.random.RandomState, mask: Mask, projection: str) -> Floats:
+    """As _normal, with the fan-in that each neuron has."""
+    _, post = mask.lists
+    fan_in = np.full(mask.n_post, mask.n_post) if projection == FEEDBACK else mask.fan_in()
+    drawn: Floats = rng.randn(mask.size)
+    drawn /= np.sqrt(fan_in)[post]
+    return drawn
+
+
+def _listed_glorot_uniform(rng: np.random.RandomState, mask: Mask, projection: str) -> Floats:
+    """As _glorot_uniform, with the fan-in and fan-out that each neuron has."""
+    _, post = mask.lists
+    mean = (mask.fan_in()[post] + mask.fan_out()[mask.pre]) / 2.0
+    drawn: Floats = rng.uniform(-1.0, 1.0, mask.size)
+    return drawn * np.sqrt(3.0 / np.maximum(1.0, mean))
+
+
 DRAWS: dict[str, Callable[[np.random.RandomState, tuple[int, int]], NDArray[np.float64]]] = {
     "normal": _normal,
     "standard_normal": lambda rng, shape: rng.randn(*shape),
     "glorot_uniform": _glorot_uniform,
 }
+LISTED_DRAWS: dict[str, Callable[[np.random.RandomState, Mask, str], Floats]] = {
+    "normal": _listed_normal,
+    "standard_normal": lambda rng, mask, projection: rng.randn(mask.size),
+    "glorot_uniform": _listed_glorot_uniform,
+}
 
 
-def _from_file(projection: str, path: str, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """An array of the user's, (n_post, n_pre) as everywhere; returned as it would have been drawn."""
+def _from_file(projection: str, path: str, shape: tuple[int, int]) -> Floats:
+    """An array of the user's, (n_post, n_pre) as everywhere."""
     key = f"synapse.weight_distribution.{projection}"
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, *NOT_AN_ARCHIVE) as error:
         raise ConfigError(key, f"{FROM_FILE}{path}", "must be a readable .npy file") from error
-    wanted = shape if projection == FEEDBACK else shape[::-1]
     numeric = isinstance(found, np.ndarray) and found.dtype.kind in "fiu"
-    constraint = f"must be an array of numbers of shape {wanted}, (n_post, n_pre)"
-    require(numeric and found.shape == wanted, key, f"{FROM_FILE}{path}", constraint)
-    values: NDArray[np.float64] = found.astype(np.float64)
-    return values if projection == FEEDBACK else values.T
+    constraint = f"must be an array of numbers of shape {shape}, (n_post, n_pre)"
+    require(numeric and found.shape == shape, key, f"{FROM_FILE}{path}", constraint)
+    values: Floats = found.astype(np.float64)
+    return values
 
 
 def _check_finite(synapse: SynapseConfig, weights: Weights) -> None:
@@ -122,7 +201,39 @@ def _rounded(values: NDArray[np.float64], dtype: str) -> NDArray[np.float64]:
     return np.ascontiguousarray(values.astype(dtype).astype(np.float64))
 
 
-def _load(source: str) -> Weights:
+def _from_trained(
+    rules: Mapping[str, ConnectionRule], trained: Mapping[str, Trained], source: str | None
+) -> dict[str, Mask]:
+    """The masks that come with trained weights, of the projections that ask for them."""
+    masks = {}
+    for projection, rule in rules.items():
+        if rule.when == FROM_WEIGHTS:
+            constraint = "needs synapse.weights_from, of which it takes the synapses"
+            require(source is not None, rule.key, rule.config.rule, constraint)
+            found = trained[projection]
+            whole = found.ours or not found.mask.is_dense
+            masks[projection] = found.mask if whole else of_matrix(found.values != 0)
+    return masks
+
+
+def _taken(projection: str, source: str, trained: Trained, mask: Mask, rule: ConnectionRule) -> Floats:
+    """Trained weights of the synapses that a projection has; raises ConfigError unless it is clear which these are."""
+    key = "synapse.weights_from"
+    remedy = f"{rule.key}=from_weights takes the synapses from there"
+    if not trained.mask.is_dense:
+        constraint = f"has other synapses of {projection} than {rule.key} gives; {remedy}"
+        require(trained.mask.same_as(mask), key, source, constraint)
+        return trained.values if not mask.is_dense else trained.mask.matrix(trained.values)
+    zeros = int((trained.values[trained.mask.exists()] == 0).sum())
+    asked = not mask.is_dense or trained.ours or getattr(rule.config, "keep_zeros", True)
+    constraint = f"has {zeros} zeros in {projection}, which would become synapses; {remedy} without them"
+    constraint += f", {rule.key}={{rule: dense, keep_zeros: true}} with them"
+    require(asked or zeros == 0, key, source, constraint)
+    return mask.take(trained.values)
+
+
+def _load(source: str, sizes: Mapping[str, int]) -> dict[str, Trained]:
+    """What a run directory or its weights.npz holds; raises ConfigError unless it fits the network."""
     path = Path(source)
     key = "synapse.weights_from"
     try:
@@ -130,8 +241,26 @@ def _load(source: str) -> Weights:
         path = path / "weights.npz" if path.is_dir() else path
         with np.load(path, allow_pickle=False) as file:
             check_format(int(file["format"]) if "format" in file else 1, path)
-            names = {key: f"{key}_after" for key in PLASTIC} | {FEEDBACK: FEEDBACK}
-            return {key: np.asarray(file[name], dtype=np.float64) for key, name in names.items()}
+            arrays: dict[str, Any] = {name: file[name] for name in file.files if not name.endswith("_before")}
+            found = {name: _trained(name, arrays, sizes) for name in (*PLASTIC, FEEDBACK)}
     except (OSError, ValueError, LookupError, NotImplementedError, EOFError, *NOT_AN_ARCHIVE) as error:
         constraint = "must be a run directory or its weights.npz, whole and readable"
         raise ConfigError(key, source, constraint) from error
+    for name, trained in found.items():
+        pre, post = ends(name)
+        shape = trained.mask.n_post, trained.mask.n_pre
+        constraint = f"has {name} weights of shape {shape}, but the network needs {(sizes[post], sizes[pre])}"
+        require(shape == (sizes[post], sizes[pre]), key, source, constraint)
+    return found
+
+
+def _trained(name: str, arrays: Mapping[str, Any], sizes: Mapping[str, int]) -> Trained:
+    values = np.asarray(arrays[name if name == FEEDBACK else f"{name}_after"], dtype=np.float64)
+    if f"{name}_row" in arrays:
+        n_post, n_pre = map(int, arrays[f"{name}_shape"])
+        mask = Mask(n_pre, n_post, arrays[f"{name}_row"], arrays[f"{name}_post"])
+    else:
+        n_post, n_pre = values.shape
+        pre, post = ends(name)
+        mask = Mask(n_pre, n_post, autapses=pre != post)
+    return Trained(mask, values, "format" in arrays)

@@ -71,7 +71,7 @@ class Shuffled:
 
 @dataclass(frozen=True)
 class Filled(Shuffled):
-    """Every sample once per epoch, in full batches: what is left over of an epoch begins a batch that the next fills."""
+    """Every sample once per epoch, in full batches: what is left over of an epoch is filled up from the next one."""
 
     def epoch(self, index: int) -> int:
         """The epoch, counted from 0, in which a batch begins."""
@@ -83,10 +83,12 @@ class Filled(Shuffled):
 
     def batch(self, index: int) -> NDArray[np.int64]:
         """Indices of the samples of a batch, int (n_batch,)."""
-        start, found = index * self.n_batch, []
-        while (left := self.n_batch - sum(map(len, found))) > 0:
-            epoch, place = divmod(start + self.n_batch - left, self.n_samples)
-            found.append(self.order(epoch)[place : place + left])
+        found: list[NDArray[np.int64]] = []
+        start, stop = index * self.n_batch, (index + 1) * self.n_batch
+        while start < stop:
+            epoch, place = divmod(start, self.n_samples)
+            found.append(self.order(epoch)[place : place + stop - start])
+            start += len(found[-1])
         return np.concatenate(found)
 
 

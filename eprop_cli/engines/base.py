@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config as RunConfig
+from eprop_cli.connectivity.mask import Wiring, all_dense
 from eprop_cli.engines.limits import check_limits
 from eprop_cli.errors import require
 from eprop_cli.models.base import Model
@@ -33,8 +34,8 @@ class Outcome:
 
     readout: float64 (n_out, n_batch, learning_window), softmax or plain readout signal.
     n_spikes: spikes of each recurrent population in all sequences together.
-    gradients: projection -> float64 (n_post, n_pre), mean over the batch, averaged over the learning window where
-        synapse.average_gradient is; 0 where there is no synapse. None from an evaluation.
+    gradients: projection -> float64 in the shape of its weights, mean over the batch, averaged over the learning window
+        where synapse.average_gradient is; 0 where a dense projection has no synapse. None from an evaluation.
     recording: None where none was asked for.
     weight_changes: of a stream, columns projection, pre, post, time (ms since it began), weight; None where none was
         asked for.
@@ -100,15 +101,17 @@ class KeptStream(Stream, Protocol):
 class Engine:
     """Computes batches; holds workers or buffers, but no state that a result depends on.
 
+    bytes_per_synapse: memory that a plastic synapse takes, about.
     package: what it computes with, as it is imported; remedy: what to do where it is not installed.
     """
 
     Config: ClassVar[type[EngineConfig]] = EngineConfig
     package: ClassVar[str]
+    bytes_per_synapse: ClassVar[int] = 40
     remedy: ClassVar[str]
 
-    def __init__(self, config: RunConfig) -> None:
-        self._config = config
+    def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
+        self._config, self._wiring = config, all_dense(config.sizes) if wiring is None else wiring
 
     @classmethod
     def provides(cls, model: type[Model]) -> frozenset[str]:
@@ -160,7 +163,7 @@ class Engine:
         """Begin a simulation that goes on and on."""
         raise NotImplementedError
 
-    def compile(self) -> None:
+    def compile(self, weights: Weights) -> None:
         """Have on disk what would otherwise be compiled in each of several processes."""
 
     def close(self) -> None:
@@ -172,6 +175,9 @@ def engine_class(config: RunConfig) -> type[Engine]:
     return variant("engine", config.engine.name)
 
 
-def make_engine(config: RunConfig) -> Engine:
-    """The engine that the config names; what it computes with is imported here."""
-    return engine_class(config)(config)
+def make_engine(config: RunConfig, wiring: Wiring | None = None) -> Engine:
+    """The engine that the config names; what it computes with is imported here.
+
+    wiring: the run's synapses; None: all of them, whatever the config says.
+    """
+    return engine_class(config)(config, wiring)

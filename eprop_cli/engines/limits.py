@@ -1,13 +1,17 @@
 """What the engines cannot compute, though each value by itself is in range."""
 
 import os
+import resource
 
 import numpy as np
 
 from eprop_cli.config.config import Config
 from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT
+from eprop_cli.registry import variant
 from eprop_cli.timing import decay
+
+GIB = 2**30
 
 
 def check_limits(config: Config) -> None:
@@ -21,17 +25,37 @@ def check_limits(config: Config) -> None:
 
 
 def _check_memory(config: Config) -> None:
-    """Refuse what does not even fit into memory as plain arrays: the system would kill the run, or others."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    task, n = config.task, config.model.n_rec
+    """Refuse what does not fit into memory: the system would kill the run, or others."""
+    memory, needed = _memory(), memory_needed(config)
+    n_synapses = sum(config.connectivity.expected(config.sizes).values())
+    task = config.task
     largest = max(config.model.populations, key=lambda population: population.size)
     key = f"n_{largest.name}"
-    constraint = f"must be lower: weights of {n} recurrent neurons with {task.n_in} inputs do not fit into memory"
-    require(8 * n * (n + task.n_in) < memory, f"neuron.{key}", largest.size, constraint)
+    constraint = (
+        f"must be lower, or connectivity.rec_rec sparser: {n_synapses:.3g} synapses, and {config.engine.n_workers} x "
+        f"{task.sequence_steps} steps of {config.model.n_rec} neurons, need about {needed / GIB:.3g} GiB and do not "
+        f"fit into memory ({memory / GIB:.3g} GiB)"
+    )
+    require(needed < memory, f"neuron.{key}", largest.size, constraint)
     shape = f"{task.sequence_steps} steps of {task.n_in} inputs"
     constraint = f"must be lower: that many sequences of {shape} do not fit into memory"
     n_bytes = task.n_batch * task.sequence_steps * task.n_in
     require(n_bytes < memory, "task.n_batch", task.n_batch, constraint)
+
+
+def memory_needed(config: Config) -> float:
+    """Bytes that a run will about need: of its synapses, and of what it keeps of each neuron and step."""
+    per_synapse = int(variant("engine", config.engine.name).bytes_per_synapse)
+    n_synapses = sum(config.connectivity.expected(config.sizes).values())
+    per_sequence = 8 * config.task.sequence_steps * config.model.n_rec
+    return float(per_synapse * n_synapses + config.engine.n_workers * per_sequence)
+
+
+def _memory() -> int:
+    """Bytes there are: the machine's, or what this process may take."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return min([memory, *(limit for limit in limits if limit != resource.RLIM_INFINITY)])
 
 
 def _check_start(config: Config, population: str) -> None:

@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from eprop_cli.connectivity.base import PLASTIC, ends, exists
+from eprop_cli.connectivity.base import PLASTIC, ends
 from eprop_cli.figures.base import Drawing
 from eprop_cli.figures.style import LINES, SIGNED, STYLE
 from eprop_cli.phases import PHASES, TRAINING
@@ -55,15 +56,11 @@ def weight_time_courses(
     axes = figure.subplots(len(PLASTIC), 1, sharex=True)
     courses = dict(iter(changes.groupby(["projection", "pre", "post"], observed=True)))
     for ax, projection in zip(axes, PLASTIC, strict=True):
-        n_post, n_pre = weights[projection].before.shape
-        n_post = n_post if projection == "rec_out" else min(n_record, n_post)
-        for post, pre in np.ndindex(n_post, min(n_record, n_pre)):
-            if not exists(projection, post + 1, pre + 1)[post, pre]:
-                continue
+        for post, pre, before, after in _first_synapses(projection, weights[projection], n_record):
             course = courses.get((projection, pre, post), changes[:0])
-            times, values = [0.0, *course["time"]], [weights[projection].before[post, pre], *course["weight"]]
+            times, values = [0.0, *course["time"]], [before, *course["weight"]]
             if end is not None:
-                times, values = [*times, end], [*values, weights[projection].after[post, pre]]
+                times, values = [*times, end], [*values, after]
                 ax.plot(end / ms, values[-1], ".", color=LINES[post % len(LINES)], markersize=4, clip_on=False)
             ax.step(np.divide(times, ms), values, where="post", color=LINES[post % len(LINES)], linewidth=0.8)
         source, target = (POPULATIONS[name] for name in ends(projection))
@@ -78,6 +75,19 @@ def weight_time_courses(
     return figure
 
 
+def _first_synapses(projection: str, pair: Projection, n_record: int) -> Iterator[tuple[int, int, float, float]]:
+    """Ends (post, pre) and weights before and after training of the synapses between the first neurons."""
+    n_post, n_pre = pair.before.shape
+    n_post, n_pre = n_post if projection == "rec_out" else min(n_record, n_post), min(n_record, n_pre)
+    if pair.is_sparse:
+        first, last = (each[:n_post, :n_pre].tocoo() for each in (pair.before, pair.after))
+        yield from zip(*(each.tolist() for each in (first.row, first.col, first.data, last.data)), strict=True)
+        return
+    for post, pre in np.ndindex(n_post, n_pre):
+        if projection != "rec_rec" or post != pre:
+            yield post, pre, pair.before[post, pre], pair.after[post, pre]
+
+
 _SHORT = {"in_rec": "in", "rec_rec": "rec", "rec_out": "out"}
 
 
@@ -87,17 +97,22 @@ def weight_matrices(weights: Mapping[str, Projection], populations: Sequence[Gro
 
     populations: as Run.populations; where there are several recurrent ones, the figure marks where each begins.
     """
-    shown = {name: weights[name] for name in PLASTIC}
-    limit = max(float(np.abs(values).max()) for pair in shown.values() for values in (pair.before, pair.after)) or 1.0
+    shown = {name: Projection(_picture(weights[name].before), _picture(weights[name].after)) for name in PLASTIC}
+    limit = max(_largest(values) for pair in shown.values() for values in (pair.before, pair.after)) or 1.0
     figure = Figure(figsize=(6.4, 7.4))
     grid = {"height_ratios": [2, 3, 1], "left": 0.15, "right": 0.83, "bottom": 0.07, "top": 0.92}
     axes = figure.subplots(len(shown), 2, sharex=True, sharey="row", gridspec_kw=grid | {"wspace": 0.08, "hspace": 0.3})
     for row, (name, pair) in zip(axes, shown.items(), strict=True):
         for ax, values in zip(row, (pair.before, pair.after), strict=True):
-            values = values.T if name == "in_rec" else values  # recurrent neurons from left to right in every panel
-            image = ax.imshow(
-                values, SIGNED, aspect="auto", origin="lower", vmin=-limit, vmax=limit, interpolation="none"
-            )
+            n_post, n_pre = weights[name].before.shape
+            # Recurrent neurons go from left to right in every panel.
+            values, across, up = (values.T, n_post, n_pre) if name == "in_rec" else (values, n_pre, n_post)
+            place: dict[str, Any] = {
+                "aspect": "auto",
+                "origin": "lower",
+                "extent": (-0.5, across - 0.5, -0.5, up - 0.5),
+            }
+            image = ax.imshow(values, SIGNED, vmin=-limit, vmax=limit, interpolation="none", **place)
             ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             ax.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             ax.spines[:].set_visible(True)
@@ -118,7 +133,34 @@ def weight_matrices(weights: Mapping[str, Projection], populations: Sequence[Gro
         figure.text(0.49, 0.985, f"dashed: {', '.join(parts)}", ha="center", va="top", color="dimgrey")
     figure.align_ylabels(axes[:, 0])
     figure.colorbar(image, cax=figure.add_axes((0.86, 0.25, 0.025, 0.5)), label="weight (pA)")
+    if any(max(weights[name].before.shape) > MOST_CELLS for name in PLASTIC):
+        text = "neighbouring neurons share a cell, which shows the mean weight of their synapses; white: none"
+        figure.text(0.49, 0.005, text, ha="center", va="bottom", color="dimgrey")
     return figure
+
+
+def _picture(matrix: Any) -> NDArray[np.float64]:
+    """A matrix with at most MOST_CELLS cells a side, each the mean of its synapses' weights, NaN without one."""
+    if not hasattr(matrix, "tocoo") and max(matrix.shape) <= MOST_CELLS:
+        whole: NDArray[np.float64] = matrix
+        return whole
+    from scipy.sparse import coo_array
+
+    synapses = coo_array(matrix)
+    n_rows, n_columns = (min(size, MOST_CELLS) for size in matrix.shape)
+    row = synapses.row.astype(np.int64) * n_rows // matrix.shape[0]
+    column = synapses.col.astype(np.int64) * n_columns // matrix.shape[1]
+    place, n_cells = row * n_columns + column, n_rows * n_columns
+    with np.errstate(invalid="ignore"):  # 0 / 0 where there is none
+        mean = np.bincount(place, synapses.data, n_cells) / np.bincount(place, minlength=n_cells)
+    return mean.reshape(n_rows, n_columns)
+
+
+def _largest(values: NDArray[np.float64]) -> float:
+    return float(np.abs(np.nan_to_num(values)).max(initial=0.0))
+
+
+MOST_CELLS = 400  # a side of a matrix; a figure cannot show more
 
 
 BOUNDARY: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 0.6}

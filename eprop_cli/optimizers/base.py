@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eprop_cli.connectivity.base import clear
-from eprop_cli.connectivity.synapses import InitialMoments
+from eprop_cli.connectivity.mask import Wiring
+from eprop_cli.connectivity.synapses import InitialMoments, no_such_synapse
 from eprop_cli.errors import require
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, Group, key, one_of
 from eprop_cli.values import Weights
+
+Floats = NDArray[np.float64]
+BLOCK = 2**15  # values at a time where weights change in place: stays in the cache
 
 
 @dataclass(kw_only=True)
@@ -30,6 +35,24 @@ class Schedule:
 
 
 @dataclass(kw_only=True)
+class EtaFactor:
+    """Factors on the learning rate."""
+
+    in_rec: float = key(NON_NEGATIVE)
+    rec_rec: float = key(NON_NEGATIVE)
+    rec_out: float = key(NON_NEGATIVE)
+
+
+@dataclass(kw_only=True)
+class Bounds:
+    """Bounds of a projection's weights, [low, high]; None: Wmin, Wmax."""
+
+    in_rec: list[float] | None
+    rec_rec: list[float] | None
+    rec_out: list[float] | None
+
+
+@dataclass(kw_only=True)
 class OptimizerConfig(Group):
     """The keys that every optimizer has."""
 
@@ -39,6 +62,8 @@ class OptimizerConfig(Group):
     eta: float = key(NON_NEGATIVE)
     Wmin: float = key(unit="pA")
     Wmax: float = key(unit="pA")
+    eta_factor: EtaFactor
+    bounds: Bounds
     weight_decay: float = key(NON_NEGATIVE)
     clip_norm: float | None = key(POSITIVE)
     schedule: Schedule
@@ -46,6 +71,14 @@ class OptimizerConfig(Group):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.Wmin < self.Wmax, "optimizer.Wmin", self.Wmin, f"must be below Wmax ({self.Wmax})")
+        for name, bounds in vars(self.bounds).items():
+            ordered = bounds is None or (len(bounds) == 2 and bounds[0] < bounds[1])
+            require(ordered, f"optimizer.bounds.{name}", bounds, "must be [low, high], low below high, or null")
+
+    def bounds_of(self, projection: str) -> tuple[float, float]:
+        """Bounds of a projection's weights."""
+        low, high = getattr(self.bounds, projection) or (self.Wmin, self.Wmax)
+        return low, high
 
 
 @dataclass(frozen=True)
@@ -53,7 +86,7 @@ class OptimizerState:
     """What an optimizer remembers between steps.
 
     step: steps taken.
-    moments: name -> per plastic projection float64 (n_post, n_pre).
+    moments: name -> per plastic projection float64, in the shape of its weights.
     numbers: name -> a number.
     """
 
@@ -99,17 +132,49 @@ class Optimizer:
         steps, state = self.step(state, clipped(gradients, config.clip_norm), eta)
         updated = dict(weights)
         for projection, step in steps.items():
-            if config.weight_decay:  # decoupled from the gradient (Loshchilov & Hutter 2019)
-                step = step + eta * config.weight_decay * weights[projection]
-            updated[projection] = np.clip(weights[projection] - step, config.Wmin, config.Wmax)
+            updated[projection] = self._taken(projection, weights[projection], step, eta)
         return clear(updated), state  # 0 may lie outside Wmin and Wmax
 
+    def optimize_in_place(self, state: OptimizerState, weights: Weights, gradients: Weights) -> OptimizerState:
+        """As optimize, but changes weights and moments, a block at a time, which spares memory of their size."""
+        config, after = self.config, state
+        eta = learning_rate(config.schedule, config.eta, state.step)
+        factor = _shrinking(gradients, config.clip_norm)
+        for projection, gradient in gradients.items():
+            arrays = {name: moments[projection].reshape(-1) for name, moments in state.moments.items()}
+            values, flat = weights[projection].reshape(-1), gradient.reshape(-1)
+            for begin in range(0, len(values), BLOCK):
+                block = slice(begin, begin + BLOCK)
+                part = flat[block] if factor is None else factor * flat[block]
+                before = {name: {projection: array[block]} for name, array in arrays.items()}
+                steps, after = self.step(OptimizerState(state.step, before, state.numbers), {projection: part}, eta)
+                values[block] = self._taken(projection, values[block], steps[projection], eta)
+                for name, array in arrays.items():
+                    array[block] = after.moments[name][projection]
+        clear(weights)
+        return OptimizerState(state.step + 1, state.moments, after.numbers)
 
-def set_moments(state: OptimizerState, entries: Iterable[InitialMoments]) -> None:
+    def _taken(self, projection: str, weights: Floats, step: Floats, eta: float) -> Floats:
+        """Weights after a step."""
+        config = self.config
+        if config.weight_decay:  # decoupled from the gradient (Loshchilov & Hutter 2019)
+            step = step + eta * config.weight_decay * weights
+        if (factor := getattr(config.eta_factor, projection)) != 1.0:
+            step = factor * step
+        taken: Floats = np.clip(weights - step, *config.bounds_of(projection))
+        return taken
+
+
+def set_moments(state: OptimizerState, wiring: Wiring, entries: Iterable[InitialMoments]) -> None:
     """Give some synapses of a fresh state the moments of synapse.init_optimizer, in place."""
     for entry in entries:
+        pre, post = np.full(len(entry.post), entry.pre), np.array(entry.post, dtype=np.int64)
+        try:
+            index = wiring[entry.projection].index(pre, post)
+        except LookupError as error:
+            raise no_such_synapse(entry) from error
         for name, arrays in state.moments.items():
-            arrays[entry.projection][entry.post, entry.pre] = getattr(entry, name)
+            arrays[entry.projection][index] = getattr(entry, name)
 
 
 def learning_rate(schedule: Schedule, eta: float, step: int) -> float:
@@ -123,6 +188,16 @@ def learning_rate(schedule: Schedule, eta: float, step: int) -> float:
         phase = min(1.0, (step - schedule.warmup) / span)
         return schedule.eta_min + (eta - schedule.eta_min) * 0.5 * (1.0 + math.cos(math.pi * phase))
     return eta
+
+
+def _shrinking(gradients: Weights, clip_norm: float | None) -> float | None:
+    """The factor by which clipped() would shrink gradients, from sums over blocks; None if it would not."""
+    if clip_norm is None:
+        return None
+    flat = [gradient.reshape(-1) for gradient in gradients.values()]
+    blocks = (values[begin : begin + BLOCK] for values in flat for begin in range(0, len(values), BLOCK))
+    norm = math.sqrt(sum(float(np.sum(block**2)) for block in blocks))
+    return None if norm <= clip_norm else clip_norm / norm
 
 
 def clipped(gradients: Weights, clip_norm: float | None) -> Weights:

@@ -14,6 +14,12 @@ ENGINES: dict[str, dict[str, Any]] = {
     "compiled": {"n_workers": 1},
 }
 GROUPS = ("task", "neuron", "synapse", "optimizer", "training", "engine", "kernel")  # that every config has
+CONNECTIVITY: dict[str, Any] = {
+    **dict.fromkeys(("in_rec", "rec_rec", "rec_out", "out_rec"), "dense"),
+    "feedback": "random",
+    "plastic": dict.fromkeys(("in_rec", "rec_rec", "rec_out"), True),
+    "excitatory_fraction": {"inputs": None, "recurrent": None},
+}
 LABELS = {"reg": "regular", "ad": "adaptive"}
 FRACTION = "fraction of sequences"
 CLASSES = (
@@ -72,8 +78,17 @@ def migrated_config(config: dict[str, Any]) -> dict[str, Any]:
     config["synapse"].setdefault("weight_distribution", normal)
     config["neuron"]["ad"] = {"adapt_beta_tau_m": None} | config["neuron"]["ad"]
     inline = config["training"]["name"] == "continuous"
-    missing = {"stop_metric": "recall_error", "evaluation": "inline" if inline else "aside", "checkpoint_every": 10}
+    missing = {
+        "stop_metric": "recall_error",
+        "evaluation": "inline" if inline else "aside",
+        "checkpoint_every": 10,
+        "checkpoint_minutes": None,
+    }
     config["training"] = missing | config["training"]
+    config.setdefault("connectivity", CONNECTIVITY)
+    projections = CONNECTIVITY["plastic"]
+    config["optimizer"] |= {"eta_factor": dict.fromkeys(projections, 1.0), "bounds": dict.fromkeys(projections)}
+    config["recording"].setdefault("n_record_spikes", 1000)
     return config
 
 

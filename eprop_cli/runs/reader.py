@@ -55,12 +55,27 @@ Iteration = int | Literal["first", "last"]  # a recorded iteration: its number, 
 class Projection:
     """Weights of a projection.
 
-    before, after: float64 (n_post, n_pre), pA, before and after training; 0 where there is no synapse. Recurrent
-        neurons are ordered regular, then adaptive.
+    before, after: float64 (n_post, n_pre), pA, before and after training; a SciPy csc_array unless all synapses are
+        there. Recurrent neurons are in the order of populations: regular, then adaptive.
     """
 
-    before: NDArray[np.float64]
-    after: NDArray[np.float64]
+    before: Any
+    after: Any
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether only some synapses exist, and weights are SciPy's."""
+        return not hasattr(self.before, "__array__")
+
+    def dense(self) -> Projection:
+        """The same as NumPy arrays, 0 where there is no synapse."""
+        return Projection(self.before.toarray(), self.after.toarray()) if self.is_sparse else self
+
+    def sparse(self) -> Projection:
+        """The same as SciPy csc_arrays; of a projection with all synapses, of those that are not 0."""
+        from scipy.sparse import csc_array
+
+        return self if self.is_sparse else Projection(csc_array(self.before), csc_array(self.after))
 
 
 @dataclass(frozen=True)
@@ -170,8 +185,8 @@ class Run:
         with _reading(path, "it is written when training ends"), np.load(path, allow_pickle=False) as file:
             check_format(int(file["format"]) if "format" in file else 1, path)
             names = [key.removesuffix("_before") for key in file.files if key.endswith("_before")]
-            weights = {name: Projection(file[f"{name}_before"], file[f"{name}_after"]) for name in names}
-            return weights | {"out_rec": Projection(file["out_rec"], file["out_rec"])}
+            weights = {name: _projection(file, name, f"{name}_before", f"{name}_after") for name in names}
+            return weights | {"out_rec": _projection(file, "out_rec", "out_rec", "out_rec")}
 
     @property
     def parameters(self) -> dict[str, NDArray[np.float64]]:
@@ -263,6 +278,20 @@ class Run:
                 return OmegaConf.to_container(OmegaConf.load(path))
             except (YAMLError, OmegaConfBaseException) as error:
                 raise ValueError(str(error)) from error
+
+
+def _projection(file: Any, name: str, before: str, after: str) -> Projection:
+    """Weights out of weights.npz."""
+    values = file[before], file[after]
+    if f"{name}_row" not in file.files:
+        return Projection(*values)
+    import numpy as np
+
+    from eprop_cli.connectivity.mask import Mask
+
+    n_post, n_pre = map(int, file[f"{name}_shape"])
+    mask = Mask(n_pre, n_post, file[f"{name}_row"], file[f"{name}_post"])
+    return Projection(*(mask.sparse(each.astype(np.float64)) for each in values))
 
 
 def find_runs(directory: Path) -> list[Run]:

@@ -175,6 +175,7 @@ def _train(
     with reporter(config, done) if report is None else nullcontext(report) as reported:
         trainer = make_trainer(config, checkpoint)
         clock.build = time.perf_counter() - clock.began
+        trainer.hold = interrupts.hold
         keeper = _Keeper(config, writer, trainer)
         try:
             for record in trainer.records():
@@ -211,7 +212,8 @@ class _Keeper:
     def __init__(self, config: Config, writer: RunWriter, trainer: Trainer) -> None:
         self._writer, self._trainer = writer, trainer
         self._resolution = config.kernel.resolution
-        self._every = config.training.checkpoint_every
+        self._every, self._minutes = config.training.checkpoint_every, config.training.checkpoint_minutes
+        self._saved = time.monotonic()
         self._checkpoint = trainer.commit()
         self._save()
 
@@ -224,19 +226,26 @@ class _Keeper:
             self._writer.recording(row.iteration, record.recording, record.batch, self._resolution)
         if row.phase == TRAINING:
             self._checkpoint = self._trainer.commit()
-            if row.iteration % self._every == 0:
+            if self._is_time(row.iteration):
                 self._save()
+
+    def _is_time(self, iteration: int) -> bool:
+        """Whether a checkpoint is due."""
+        if self._minutes is None:
+            return bool(iteration % self._every == 0)
+        return bool(time.monotonic() - self._saved >= 60.0 * self._minutes)
 
     def finish(self) -> None:
         """Write what a run leaves however it ends."""
         self._save()
-        self._writer.weights(self._trainer.initial, self._trainer.weights())
+        self._writer.weights(self._trainer.initial, self._trainer.weights(), self._trainer.wiring)
         self._writer.save_weight_changes()
 
     def _save(self) -> None:
         if self._checkpoint is not None:
             self._writer.settle()
             save_checkpoint(self._writer.directory, self._checkpoint)
+            self._saved = time.monotonic()
 
 
 def _draw(config: Config, directory: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from eprop_cli.connectivity.mask import Wiring
 from eprop_cli.errors import UserError
 from eprop_cli.formats import FORMAT
 from eprop_cli.runs.directory import RESERVE, RESERVE_BYTES
@@ -87,11 +88,18 @@ class RunWriter:
         for name, columns in {**recording, "windows": table}.items():
             write_table(self.directory / iteration_directory(iteration) / f"{name}.parquet", columns)
 
-    def weights(self, before: Weights, after: Weights) -> None:
-        """Write weights before and after training, projection_before and projection_after, and the feedback out_rec."""
+    def weights(self, before: Weights, after: Weights, wiring: Wiring | None = None) -> None:
+        """Write weights before and after training, projection_before and projection_after, and the feedback out_rec.
+
+        Where not all synapses are there, projection_row, projection_post, projection_shape say which: see Mask.
+        """
         arrays: dict[str, Any] = {f"{key}_before": before[key] for key in before if key != "out_rec"}
         arrays |= {f"{key}_after": after[key] for key in after if key != "out_rec"}
-        arrays["out_rec"] = before["out_rec"]
+        arrays["out_rec"] = after["out_rec"]
+        for key, mask in (wiring or {}).items():
+            if not mask.is_dense:
+                row, post = mask.lists
+                arrays |= {f"{key}_row": row, f"{key}_post": post, f"{key}_shape": (mask.n_post, mask.n_pre)}
         arrays["format"] = FORMAT
         write_whole(self.directory / WEIGHTS, lambda file: np.savez(file, **arrays))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from eprop_cli.config.config import Config
 from eprop_cli.engines.base import engine_class, make_engine
+from eprop_cli.training.base import initial_network
 
 
 def cores_of_a_job(config: Config, swept: Mapping[str, Sequence[Any]]) -> int:
@@ -16,8 +17,9 @@ def cores_of_a_job(config: Config, swept: Mapping[str, Sequence[Any]]) -> int:
 
 def compile_engine(config: Config) -> None:
     """Have what the engine compiles on disk and in this process; raises UserError if the config cannot run."""
-    with contextlib.closing(make_engine(config)) as engine:
-        engine.compile()
+    wiring, weights = initial_network(config)
+    with contextlib.closing(make_engine(config, wiring)) as engine:
+        engine.compile(weights)
 
 
 def _most(value: int, others: Sequence[Any]) -> int:

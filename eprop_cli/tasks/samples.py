@@ -14,7 +14,7 @@ from eprop_cli.data import Filled, Loaded, Order, Samples, Shuffled, Source, spl
 from eprop_cli.data.events import Events, counts
 from eprop_cli.data.samples import ON_BAD_FILE, varies
 from eprop_cli.errors import require
-from eprop_cli.phases import EARLY_STOPPING, TEST, TRAINING, VALIDATION
+from eprop_cli.phases import EARLY_STOPPING, TRAINING, VALIDATION
 from eprop_cli.schema import NON_NEGATIVE, SEED, Rule, at_least, key, one_of
 from eprop_cli.tasks.base import Task, TaskConfig
 from eprop_cli.values import Batch, Window

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from eprop_cli.columns import EPOCH
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity import weights as connectivity
+from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.connectivity.mask import Mask, Wiring, all_dense
 from eprop_cli.engines.base import Outcome, engine_class
 from eprop_cli.engines.nest.draws import draw_with_nest
 from eprop_cli.errors import TrainingError, require
@@ -46,6 +48,7 @@ class TrainingConfig(Group):
     n_iter_test: int | None = key(NON_NEGATIVE)  # Config resolves null
     evaluation: str = key(one_of((INLINE, ASIDE)))
     checkpoint_every: int = key(POSITIVE, unit="iterations")
+    checkpoint_minutes: float | None = key(NON_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,17 @@ class Record:
 class Trainer:
     """A way of training. records() can be iterated once; weights() tells where it stands at any time.
 
+    wiring, initial: synapses, and the weights they begin with.
+    hold: called before what a checkpoint holds changes in place: no interruption until the next record is taken.
     needs: what it needs of the engine, GRADIENT or STREAM of models.base.
     """
 
     Config: ClassVar[type[TrainingConfig]] = TrainingConfig
     needs: ClassVar[str]
 
+    wiring: Wiring
     initial: Weights
+    hold: Callable[[], None] = staticmethod(lambda: None)
     simulating: float = 0.0  # seconds spent simulating so far
 
     def __init__(self, config: RunConfig, checkpoint: Checkpoint | None = None) -> None:
@@ -125,19 +132,38 @@ def make_task(config: RunConfig, rng: np.random.RandomState) -> CheckedTask:
     seed, own = getattr(config.task, "seed", config.seed), None
     if seed != config.seed:  # where a run with that seed would stand
         own = np.random.RandomState(seed)
-        initial_weights(config, own)
+        initial_network(replace(config, seed=seed), own)
     task.prepare(rng, own)
     return task
 
 
+def initial_network(
+    config: RunConfig, rng: np.random.RandomState | None = None, known: Mapping[str, Mask] | None = None
+) -> tuple[Wiring, Weights]:
+    """The synapses and weights that training begins with; raises ConfigError if they do not fit the config.
+
+    rng: as a run begins with it, if None. known: the synapses of a run that is resumed.
+    """
+    rng = np.random.RandomState(config.seed) if rng is None else rng
+    arguments = config.connectivity, config.synapse, config.sizes, config.seed, rng, known, config.model.rescaled
+    wiring, weights = connectivity.initial_network(*arguments)
+    if known is not None:
+        return wiring, weights
+    constraints = config.constraints(wiring)
+    if config.synapse.weights_from is None:
+        weights = constraints.begin(weights)
+    else:
+        constraints.check(weights, config.synapse.weights_from)
+        weights = constraints.keep(weights)
+    optimizer = config.optimizer
+    own = {name: f"optimizer.bounds.{name}" for name in PLASTIC if getattr(optimizer.bounds, name) is not None}
+    connectivity.check_bounds(weights, {name: optimizer.bounds_of(name) for name in PLASTIC}, own)
+    return wiring, weights
+
+
 def initial_weights(config: RunConfig, rng: np.random.RandomState) -> Weights:
-    """The weights that training begins with; raises ConfigError if they do not fit the config."""
-    task, model, resumed = config.task, config.model, config.resume is not None
-    sizes = task.n_in, model.n_rec, task.n_out
-    weights = connectivity.initial_weights(config.synapse, *sizes, rng, resumed, model.rescaled)
-    if not resumed:
-        connectivity.check_bounds(weights, config.optimizer.Wmin, config.optimizer.Wmax)
-    return weights
+    """The weights that training begins with."""
+    return initial_network(config, rng)[1]
 
 
 def draw_parameters(config: RunConfig, earlier: Mapping[str, Any] | None = None) -> RunConfig:
@@ -160,9 +186,10 @@ def check_ready(config: RunConfig) -> RunConfig:
     """Find out all that can be known before a run begins; raises UserError."""
     config = draw_parameters(config)
     engine_class(config).check_possible(config)
-    rng = np.random.RandomState(config.seed)
-    initial_weights(config, rng)
-    make_task(config, rng).close()
+    if config.resume is None:  # otherwise the checkpoint has them, and where they came from may be gone
+        rng = np.random.RandomState(config.seed)
+        initial_network(config, rng)
+        make_task(config, rng).close()
     return config
 
 
@@ -263,11 +290,28 @@ def restore_stream(stream: np.random.RandomState, phase: str, checkpoint: Checkp
     stream.set_state(("MT19937", key, pos, *gauss))
 
 
-def check_finite(weights: Weights, projections: tuple[str, ...], when: str = "") -> None:
-    """Raise TrainingError for weights that nothing can be computed with."""
+def wiring_state(wiring: Wiring) -> Checkpoint:
+    """The synapses of projections that do not have all of them, for a checkpoint."""
+    listed = {projection: mask.lists for projection, mask in wiring.items() if not mask.is_dense}
+    rows = {f"row_{projection}": row for projection, (row, _) in listed.items()}
+    return rows | {f"post_{projection}": post for projection, (_, post) in listed.items()}
+
+
+def restored_wiring(checkpoint: Checkpoint, sizes: Mapping[str, int]) -> dict[str, Mask]:
+    """The synapses of a run that goes on. sizes: of in, rec, out."""
+    wiring = {}
+    for projection, mask in all_dense(sizes).items():
+        if (row := checkpoint.get(f"row_{projection}")) is not None:
+            mask = Mask(mask.n_pre, mask.n_post, row, checkpoint[f"post_{projection}"])
+        wiring[projection] = mask
+    return wiring
+
+
+def check_finite(weights: Weights, projections: tuple[str, ...], when: str = "", what: str = "weight") -> None:
+    """Raise TrainingError for weights, or what else they are, that nothing can be computed with."""
     for projection in projections:
         if not np.isfinite(weights[projection]).all():
-            raise TrainingError(f"a weight of {projection} became infinite or NaN{when}")
+            raise TrainingError(f"a {what} of {projection} became infinite or NaN{when}")
 
 
 def timed(trainer: Trainer, simulate: Any) -> Any:

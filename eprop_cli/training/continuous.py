@@ -13,6 +13,7 @@ import numpy as np
 
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.connectivity.projections import SYMMETRIC
 from eprop_cli.engines.base import KeptStream, Outcome, engine_class, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import STREAM
@@ -27,13 +28,15 @@ from eprop_cli.training.base import (
     Score,
     Trainer,
     check_finite,
-    initial_weights,
+    initial_network,
     make_task,
     random_streams,
     restore_stream,
+    restored_wiring,
     stream_state,
     timed,
     total_confusion,
+    wiring_state,
 )
 from eprop_cli.values import Batch, Checkpoint, Weights
 
@@ -48,13 +51,14 @@ class Continuous(Trainer):
         self._streams = random_streams(config.seed)
         if config.training.evaluation == INLINE:  # as in the tutorial
             self._streams = dict.fromkeys(PHASES, self._streams[TRAINING])
-        self.initial = initial_weights(config, self._streams[TRAINING])
+        known = None if checkpoint is None else restored_wiring(checkpoint, config.sizes)
+        self.wiring, self.initial = initial_network(config, self._streams[TRAINING], known)
         self._task = make_task(config, self._streams[TRAINING])
         self._drawn = dict.fromkeys(PHASES, 0)
         self._progress, self._rows = Progress(), 0
         if checkpoint is not None:
             self.initial = _group(checkpoint, "initial_")
-        self._engine = make_engine(config)
+        self._engine = make_engine(config, self.wiring)
         self._keeps = self._engine.keeps_state()
         self._stream = self._engine.stream(self.initial)
         self._pending: tuple[int, str, Batch] | None = None  # iteration, phase, batch that has begun
@@ -72,6 +76,15 @@ class Continuous(Trainer):
         require(optimizer.weight_decay == 0, "optimizer.weight_decay", optimizer.weight_decay, remedy)
         require(optimizer.clip_norm is None, "optimizer.clip_norm", optimizer.clip_norm, remedy)
         require(optimizer.schedule.name == "constant", "optimizer.schedule.name", optimizer.schedule.name, remedy)
+        rates, bounds = vars(optimizer.eta_factor), vars(optimizer.bounds)
+        require(set(rates.values()) == {1.0}, "optimizer.eta_factor", rates, remedy)
+        require(set(map(str, bounds.values())) == {"None"}, "optimizer.bounds", bounds, remedy)
+        for name, learns in vars(config.connectivity.plastic).items():
+            require(learns, f"connectivity.plastic.{name}", learns, "must be true, or needs training=data_parallel")
+        feedback, remedy_here = config.connectivity.feedback, "needs training=data_parallel; NEST cannot do it"
+        require(feedback != SYMMETRIC, "connectivity.feedback", feedback, remedy_here)
+        for name, fraction in vars(config.connectivity.excitatory_fraction).items():
+            require(fraction is None, f"connectivity.excitatory_fraction.{name}", fraction, remedy_here)
         require(optimizer.schedule.warmup == 0, "optimizer.schedule.warmup", optimizer.schedule.warmup, remedy)
         aside = config.training.evaluation == ASIDE
         remedy = f"needs a copy of the simulation, which engine={config.engine.name} cannot make; set it to {INLINE}"
@@ -185,6 +198,7 @@ class Continuous(Trainer):
             "metric": progress.metric,
             **{f"drawn_{phase}": number for phase, number in self._drawn.items()},
             **{f"initial_{projection}": values for projection, values in self.initial.items()},
+            **wiring_state(self.wiring),
             **self._kept.state(),
         }
         for phase, stream in self._streams.items():

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config as RunConfig
-from eprop_cli.connectivity.base import PLASTIC, sampled
+from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.connectivity.mask import NEIGHBOURS, neighbours, sampled
 from eprop_cli.engines.base import Outcome, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT
@@ -27,13 +28,15 @@ from eprop_cli.training.base import (
     Trainer,
     TrainingConfig,
     check_finite,
-    initial_weights,
+    initial_network,
     make_task,
     random_streams,
     restore_stream,
+    restored_wiring,
     stream_state,
     timed,
     total_confusion,
+    wiring_state,
 )
 from eprop_cli.values import Batch, Checkpoint, Table, Weights
 
@@ -64,17 +67,24 @@ class DataParallel(Trainer):
         self._streams = random_streams(config.seed)
         self._drawn = dict.fromkeys(PHASES, 0)  # batches of each phase
         self._progress = Progress()
-        self.initial = self._weights = initial_weights(config, self._streams[TRAINING])
+        known = None if checkpoint is None else restored_wiring(checkpoint, config.sizes)
+        self.wiring, self.initial = initial_network(config, self._streams[TRAINING], known)
+        self._constraints = config.constraints(self.wiring)
+        self._in_place = any(not self.wiring[projection].is_dense for projection in NEIGHBOURS)
+        self._weights = self.initial
+        if self._in_place:  # what is to stay must be another array
+            self._weights = neighbours({name: values.copy() for name, values in self.initial.items()})
+            self.initial = {name: _narrow(values) for name, values in self.initial.items()}
         self._task = make_task(config, self._streams[TRAINING])
         self._optimizer = config.make_optimizer()
-        self._state = self._optimizer.initial_state(self.initial)
-        set_moments(self._state, config.synapse.init_optimizer)
+        self._state = self._optimizer.initial_state({projection: self._weights[projection] for projection in PLASTIC})
+        set_moments(self._state, self.wiring, config.synapse.init_optimizer)
         self._upcoming: Batch | None = None  # the next training batch, where it has to be known already
         self._before_upcoming: dict[str, Any] | None = None  # state of the training stream before it was drawn
         self._best: Weights = {}  # those of the lowest validation loss, where they are asked for
         self._lowest = math.inf
         self._rows, self._phase = 0, TRAINING
-        self._engine = make_engine(config)
+        self._engine = make_engine(config, self.wiring)
         if checkpoint is not None:
             self._restore(checkpoint)
 
@@ -122,11 +132,24 @@ class DataParallel(Trainer):
         outcome: Outcome = timed(self, lambda: self._engine.gradient(self._weights, batch, following, record))
         row = book.row(iteration, TRAINING, [book.score(outcome, batch)], self._task.epochs(iteration))
         assert outcome.gradients is not None
-        with np.errstate(all="ignore"):  # what is not finite is told below
-            weights, state = self._optimizer.optimize(self._state, self._weights, outcome.gradients)
-        check_finite(weights, PLASTIC, f" in iteration {iteration}")
-        self._weights, self._state = weights, state
+        self._step({name: outcome.gradients[name] for name in self._constraints.learning}, iteration)
         return Record(row, batch, outcome.recording, self._sampled_weights(iteration))
+
+    def _step(self, gradients: Weights, iteration: int) -> None:
+        """Change the weights."""
+        when = f" in iteration {iteration}"
+        if not self._in_place:
+            with np.errstate(all="ignore"):  # what is not finite is told below
+                weights, state = self._optimizer.optimize(self._state, self._weights, gradients)
+            check_finite(weights, PLASTIC, when)
+            self._weights, self._state = self._constraints.keep(weights), state
+            return
+        check_finite(gradients, self._constraints.learning, when, "gradient")  # beforehand: weights are not kept
+        self.hold()
+        with np.errstate(all="ignore"):
+            self._state = self._optimizer.optimize_in_place(self._state, self._weights, gradients)
+        self._constraints.keep(self._weights)
+        check_finite(self._weights, PLASTIC, when)
 
     def _evaluate(self, book: Bookkeeper, phase: str) -> Record:
         weights = self.weights() if phase == TEST else self._weights
@@ -142,7 +165,8 @@ class DataParallel(Trainer):
             and self._config.training.select_weights == "best"
             and row.metrics["loss"] < self._lowest
         ):
-            self._best, self._lowest = self._weights, row.metrics["loss"]
+            best = {name: values.copy() for name, values in self._weights.items()} if self._in_place else self._weights
+            self._best, self._lowest = best, row.metrics["loss"]
         return Record(row, batch, confusion=total_confusion(scores))
 
     def _draw(self, phase: str) -> Batch:
@@ -163,7 +187,7 @@ class DataParallel(Trainer):
         if not n:
             return None
         timing, n_batch = self._config.timing, self._config.task.n_batch
-        return sampled(self._weights, n, timing.ms(iteration * n_batch * timing.sequence))
+        return sampled(self.wiring, self._weights, n, timing.ms(iteration * n_batch * timing.sequence))
 
     def _capture(self) -> Checkpoint:
         """Everything that the rest of the run depends on. Arrays are not copied: nothing changes them in place."""
@@ -186,6 +210,7 @@ class DataParallel(Trainer):
             checkpoint[f"drawn_{TRAINING}"] -= 1
         groups = {"initial": self.initial, "weights": self._weights, "best": self._best}
         groups |= state.moments
+        checkpoint |= wiring_state(self.wiring)
         checkpoint |= {f"{group}_{key}": value for group, arrays in groups.items() for key, value in arrays.items()}
         for phase, stream in streams.items():
             checkpoint |= stream_state(phase, stream)
@@ -199,7 +224,7 @@ class DataParallel(Trainer):
         self._progress = Progress(
             int(checkpoint["iteration"]), bool(checkpoint["stopped"]), float(checkpoint["metric"])
         )
-        self.initial, self._weights = group("initial_"), group("weights_")
+        self.initial, self._weights = group("initial_"), neighbours(group("weights_"))
         self._best, self._lowest = group("best_"), float(checkpoint["lowest"])
         moments = {name: group(f"{name}_") for name in self._optimizer.moments}
         numbers = {name: float(checkpoint[name]) for name in self._state.numbers}
@@ -207,3 +232,9 @@ class DataParallel(Trainer):
         self._drawn = {phase: int(checkpoint[f"drawn_{phase}"]) for phase in PHASES}
         for phase, stream in self._streams.items():
             restore_stream(stream, phase, checkpoint)
+
+
+def _narrow(values: NDArray[np.float64]) -> NDArray[Any]:
+    """Values in half the memory, if nothing is lost by it: weights are drawn in single precision."""
+    narrow = values.astype(np.float32)
+    return narrow if np.array_equal(narrow, values) else values

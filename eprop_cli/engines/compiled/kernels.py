@@ -46,24 +46,27 @@ def _compiled(function: Function) -> Function:
 
 
 @_compiled
-def _collect(t: int, spikes: Counts, n_emitted: int, emitted: Ints, first: Ints, pre: Ints) -> None:
+def _collect(t: int, spikes: Counts, n_emitted: int, emitted: Ints, first: Ints, pre: Ints, times: Counts) -> None:
     """List the neurons whose spikes arrive in step t. NEST drops those that arrive in the first step of a sequence.
 
-    first, pre: presynaptic neurons pre[first[t] : first[t + 1]] have a spike that arrives in step t, or several.
+    first, pre: presynaptic neurons pre[first[t] : first[t + 1]] have spikes that arrive in step t.
+    times: how many each of them has.
     """
     n = first[t]
     if t > 0:
         for i in range(spikes.shape[1]):
             pre[n] = i  # stays if there is a spike; faster than a branch
+            times[n] = spikes[t, i]
             n += spikes[t, i] != 0
         for e in range(n_emitted):
             pre[n] = spikes.shape[1] + emitted[e]
+            times[n] = 1
             n += 1
     first[t + 1] = n
 
 
 @_compiled
-def _deliver(t: int, spikes: Counts, first: Ints, pre: Ints, weights: Floats, state: Floats) -> None:
+def _deliver(t: int, first: Ints, pre: Ints, times: Counts, weights: Floats, state: Floats) -> None:
     """Add up the weights of arriving spikes in NEST's order: input before recurrent neurons, by index.
 
     Several spikes that an input neuron fires in one step weigh as much more, and make one trace.
@@ -72,7 +75,7 @@ def _deliver(t: int, spikes: Counts, first: Ints, pre: Ints, weights: Floats, st
         state[CURRENT, j] = 0.0
     for e in range(first[t], first[t + 1]):
         i = pre[e]
-        for _ in range(spikes[t, i] if i < spikes.shape[1] else 1):  # NEST sends them one by one
+        for _ in range(times[e]):  # NEST sends them one by one
             for j in range(state.shape[1]):
                 state[CURRENT, j] += weights[i, j]
 
@@ -177,10 +180,11 @@ def _forward(
     n_rec = neurons.shape[1]
     state = np.zeros((N_STATE, n_rec))
     emitted, n_emitted = np.empty(n_rec + 1, np.int64), 0
+    times = np.empty(pre.size, np.uint8)
     first[0] = 0
     for t in range(n_steps):
-        _collect(t, spikes, n_emitted, emitted, first, pre)
-        _deliver(t, spikes, first, pre, weights, state)
+        _collect(t, spikes, n_emitted, emitted, first, pre, times)
+        _deliver(t, first, pre, times, weights, state)
         _integrate(neurons, state)
         for s in range(surrogates.shape[0]):
             _surrogate_gradient(surrogates[s, 0], surrogates[s, 1], surrogates[s, 2], t, neurons, state, psi)

@@ -1,31 +1,20 @@
 """The tables that NEST's recorders would give, from what the kernels keep."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config
 from eprop_cli.engines.compiled import kernels
+from eprop_cli.engines.compiled.batch import Simulated
 from eprop_cli.engines.compiled.online import Outcome
 from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters
 from eprop_cli.timing import Timing
-from eprop_cli.values import Batch, Recording, Table, Weights
+from eprop_cli.values import Batch, Recording, Table
 
 FEEDBACK_LAG = 3  # steps from a spike to the learning signal that it causes: to the readout, its softmax, and back
-
-
-class Simulated(NamedTuple):
-    """What the kernels fill, in the order and shapes of kernels.run."""
-
-    potential: Floats
-    signal: Floats
-    n_spikes: NDArray[np.int64]
-    fired: NDArray[np.bool_]
-    dynamics: Floats
-    gradients: Floats
-    gradients_out: Floats
 
 
 def window_targets(batch: Batch, window: int) -> Floats:
@@ -33,22 +22,24 @@ def window_targets(batch: Batch, window: int) -> Floats:
     return batch.targets[:, :, -window:].transpose(1, 2, 0).copy()
 
 
-def recorded_neurons(config: Config) -> NDArray[np.int64]:
-    """Recurrent neurons whose dynamic variables are recorded: the first ones of each population."""
-    places = config.model.places.values()
-    return np.concatenate([np.arange(place.start, place.stop)[: config.recording.n_record] for place in places])
+def first_neurons(config: Config, n: int) -> NDArray[np.int64]:
+    """The first n neurons of each recurrent population."""
+    return np.concatenate([np.arange(place.start, place.stop)[:n] for place in config.model.places.values()])
 
 
 def recorded_tables(
-    config: Config, weights: Weights, batch: Batch, recorded: NDArray[np.int64], simulated: Simulated
+    config: Config, feedback: Floats, batch: Batch, recorded: NDArray[np.int64], simulated: Simulated
 ) -> Recording:
-    """The tables that NEST's recorders would give; values (n_batch, n_steps, n_neurons) until they become columns."""
+    """The tables that NEST's recorders would give; values (n_batch, n_steps, n_neurons) until they become columns.
+
+    feedback: weights (n_recorded, n_out) onto the recorded neurons.
+    """
     model = config.model
     targets = window_targets(batch, simulated.signal.shape[1])
     error, n_steps = simulated.signal - targets, batch.spikes.shape[1]
     columns = {}
     if len(recorded):
-        learning_signal = _in_sequence(error @ weights["out_rec"][recorded].T, n_steps, FEEDBACK_LAG)
+        learning_signal = _in_sequence(error @ feedback.T, n_steps, FEEDBACK_LAG)
         parameters = neuron_parameters(model)[:, recorded]
         dynamics = _dynamics(simulated.dynamics, parameters) | {"learning_signal": learning_signal}
         for population in model.populations:
@@ -63,7 +54,7 @@ def recorded_tables(
     timing = config.timing
     recording = {name: _table(timing, config.recording.interval, columns[name]) for name in columns}
     if config.recording.spikes:
-        recording["spikes"] = _spikes(timing, model.places, batch.spikes, simulated.fired)
+        recording["spikes"] = _spikes(config, batch.spikes, simulated.fired)
     return recording
 
 
@@ -91,7 +82,8 @@ def online_tables(config: Config, batch: Batch, recorded: NDArray[np.int64], out
     recording = {name: _table(timing, config.recording.interval, columns[name]) for name in columns}
     if config.recording.spikes:
         fired = joined([outcome.fired for outcome in outcomes if outcome.fired is not None])
-        recording["spikes"] = _spikes(timing, model.places, batch.spikes, fired)
+        watched = first_neurons(config, config.recording.n_record_spikes)
+        recording["spikes"] = _spikes(config, batch.spikes, fired[:, :, watched])
     return recording
 
 
@@ -134,9 +126,14 @@ def _table(timing: Timing, interval: float, columns: Mapping[str, Floats]) -> Ta
     return table | {name: thinned[name].ravel() for name in sorted(thinned)}  # the order in which NEST gives them
 
 
-def _spikes(timing: Timing, places: Mapping[str, slice], spikes: NDArray[Any], fired: NDArray[np.bool_]) -> Table:
-    """All spikes, as a table sorted by sequence, time and neuron; spikes: bool, or how many."""
-    fired_by = {"in": spikes} | {population: fired[:, :, place] for population, place in places.items()}
+def _spikes(config: Config, spikes: NDArray[Any], fired: NDArray[np.bool_]) -> Table:
+    """Spikes of watched neurons, as a table sorted by sequence, time and neuron."""
+    timing, most = config.timing, config.recording.n_record_spikes
+    fired_by, place = {"in": spikes[:, :, :most]}, 0
+    for each in config.model.populations:
+        n_watched = min(each.size, most)
+        fired_by[each.name] = fired[:, :, place : place + n_watched]
+        place += n_watched
     found = {population: _fired(raster) for population, raster in fired_by.items()}
     sequence, step, neuron = (np.concatenate(columns) for columns in zip(*found.values(), strict=True))
     population = np.repeat(list(found), [len(columns[0]) for columns in found.values()])

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config
-from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, exists, sampled
+from eprop_cli.connectivity.base import FEEDBACK, PLASTIC
+from eprop_cli.connectivity.mask import Mask, Wiring, sampled
+from eprop_cli.connectivity.synapses import no_such_synapse
 from eprop_cli.engines.base import Outcome
 from eprop_cli.engines.compiled import online
-from eprop_cli.engines.compiled.recording import online_tables, recorded_neurons
+from eprop_cli.engines.compiled.recording import first_neurons, online_tables
 from eprop_cli.values import Batch, Weights
 
 STATE, LEFT = "state_", "left_"  # what names of arrays begin with: of the network, of the steps that are left
@@ -60,9 +62,9 @@ class _Begun:
 class CompiledStream:
     """training=continuous in the compiled engine."""
 
-    def __init__(self, config: Config, weights: Weights) -> None:
-        self._config, self._initial, self._timing = config, weights, config.timing
-        self._recorded = recorded_neurons(config)
+    def __init__(self, config: Config, wiring: Wiring, weights: Weights) -> None:
+        self._config, self._wiring, self._initial, self._timing = config, wiring, weights, config.timing
+        self._recorded = first_neurons(config, config.recording.n_record)
         self._network: online.Stream | None = None  # from the first learning rate on
         self._begun: _Begun | None = None
         self._held: Steps | None = None  # the last step, whose targets go on for as long as nothing follows
@@ -73,7 +75,7 @@ class CompiledStream:
         """Simulate the last steps of the batch before with the learning rate of this one, as NEST's scripts do."""
         self._eta = eta
         if self._network is None:
-            self._network = make_network(self._config, self._initial, eta)
+            self._network = make_network(self._config, self._wiring, self._initial, eta)
         before = self.end()
         self._begun = _Begun(batch, record, Steps.of_batch(batch, self._timing.learning_window), [])
         self._now += len(self._begun.left)
@@ -109,7 +111,7 @@ class CompiledStream:
         """Simulate a batch on a copy of the network that does not learn; nothing else changes."""
         if self._network is None:
             eta = self._config.model.learning_rate(self._config.optimizer.eta)
-            self._network = make_network(self._config, self._initial, eta)
+            self._network = make_network(self._config, self._wiring, self._initial, eta)
         copy, steps = self._network.frozen(), Steps.of_batch(batch, self._timing.learning_window)
         return self._outcome(batch, [copy.advance(steps.inputs, steps.targets, steps.window, 0.0)], False)
 
@@ -119,9 +121,8 @@ class CompiledStream:
             return self._initial
         weights = {FEEDBACK: self._initial[FEEDBACK]}
         for projection, values in zip(PLASTIC, self._network.weights(), strict=True):
-            matrix = np.zeros_like(self._initial[projection].T)
-            matrix[exists(projection, *matrix.T.shape).T] = values
-            weights[projection] = np.ascontiguousarray(matrix.T)
+            mask = self._wiring[projection]
+            weights[projection] = mask.listed().matrix(values) if mask.is_dense else values
         return {projection: weights[projection] for projection in self._initial}
 
     def state(self) -> dict[str, Any]:
@@ -138,7 +139,7 @@ class CompiledStream:
         self._now, self._eta = int(state["now"]), float(state["eta"])
         arrays = {name.removeprefix(STATE): values for name, values in state.items() if name.startswith(STATE)}
         if arrays:
-            self._network = make_network(self._config, self._initial, self._eta)
+            self._network = make_network(self._config, self._wiring, self._initial, self._eta)
             self._network.state.load(arrays)
         left = {name.removeprefix(LEFT): values for name, values in state.items() if name.startswith(LEFT)}
         if left:
@@ -165,11 +166,11 @@ class CompiledStream:
             np.ascontiguousarray(readout[:, :, timing.sequence - timing.learning_window :]),
             counts,
             recording=online_tables(config, batch, self._recorded, outcomes) if record else None,
-            weight_changes=sampled(self.weights(), n, timing.ms(self._now)) if n else None,
+            weight_changes=sampled(self._wiring, self.weights(), n, timing.ms(self._now)) if n else None,
         )
 
 
-def make_network(config: Config, weights: Weights, eta: float) -> online.Stream:
+def make_network(config: Config, wiring: Wiring, weights: Weights, eta: float) -> online.Stream:
     """The network of a config; eta: the first learning rate."""
     model = config.model
     (population,) = model.populations
@@ -177,8 +178,8 @@ def make_network(config: Config, weights: Weights, eta: float) -> online.Stream:
     del parameters["flush_event_send_interval"]  # it frees a history that is not kept here
     optimizer = config.make_optimizer().nest_parameters() | model.optimizer(config.task.n_batch)
     del optimizer["eta"]
-    there = {projection: exists(projection, *weights[projection].shape) for projection in PLASTIC}
-    w_in, w_rec, w_out = (online.Projection.from_matrix(weights[key].T, there[key].T) for key in PLASTIC)
+    listed = {projection: wiring[projection].listed() for projection in PLASTIC}
+    w_in, w_rec, w_out = (_projection(wiring[key], listed[key], weights[key]) for key in PLASTIC)
     network = online.Stream(
         online.Neurons(model=population.model, **parameters),
         online.Readouts(**model.parameters("out")),
@@ -186,15 +187,22 @@ def make_network(config: Config, weights: Weights, eta: float) -> online.Stream:
         w_in,
         w_rec,
         w_out,
-        weights[FEEDBACK],
+        wiring[FEEDBACK].matrix(weights[FEEDBACK]),
         eta,
         dt=config.timing.resolution,
         offset=config.timing.total_offset,
     )
     for entry in config.synapse.init_optimizer:
-        numbers = np.cumsum(there[entry.projection].T).reshape(there[entry.projection].T.shape) - 1
+        try:
+            places = listed[entry.projection].find(np.full(len(entry.post), entry.pre), np.array(entry.post))
+        except LookupError as error:
+            raise no_such_synapse(entry) from error
         synapses = network.state.out_synapses if entry.projection == "rec_out" else network.state.synapses
-        first = np.count_nonzero(there["in_rec"]) if entry.projection == "rec_rec" else 0
-        index = first + numbers[entry.pre, entry.post]
+        index = places + (listed["in_rec"].size if entry.projection == "rec_rec" else 0)
         synapses[online.M, index], synapses[online.V, index] = entry.m, entry.v
     return network
+
+
+def _projection(mask: Mask, listed: Mask, weights: NDArray[np.float64]) -> online.Projection:
+    """Synapses as the kernels take them. listed: those of the mask as a list."""
+    return online.Projection(*listed.lists, listed.take(weights) if mask.is_dense else weights)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC, clear, ends
+from eprop_cli.connectivity.mask import Wiring
 from eprop_cli.engines.base import Engine, EngineConfig, Outcome
 from eprop_cli.engines.nest.kernel import start_kernel
 from eprop_cli.engines.nest.network import Network, build_network, force_final_update, present
@@ -43,6 +44,7 @@ class Share:
     """
 
     config: RunConfig
+    wiring: Wiring
     weights: Weights
     sequences: tuple[Batch, ...]
     learn: bool
@@ -84,10 +86,11 @@ class NestEngine(Engine):
 
     Config = NestConfig
     package = "nest"
+    bytes_per_synapse = 250  # synapse, optimizer, weights; more with the history of spikes
     remedy = "install nest-simulator 3.10, or use training=data_parallel engine=compiled"
 
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
+        super().__init__(config, wiring)
         self._workers = Workers(config.engine)
 
     @classmethod
@@ -125,7 +128,7 @@ class NestEngine(Engine):
 
     def stream(self, weights: Weights) -> NestStream:
         """One NEST simulation, in this process."""
-        return NestStream(self._config, weights)
+        return NestStream(self._config, self._wiring, weights)
 
     def gradient(self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
         """Simulate a batch with e-prop synapses."""
@@ -160,6 +163,7 @@ class NestEngine(Engine):
         shares = [
             Share(
                 self._config,
+                self._wiring,
                 weights,
                 tuple(_sequence(batch, int(index)) for index in indices),
                 learn,
@@ -182,7 +186,9 @@ def _simulate_sequence(share: Share, index: int) -> SequenceOutcome:
     config, sequence = share.config, share.sequences[index]
     nest = start_kernel(config)
     try:
-        network = build_network(nest, config, share.weights, REPORTING if share.learn else None, share.record)
+        network = build_network(
+            nest, config, share.wiring, share.weights, REPORTING if share.learn else None, share.record
+        )
         present(network, sequence, 0)
         timing, gradients = network.timing, None
         if share.learn:
@@ -224,19 +230,20 @@ def _simulate_learning(nest: Any, network: Network, share: Share, index: int) ->
     nest.Simulate(timing.ms(timing.sequence + timing.lead - quiet))
     events = recorder.events
     forced = events["times"] > timing.ms(end + 0.5)
-    return _gradients(network, share.weights, {key: values[forced] for key, values in events.items()})
+    return _gradients(network, share, {key: values[forced] for key, values in events.items()})
 
 
-def _gradients(network: Network, weights: Weights, events: dict[str, NDArray[Any]]) -> Weights:
+def _gradients(network: Network, share: Share, events: dict[str, NDArray[Any]]) -> Weights:
     """Gradients from the weights that synapses have after a step of REPORTING."""
     gradients = {}
     for projection in PLASTIC:
         pre, post = ends(projection)
         own = network.belong(events["senders"], pre) & network.belong(events["targets"], post)
-        index = network.index(events["targets"][own], post), network.index(events["senders"][own], pre)
-        updated = np.full_like(weights[projection], np.nan)
-        updated[index] = events["weights"][own]
-        gradients[projection] = (weights[projection] - updated) / ETA
+        ends_of = network.index(events["senders"][own], pre), network.index(events["targets"][own], post)
+        weights = share.weights[projection]
+        updated = np.full_like(weights, np.nan)
+        updated[share.wiring[projection].index(*ends_of)] = events["weights"][own]
+        gradients[projection] = (weights - updated) / ETA
     return clear(gradients)
 
 

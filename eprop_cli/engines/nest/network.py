@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config
 from eprop_cli.connectivity.base import FEEDBACK, ends
+from eprop_cli.connectivity.mask import Mask, Wiring
 from eprop_cli.engines.nest.probes import Probe, ids_of, make_probes
 from eprop_cli.timing import Timing
 from eprop_cli.values import Batch, Weights
+
+ALL_TO_ALL = {"rule": "all_to_all", "allow_autapses": False}
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Network:
     synapse: NEST's model of the plastic synapses.
     gen_learning_window: None where NEST's kernel has the learning window.
     records_readout: whether all dynamic variables of the readouts are recorded, rather than what metrics need.
+    n_record_spikes: neurons of a population, the first ones, whose spikes are recorded.
     """
 
     timing: Timing
@@ -38,6 +42,7 @@ class Network:
     probes: Mapping[str, Probe]
     ids: Mapping[str, range]
     records_readout: bool
+    n_record_spikes: int
 
     def nodes(self, population: str) -> Any:
         """Node collection of a population, or of "rec", all recurrent ones together."""
@@ -61,7 +66,12 @@ class Network:
 
 
 def build_network(
-    nest: Any, config: Config, weights: Weights, optimizer: Mapping[str, Any] | None, dynamics: bool = True
+    nest: Any,
+    config: Config,
+    wiring: Wiring,
+    weights: Weights,
+    optimizer: Mapping[str, Any] | None,
+    dynamics: bool = True,
 ) -> Network:
     """Build the tutorial's network in a fresh kernel.
 
@@ -86,8 +96,9 @@ def build_network(
         probes=make_probes(nest, config, nrns, dynamics, plastic=optimizer is not None),
         ids=ids_of(nrns),
         records_readout=dynamics and config.recording.readout,
+        n_record_spikes=config.recording.n_record_spikes,
     )
-    _connect(nest, config, network, weights, optimizer)
+    _connect(nest, config, network, wiring, weights, optimizer)
     return network
 
 
@@ -140,18 +151,18 @@ def force_final_update(network: Network, end: int) -> None:
     network.gen_spk_final_update.set(spike_times=[network.timing.ms(end + network.timing.forcing)])
 
 
-def read_weights(nest: Any, network: Network, like: Weights) -> Weights:
+def read_weights(nest: Any, network: Network, wiring: Wiring, like: Weights) -> Weights:
     """Weights of all plastic projections, and the fixed feedback weights of like."""
     weights = {}
     for projection, values in like.items():
         weights[projection] = values.copy()
-        if projection != FEEDBACK:
+        if projection != FEEDBACK and wiring[projection].size:
             pre, post = ends(projection)
             connections = nest.GetConnections(network.nodes(pre), network.nodes(post), network.synapse)
             status = connections.get(["source", "target", "weight"])
             targets = network.index(np.array(status["target"]), post)
             sources = network.index(np.array(status["source"]), pre)
-            weights[projection][targets, sources] = status["weight"]
+            weights[projection][wiring[projection].index(sources, targets)] = status["weight"]
     return weights
 
 
@@ -165,14 +176,22 @@ def _create(nest: Any, model: str, n: int, parameters: Mapping[str, Any]) -> Any
 
 
 def _connect(
-    nest: Any, config: Config, network: Network, weights: Weights, optimizer: Mapping[str, Any] | None
+    nest: Any,
+    config: Config,
+    network: Network,
+    wiring: Wiring,
+    weights: Weights,
+    optimizer: Mapping[str, Any] | None,
 ) -> None:
     """Connect the network; numbers as in the tutorial."""
     model = config.model
     step: dict[str, Any] = {"delay": network.timing.resolution}
-    all_to_all = {"rule": "all_to_all", "allow_autapses": False}
     static = {"synapse_model": "static_synapse"} | step
     nrns_in, nrns_rec, nrns_out = (network.nodes(population) for population in ("in", "rec", "out"))
+
+    def connect(projection: str, synapse: Mapping[str, Any]) -> None:
+        _connect_projection(nest, network, projection, wiring[projection], weights[projection], synapse)
+
     plastic = static
     if optimizer is not None:
         defaults, each = model.plastic()
@@ -183,22 +202,38 @@ def _connect(
         plastic = {"synapse_model": network.synapse} | each | step
 
     nest.Connect(network.gen_spk_in, nrns_in, "one_to_one", static)  # connection 1
-    nest.Connect(nrns_in, nrns_rec, all_to_all, plastic | {"weight": weights["in_rec"]})  # connection 2
-    nest.Connect(nrns_rec, nrns_rec, all_to_all, plastic | {"weight": weights["rec_rec"]})  # connection 3
-    nest.Connect(nrns_rec, nrns_out, all_to_all, plastic | {"weight": weights["rec_out"]})  # connection 4
+    connect("in_rec", plastic)  # connection 2
+    connect("rec_rec", plastic)  # connection 3
+    connect("rec_out", plastic)  # connection 4
     if optimizer is not None:
         rate = {"synapse_model": "rate_connection_delayed"} | step
-        feedback = {"synapse_model": model.learning_signal, "weight": weights[FEEDBACK]}
-        nest.Connect(nrns_out, nrns_rec, all_to_all, feedback | step)  # connection 5
+        connect(FEEDBACK, {"synapse_model": model.learning_signal} | step)  # connection 5
         nest.Connect(network.gen_rate_target, nrns_out, "one_to_one", rate | {"receptor_type": 2})  # connection 6
         if config.loss.softmax:  # it needs the other readouts' signals
-            nest.Connect(nrns_out, nrns_out, all_to_all, rate | {"receptor_type": 1, "weight": 1.0})  # connection 7
+            nest.Connect(nrns_out, nrns_out, ALL_TO_ALL, rate | {"receptor_type": 1, "weight": 1.0})  # connection 7
         if network.gen_learning_window is not None:
             window = rate | {"receptor_type": model.window_receptor}
-            nest.Connect(network.gen_learning_window, nrns_out, all_to_all, window)  # connection 7 of this family
+            nest.Connect(network.gen_learning_window, nrns_out, ALL_TO_ALL, window)  # connection 7 of this family
         forcing = static | {"weight": model.forcing_weight}
         nest.Connect(network.gen_spk_final_update, nrns_in + nrns_rec, "all_to_all", forcing)
     _connect_probes(nest, config, network, static)
+
+
+def _connect_projection(
+    nest: Any, network: Network, projection: str, mask: Mask, weights: NDArray[np.float64], synapse: Mapping[str, Any]
+) -> None:
+    """Connect exactly the synapses of a mask."""
+    pre, post = ends(projection)
+    if mask.is_dense:
+        rule = ALL_TO_ALL | {"allow_autapses": mask.autapses}
+        nest.Connect(network.nodes(pre), network.nodes(post), rule, dict(synapse) | {"weight": weights})
+    elif mask.size:
+        sources = network.ids[pre].start + mask.pre.astype(np.int64)
+        targets = network.ids[post].start + mask.lists[1].astype(np.int64)
+        # Between arrays of ids NEST takes all parameters as arrays.
+        each = {key: np.full(mask.size, value) for key, value in synapse.items() if key != "synapse_model"}
+        each |= {"weight": weights, "synapse_model": synapse["synapse_model"]}
+        nest.Connect(sources, targets, "one_to_one", each)
 
 
 def _connect_probes(nest: Any, config: Config, network: Network, static: Mapping[str, Any]) -> None:

@@ -56,6 +56,10 @@ def _spike_table(network: Network, events: Mapping[str, Table], start: int) -> T
     parts = []
     for population, source in {"in": "spikes_in", **dict.fromkeys(network.recurrent, "spikes")}.items():
         own = network.belong(events[source]["senders"], population)
+        own &= (
+            np.asarray(events[source]["senders"], dtype=np.int64)
+            < network.ids[population].start + network.n_record_spikes
+        )
         table = _table(network, {key: values[own] for key, values in events[source].items()}, population, start)
         parts.append(table | {"population": np.full(own.sum(), population)})
     columns = ("sequence", "time", "population", "neuron")

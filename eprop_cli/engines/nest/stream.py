@@ -7,7 +7,8 @@ import numpy as np
 
 from eprop_cli.config.config import Config
 from eprop_cli.connectivity.base import PLASTIC, ends
-from eprop_cli.connectivity.synapses import InitialMoments
+from eprop_cli.connectivity.mask import Wiring
+from eprop_cli.connectivity.synapses import InitialMoments, no_such_synapse
 from eprop_cli.engines.base import Outcome
 from eprop_cli.engines.nest.kernel import start_kernel
 from eprop_cli.engines.nest.network import Network, build_network, force_final_update, present, read_weights
@@ -27,13 +28,13 @@ class _Begun:
 class NestStream:
     """training=continuous on NEST."""
 
-    def __init__(self, config: Config, weights: Weights) -> None:
-        self._config, self._initial = config, weights
+    def __init__(self, config: Config, wiring: Wiring, weights: Weights) -> None:
+        self._config, self._wiring, self._initial = config, wiring, weights
         self._optimizer = config.make_optimizer().nest_parameters() | config.model.optimizer(config.task.n_batch)
         self._nest = start_kernel(config)
         # NEST applies the first learning rate that is ever set to the first update: it must be that of the first phase.
         without_eta = {key: value for key, value in self._optimizer.items() if key != "eta"}
-        self._network = build_network(self._nest, config, weights, without_eta)
+        self._network = build_network(self._nest, config, wiring, weights, without_eta)
         self._set_initial_moments(config.synapse.init_optimizer)
         self._begun: _Begun | None = None
         self._now = 0  # step at which the next batch begins
@@ -67,7 +68,7 @@ class NestStream:
 
     def weights(self) -> Weights:
         """Weights as the synapses hold them."""
-        return self._final or read_weights(self._nest, self._network, self._initial)
+        return self._final or read_weights(self._nest, self._network, self._wiring, self._initial)
 
     def _simulate(self, steps: int) -> None:
         self._nest.Simulate(self._network.timing.ms(steps))
@@ -86,6 +87,10 @@ class NestStream:
     def _set_initial_moments(self, entries: Iterable[InitialMoments]) -> None:
         for entry in entries:
             pre, post = (self._network.nodes(population) for population in ends(entry.projection))
+            try:  # all of them exist
+                self._wiring[entry.projection].index(np.full(len(entry.post), entry.pre), np.array(entry.post))
+            except LookupError as error:
+                raise no_such_synapse(entry) from error
             synapses = self._nest.GetConnections(pre[entry.pre], post[sorted(entry.post)], self._network.synapse)
             synapses.set([{"optimizer": {"m": entry.m, "v": entry.v}}] * len(synapses))
 

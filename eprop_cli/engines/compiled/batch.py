@@ -1,0 +1,346 @@
+"""Losses and gradients of a batch, with threads that share out first its sequences and then the synapses.
+
+Small dense networks are simulated by the dense kernels, some sequences at a time, whose gradients are then added up.
+In others threads simulate sequences, one each, forward and backward; then each adds up the gradient of its own part of
+the synapses, sequence by sequence in the batch's order. So there is one gradient whatever the batch, and it is the same
+to the bit for any number of threads. They are Python's threads: kernels release the interpreter's lock.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eprop_cli.engines.compiled import backward, events
+from eprop_cli.engines.compiled.events import Events
+from eprop_cli.engines.compiled.forward import count, forward
+from eprop_cli.engines.compiled.kernels import (
+    ALPHA,
+    C_REG,
+    E_L,
+    F_TARGET,
+    SCALE,
+    T_REF,
+    Bools,
+    Counts,
+    Floats,
+    Ints,
+    _signal,
+    run,
+)
+from eprop_cli.engines.compiled.synapses import Indices, Synapses, scale_by_target
+
+APART_BYTES = 2**20  # of a dense gradient, up to which each sequence has its own
+APART_SEQUENCES = 16  # of a thread at a time then
+SHARED_VALUES = 2**16  # from which on threads share work on flat values
+TILED_SYNAPSES = 32  # of a presynaptic neuron in a tile, from which on sums by tiles are the faster ones
+
+
+class Network(NamedTuple):
+    """What a batch is simulated with.
+
+    neurons, surrogates, readouts, softmax: as in kernels.run.
+    rec: synapses of n_in + n_rec presynaptic neurons, inputs first, onto recurrent ones.
+    out: from recurrent neurons to readouts. feedback: from readouts to recurrent neurons.
+    """
+
+    neurons: Floats
+    surrogates: Ints
+    readouts: Floats
+    softmax: bool
+    rec: Synapses
+    out: Synapses
+    feedback: Synapses
+
+
+class Simulated(NamedTuple):
+    """What comes of a batch; the first five as in kernels.run, but fired is of the watched neurons only.
+
+    gradient, gradient_out: sums over the batch without the factor zeta, in the order of rec.weights and out.weights;
+    empty where nothing is to be learned.
+    """
+
+    potential: Floats
+    signal: Floats
+    n_spikes: Ints
+    fired: Bools
+    dynamics: Floats
+    gradient: Floats
+    gradient_out: Floats
+
+
+class Spikes(NamedTuple):
+    """Arriving spikes of a sequence by step (first, pre: see forward) and by neuron (start, steps: sort_by_neuron)."""
+
+    first: Ints
+    pre: Indices
+    start: Ints
+    steps: Indices
+
+
+class Learned(NamedTuple):
+    """What a sequence adds to the gradient.
+
+    error: (learning_window, n_out).
+    whole: (n_pre,), False for inputs whose gradient lacks the term of the last error.
+    mu, truncated: adjoints (n_steps, n_rec), and those without that term, empty if no input lost it.
+    """
+
+    spikes: Spikes
+    error: Floats
+    whole: Bools
+    mu: Floats
+    truncated: Floats
+
+    def adjoints(self) -> Iterator[tuple[Floats, Bools]]:
+        """The adjoints, and for which presynaptic neurons they are meant."""
+        yield self.mu, self.whole
+        if len(self.truncated):
+            yield self.truncated, ~self.whole
+
+
+def summation(network: Network) -> str:
+    """Fastest order in which to sum a network's gradient.
+
+    tiled, streamed: see backward. apart: of each sequence alone, as in kernels.run.
+    """
+    rec, n_rec = network.rec, network.neurons.shape[1]
+    if rec.dense:
+        small = rec.weights.nbytes <= APART_BYTES
+        return "apart" if small and network.out.dense and network.feedback.dense else "tiled"
+    tiles = rec.n_pre * -(-n_rec // backward.TILE)
+    return "tiled" if len(rec.weights) >= TILED_SYNAPSES * tiles else "streamed"
+
+
+class Simulator:
+    """Threads, and the memory they work in, which is kept from batch to batch."""
+
+    def __init__(self, n_threads: int) -> None:
+        self._n_threads = n_threads
+        self._threads = ThreadPoolExecutor(n_threads)
+        self._psi: dict[int, Floats] = {}
+
+    def close(self) -> None:
+        """Stop the threads, free the memory."""
+        self._threads.shutdown()
+        self._psi.clear()
+
+    def run(
+        self,
+        network: Network,
+        inputs: Events | Bools | Counts,
+        targets: Floats,
+        *,
+        learn: bool = True,
+        lost: Bools | None = None,
+        recorded: Ints | None = None,
+        watched: Ints | None = None,
+        order: str | None = None,
+    ) -> Simulated:
+        """Simulate a batch forward, and backward if it is to learn.
+
+        inputs: Events or a raster (n_batch, n_steps, n_in), bool or uint8, how many spikes.
+        targets: (n_batch, learning_window, n_out).
+        lost: (n_batch, n_in), inputs whose gradient lacks the term of the last learning signal.
+        recorded: recurrent neurons whose dynamics are kept. watched: those of which it is told when they fired.
+        order: of summation, if not the fastest one.
+        """
+        if not isinstance(inputs, Events):  # kernels would be compiled anew for arrays of another kind
+            inputs = np.require(inputs, requirements=["C", "W"]).view(np.uint8)
+        targets = np.require(targets, dtype=np.float64, requirements=["C", "W"])
+        n_in = inputs.n_in if isinstance(inputs, Events) else inputs.shape[2]
+        n_steps = inputs.first.shape[1] - 1 if isinstance(inputs, Events) else inputs.shape[1]
+        n_batch, n_rec, n_out = len(targets), network.neurons.shape[1], targets.shape[2]
+        recorded = np.empty(0, dtype=np.int64) if recorded is None else recorded
+        watched = np.empty(0, dtype=np.int64) if watched is None else watched
+        lost = np.zeros((n_batch, n_in), dtype=bool) if lost is None else lost
+        simulated = Simulated(
+            potential=np.empty((n_batch, n_steps, n_out)),
+            signal=np.empty(targets.shape),
+            n_spikes=np.empty((n_batch, n_rec), dtype=np.int64),
+            fired=np.zeros((n_batch, n_steps, len(watched)), dtype=bool),
+            dynamics=np.empty((n_batch, n_steps, len(recorded), 3)),
+            gradient=np.zeros(len(network.rec.weights) if learn else 0),
+            gradient_out=np.zeros(len(network.out.weights) if learn else 0),
+        )
+        order = order or summation(network)
+        if order == "apart":
+            spikes = events.raster(inputs) if isinstance(inputs, Events) else inputs
+            self._run_apart(network, spikes, targets, lost, recorded, watched, simulated, learn)
+        else:
+            self._run_together(network, inputs, targets, lost, recorded, watched, simulated, learn, order)
+        return simulated
+
+    def _run_apart(
+        self, network: Network, spikes: Counts, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
+        simulated: Simulated, learn: bool,
+    ) -> None:  # fmt: skip
+        """Fill simulated by the dense kernels."""
+        n_batch, n_threads = len(targets), self._n_threads
+        at_once = min(n_batch, n_threads * APART_SEQUENCES)
+        n_steps, n_rec = (spikes.shape[1] if len(watched) else 0), network.neurons.shape[1]
+        matrices = [part.weights.reshape(part.n_pre, -1) for part in network[4:]]
+        room = [np.empty((at_once if learn else 0, *matrix.shape)) for matrix in matrices[:2]]
+        for begin in range(0, n_batch, at_once):
+            n = min(at_once, n_batch - begin)
+            part = slice(begin, begin + n)
+            fired = np.zeros((n, n_steps, n_rec), dtype=bool)
+            arguments = (
+                *network[:4], *matrices, spikes[part], targets[part], lost[part], recorded,
+                *(values[part] for values in simulated[:3]), fired, simulated.dynamics[part], *room,
+            )  # fmt: skip
+            shares = [(np.arange(slot, n, n_threads), *arguments) for slot in range(n_threads)]
+            self._map(lambda share: run(*share), shares)
+            if len(watched):
+                simulated.fired[part] = fired[:, :, watched]
+            for total, gradients in zip(simulated[5:], room, strict=True):
+                for gradient in gradients[:n]:
+                    np.add(total, gradient.reshape(-1), out=total)
+
+    def _run_together(
+        self, network: Network, inputs: Events | Counts, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
+        simulated: Simulated, learn: bool, order: str,
+    ) -> None:  # fmt: skip
+        """Fill simulated by the sparse kernels, a sequence per thread at a time."""
+        n_batch, n_steps, n_rec = len(targets), simulated.potential.shape[1], network.neurons.shape[1]
+
+        def sequence(b: int) -> Learned | None:
+            psi = self._room(b % self._n_threads, n_steps if learn else 1, n_rec)
+            first, pre = _forward(network, inputs, b, recorded, watched, psi, simulated)
+            error, n_spikes = simulated.signal[b] - targets[b], simulated.n_spikes[b]
+            return _backward(network, order, first, pre, error, n_spikes, lost[b], psi) if learn else None
+
+        for begin in range(0, n_batch, self._n_threads):
+            learned = self._map(sequence, range(begin, min(begin + self._n_threads, n_batch)))
+            if learn:
+                self._sum(network, lost.shape[1], learned, order, simulated)
+
+    def average(self, network: Network, simulated: Simulated, count: int) -> None:
+        """Turn the sums of gradients in simulated into means, in place: times zeta, divided by count."""
+        rec, factor = network.rec, network.neurons[SCALE] / count
+        if rec.dense:
+            by_target = simulated.gradient.reshape(rec.n_pre, -1)
+            np.multiply(by_target, factor, out=by_target)
+        else:
+            self.share(
+                lambda begin, end: scale_by_target(begin, end, rec.post, factor, simulated.gradient),
+                len(rec.weights),
+            )
+        np.multiply(simulated.gradient_out, network.readouts[SCALE] / count, out=simulated.gradient_out)
+
+    def share(self, function: Callable[[int, int], None], n: int, at_least: int = SHARED_VALUES) -> None:
+        """Call a function for ranges that make up n values, each in a thread where there are at least so many."""
+        ranges = _even(n, self._n_threads if n >= at_least else 1)
+        self._map(lambda bounds: function(*bounds), ranges)
+
+    def _room(self, slot: int, n_steps: int, n_rec: int) -> Floats:
+        """A slot's (n_steps, n_rec), with anything in it."""
+        if slot not in self._psi or self._psi[slot].shape != (n_steps, n_rec):
+            self._psi.pop(slot, None)  # before there are two
+            self._psi[slot] = np.empty((n_steps, n_rec))
+        return self._psi[slot]
+
+    def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """Results of a function for each item, in threads if there are several."""
+        return list(self._threads.map(function, items)) if self._n_threads > 1 else [function(item) for item in items]
+
+    def _sum(self, network: Network, n_in: int, learned: list[Learned], order: str, simulated: Simulated) -> None:
+        """Add sequences' gradients to the batch's; each thread has its own part of the synapses."""
+        n_rec, kappa = network.neurons.shape[1], network.readouts[ALPHA]
+        columns = _even(n_rec, self._n_threads)
+
+        def read_out(share: tuple[int, int]) -> None:
+            for found in learned:
+                first, pre = found.spikes.first, found.spikes.pre
+                backward.read_out(*share, n_in, kappa, network.out, first, pre, found.error, simulated.gradient_out)
+
+        self._map(read_out, columns)
+        if not len(network.rec.weights):
+            return
+        if order == "tiled":
+            tiles = _even(-(-n_rec // backward.TILE), self._n_threads)
+            self._map(lambda share: _sum_tiles(network.rec, share, learned, simulated.gradient), tiles)
+        else:
+            rows = _even_by_events(network.rec, learned, self._n_threads)
+            self._map(lambda share: _sum_streams(network.rec, share, learned, simulated.gradient), rows)
+
+
+def _forward(
+    network: Network, inputs: Events | Counts, b: int, recorded: Ints, watched: Ints, psi: Floats, simulated: Simulated
+) -> tuple[Ints, Indices]:
+    """Simulate sequence b forward; returns its arriving spikes by step."""
+    listed = inputs if isinstance(inputs, Events) else events.events(inputs[b : b + 1])
+    input_first = listed.first[b if listed is inputs else 0]
+    n_steps = len(input_first) - 1
+    intervals = np.maximum(network.neurons[T_REF], 1.0)  # no neuron fires more often
+    most = int(np.ceil(n_steps / intervals).sum() + input_first[-1] - input_first[0])
+    first, pre = np.empty(n_steps + 2, dtype=np.int64), np.empty(most + 1, dtype=np.uint32)
+    forward(
+        network.neurons, network.surrogates, network.readouts, network.rec, network.out,
+        input_first, listed.neuron, listed.n_in, recorded,
+        first, pre, psi, simulated.potential[b], simulated.dynamics[b],
+    )  # fmt: skip
+    _signal(network.softmax, network.readouts[E_L], simulated.potential[b], simulated.signal[b])
+    count(listed.n_in, first, pre, watched, simulated.n_spikes[b], simulated.fired[b])
+    return first, pre
+
+
+def _backward(
+    network: Network, order: str, first: Ints, pre: Indices, error: Floats, n_spikes: Ints, lost: Bools, psi: Floats
+) -> Learned:
+    """Run the adjoint through a sequence; psi becomes mu. lost: (n_in,)."""
+    neurons, (n_steps, n_rec), n_pre = network.neurons, psi.shape, network.rec.n_pre
+    rate_term = neurons[C_REG] * (n_spikes / n_steps - neurons[F_TARGET]) / n_steps
+    truncated = psi.copy() if lost.any() else np.empty((0, n_rec))
+    backward.sweep(neurons, network.readouts[ALPHA], network.feedback, error, rate_term, psi)
+    if len(truncated):
+        others = np.vstack([error[:-1], np.zeros_like(error[-1:])])
+        backward.sweep(neurons, network.readouts[ALPHA], network.feedback, others, rate_term, truncated)
+    start, steps = np.zeros(n_pre + 1, dtype=np.int64), np.empty(first[n_steps] if order == "tiled" else 0, np.uint32)
+    if order == "tiled":
+        backward.sort_by_neuron(first, pre, start, steps)
+    whole = np.ones(n_pre, dtype=bool)
+    whole[: len(lost)] = ~lost
+    return Learned(Spikes(first, pre, start, steps), error, whole, psi, truncated)
+
+
+def _sum_tiles(synapses: Synapses, share: tuple[int, int], learned: list[Learned], gradient: Floats) -> None:
+    """Add sequences' gradients of the synapses onto a range of tiles."""
+    begin, end = (tile * backward.TILE for tile in share)
+    starts = backward.first_onto(begin, synapses)
+    for found in learned:
+        n_rec = found.mu.shape[1]
+        columns = np.zeros((len(found.mu), backward.TILE))
+        for mu, rows in found.adjoints():
+            cursor = starts.copy()
+            for j0 in range(begin, min(end, n_rec), backward.TILE):
+                j1 = min(j0 + backward.TILE, n_rec)
+                backward.tiled(
+                    j0, j1, synapses, found.spikes.start, found.spikes.steps, rows, mu, columns, cursor, gradient
+                )
+
+
+def _sum_streams(synapses: Synapses, share: tuple[int, int], learned: list[Learned], gradient: Floats) -> None:
+    """Add sequences' gradients of the synapses from a range of presynaptic neurons."""
+    for found in learned:
+        for mu, rows in found.adjoints():
+            backward.streamed(*share, synapses, found.spikes.first, found.spikes.pre, rows, mu, gradient)
+
+
+def _even(n: int, n_shares: int) -> list[tuple[int, int]]:
+    """n things as ranges of about equal length."""
+    return list(pairwise(n * share // n_shares for share in range(n_shares + 1)))
+
+
+def _even_by_events(synapses: Synapses, learned: list[Learned], n_shares: int) -> list[tuple[int, int]]:
+    """Presynaptic neurons as ranges with about as many synaptic events each."""
+    spikes = np.zeros(synapses.n_pre)
+    for found in learned:
+        first, pre = found.spikes.first, found.spikes.pre
+        spikes += np.bincount(pre[: first[-2]], minlength=synapses.n_pre)
+    cost = np.cumsum(spikes * np.diff(synapses.row))
+    inner = np.searchsorted(cost, cost[-1] * np.arange(1, n_shares) / n_shares).tolist()
+    bounds = [0, *inner, synapses.n_pre]
+    return list(pairwise(bounds))

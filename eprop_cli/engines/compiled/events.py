@@ -1,0 +1,63 @@
+"""Input spikes as lists of events, which cost memory and time per spike and not per step."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from eprop_cli.engines.compiled.kernels import Counts, Ints, _compiled
+from eprop_cli.engines.compiled.synapses import Indices
+
+
+class Events(NamedTuple):
+    """Input spikes of a batch.
+
+    first: int64 (n_batch, n_steps + 1); in step t of sequence b the neurons neuron[first[b, t] : first[b, t + 1]] fire.
+    neuron: uint32 (n_events,), increasing in each step; one that fires several times in it stands there as often.
+    n_in: number of input neurons.
+    """
+
+    first: Ints
+    neuron: Indices
+    n_in: int
+
+
+def events(spikes: Counts) -> Events:
+    """Events of a raster (n_batch, n_steps, n_in)."""
+    n_batch, n_steps, n_in = spikes.shape
+    first, neuron = np.empty((n_batch, n_steps + 1), np.int64), np.empty(spikes.sum() + 1, np.uint32)
+    _list(spikes, first, neuron)
+    return Events(first, neuron[:-1], n_in)
+
+
+def listed(sequence: Ints, step: Ints, neuron: Ints, shape: tuple[int, int, int]) -> Events:
+    """Events given one by one, in any order; shape: (n_batch, n_steps, n_in)."""
+    n_batch, n_steps, n_in = shape
+    order = np.lexsort((neuron, step, sequence))
+    # each sequence ends where the next one begins
+    starts = (np.arange(n_batch) * n_steps)[:, None] + np.arange(n_steps + 1)
+    first = np.searchsorted((sequence * n_steps + step)[order], starts)
+    return Events(first.astype(np.int64), neuron[order].astype(np.uint32), n_in)
+
+
+def raster(given: Events) -> Counts:
+    """Events as a raster of counts (n_batch, n_steps, n_in)."""
+    n_batch, n_steps = len(given.first), given.first.shape[1] - 1
+    spikes = np.zeros((n_batch * n_steps, given.n_in), dtype=np.uint8)
+    steps = np.repeat(np.arange(len(spikes)), np.diff(given.first, axis=1).reshape(-1))
+    np.add.at(spikes, (steps, given.neuron), 1)
+    return spikes.reshape(n_batch, n_steps, given.n_in)
+
+
+@_compiled
+def _list(spikes: Counts, first: Ints, neuron: Indices) -> None:
+    """Fill first and neuron, which has a place to spare."""
+    n = 0
+    for b in range(spikes.shape[0]):
+        for t in range(spikes.shape[1]):
+            first[b, t] = n
+            for i in range(spikes.shape[2]):
+                neuron[n] = i  # stays if there is a spike; faster than a branch
+                n += spikes[b, t, i]
+                for again in range(1, spikes[b, t, i]):
+                    neuron[n - again] = i
+        first[b, spikes.shape[1]] = n
