@@ -15,6 +15,8 @@ VARIANTS: dict[str, dict[str, str]] = {
         "lemniscate": "eprop_cli.tasks.lemniscate:Lemniscate",
         "handwriting": "eprop_cli.tasks.handwriting:Handwriting",
         "digits": "eprop_cli.tasks.digits:DigitsTask",
+        "shd": "eprop_cli.tasks.shd:Shd",
+        "neuromorphic_mnist": "eprop_cli.tasks.neuromorphic_mnist:NeuromorphicMnistTask",
     },
     "loss": {
         "cross_entropy": "eprop_cli.losses:CrossEntropy",

@@ -210,7 +210,8 @@ def test_tasks_by_name():
     [
         (
             "evidence",
-            "must be one of evidence_accumulation, sine_waves, lemniscate, handwriting, digits, or module:Class",
+            "must be one of evidence_accumulation, sine_waves, lemniscate, handwriting, digits, shd, "
+            "neuromorphic_mnist, or module:Class",
         ),
         ("no_such_module:Task", "cannot be imported.*no_such_module"),
         ("eprop_cli.tasks.base:NoSuchTask", "cannot be imported.*NoSuchTask"),

@@ -65,7 +65,6 @@ class Task:
         is.
     has_epochs: whether training goes through the same samples again and again.
     planes: pairs of readouts that are the coordinates of a point, to be drawn in the plane.
-    together: phases that take their batches from one sequence of batches, one after another.
     """
 
     Config: ClassVar[type[TaskConfig]] = TaskConfig
@@ -73,7 +72,6 @@ class Task:
     has_classes: ClassVar[bool] = False
     has_epochs: ClassVar[bool] = False
     planes: ClassVar[tuple[tuple[int, int], ...]] = ()
-    together: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -92,6 +90,11 @@ class Task:
     def batch_at(self, rng: np.random.RandomState, phase: str, index: int) -> Batch:
         """The batch number index, from 0, of a phase; a task that draws has no need to know its place."""
         return self.batch(rng)
+
+    @property
+    def together(self) -> tuple[str, ...]:
+        """Phases that take their batches in turn from one row of batches."""
+        return ()
 
     def n_batches(self, phase: str) -> int:
         """Batches that one evaluation takes."""
