@@ -57,6 +57,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     },
     "figure": {
         "learning": "eprop_cli.figures.learning:Learning",
+        "confusion": "eprop_cli.figures.confusion:Confusion",
         "tracking": "eprop_cli.figures.tracking:Tracking",
         "dynamics": "eprop_cli.figures.dynamics:Dynamics",
         "weight_time_courses": "eprop_cli.figures.weights:WeightTimeCourses",
