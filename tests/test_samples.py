@@ -277,7 +277,7 @@ def test_counts_weigh_as_often_and_leave_one_trace_in_both_engines(monkeypatch, 
     weights, task = initial_weights(settings, rng), make_task(settings, rng)
     batch = task.batch_at(rng, "training", 0)
     task.close()
-    assert batch.spikes.max() > 1
+    batch = replace(batch, spikes=batch.spikes * rng.randint(1, 4, batch.spikes.shape).astype(np.uint8))
     outcomes = []
     for name in ("nest", "compiled"):
         engine = make_engine(config_with_engine(settings, name))
