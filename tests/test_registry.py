@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eprop_cli.engines.compiled.engine import CompiledEngine
+from eprop_cli.losses import Loss as AnyLoss
 from eprop_cli.losses import MeanSquaredError
 from eprop_cli.models.base import Synapses
 from eprop_cli.models.bsshslm_2020 import Bsshslm2020, Bsshslm2020SynapseConfig
@@ -39,6 +40,10 @@ class Loss(MeanSquaredError):
     @staticmethod
     def value(readout, target):
         return float(np.abs(readout - target).mean())
+
+
+class Stranger(AnyLoss):
+    name, label, softmax = "stranger", "unknown", False
 
 
 class Neuron(Bsshslm2020):
@@ -184,10 +189,14 @@ def test_a_task_and_a_loss_of_ones_own(mine):
     assert given.columns[0].label == "my error"
     rows, _, _ = losses_of("task.name=mine:Task")
     assert len({row["loss"] for row in rows}) == 2
-    with pytest.raises(
-        ConfigError, match=r"^neuron\.out\.loss=mine:Loss: does not fit task=evidence_accumulation, which"
-    ):
-        config(*PARALLEL, "neuron.out.loss=mine:Loss")
+
+
+def test_a_loss_of_ones_own_fits_where_the_one_that_it_extends_does(mine):
+    given = config(*PARALLEL, "neuron.out.loss=mine:Loss")
+    assert given.columns[0].label == "my error"
+    refusal = r"^neuron\.out\.loss=mine:Stranger: does not fit task=evidence_accumulation, which"
+    with pytest.raises(ConfigError, match=refusal):
+        config(*PARALLEL, "neuron.out.loss=mine:Stranger")
 
 
 def test_an_optimizer_of_ones_own_with_keys_and_rules_of_its_own(mine):
