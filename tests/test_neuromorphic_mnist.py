@@ -1,4 +1,4 @@
-"""The losses of NEST's script on N-MNIST, as it is shipped, on files of the simulated camera with 20 samples a class."""
+"""The losses of NEST's script on N-MNIST, as it is shipped, on 20 files a class of the simulated camera."""
 
 import numpy as np
 import pytest
