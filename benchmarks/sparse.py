@@ -3,7 +3,8 @@
 Networks: 40 inputs to every neuron, recurrent neurons with a given number of synapses to random others, half of the
 neurons adaptive, driven to about 10 spikes/s. One sequence per thread, forward and then gradient; the best of some
 repetitions; memory at its peak since the program began. The dense reference network is compared with the kernels that
-keep a gradient per sequence.
+keep a gradient per sequence. With --nest both engines compute the same sequence of evidence accumulation, on the
+same network, in one thread each.
 """
 
 import argparse
@@ -15,11 +16,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from hydra import compose, initialize_config_dir
+from matplotlib.figure import Figure
 
-from eprop_cli.engines import kernels as k
+from eprop_cli.config.composed import without_hydra
+from eprop_cli.config.files import conf_dir
+from eprop_cli.config.load import load
+from eprop_cli.engines.base import make_engine
+from eprop_cli.engines.compiled import kernels as k
 from eprop_cli.engines.compiled import synapses
 from eprop_cli.engines.compiled.batch import Network, Simulator, summation
 from eprop_cli.engines.compiled.events import events
+from eprop_cli.engines.nest.engine import Share, simulate_share
+from eprop_cli.training.base import initial_network, make_task
 
 N_IN, N_OUT, N_STEPS, WINDOW = 40, 2, 2250, 150
 REFERENCE_BATCH = 32
@@ -35,6 +44,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--order", choices=["tiled", "streamed"], help="of summation; the faster one if not given")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--nest", type=int, nargs="+", default=[], help="recurrent neurons, with 100 synapses each")
+    parser.add_argument("--figure", type=Path, help="where to draw time and memory over synapses, on logarithmic axes")
     parser.add_argument("--csv", type=Path, help="where to write the table")
     options = parser.parse_args()
     rows = [
@@ -44,8 +55,11 @@ def main() -> int:
         for n_threads in options.threads
     ]
     reference = [compare(n_threads, options.repeat) for n_threads in options.threads]
-    for table in (rows, reference):
-        show(table)
+    for table in (rows, reference, [against_nest(n_rec) for n_rec in options.nest]):
+        if table:
+            show(table)
+    if options.figure:
+        draw(rows, options.figure)
     if options.csv:
         with options.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -81,6 +95,59 @@ def measure(n_rec: int, fan_out: int, n_threads: int, repeat: int, order: str | 
         "psi MB": f"{n_threads * N_STEPS * n_rec * 8 / 1e6:.0f}",
         "peak MB": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f}",
     }
+
+
+def against_nest(n_rec: int, indegree: int = 100) -> dict[str, str]:
+    """One sequence forward and backward with either engine: CPU seconds, and the largest difference of a gradient."""
+    rule = "dense" if indegree >= n_rec else f"{{rule: fixed_indegree, indegree: {indegree}}}"
+    overrides = [
+        f"neuron.n_reg={n_rec // 2}",
+        f"neuron.n_ad={n_rec // 2}",
+        f"connectivity.rec_rec={rule}",
+        "task.n_batch=1",
+    ]
+    overrides += ["task.n_batch=1", "training=data_parallel", "recording=none", "plots=none"]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = [compose("config", [*overrides, f"engine={name}"]) for name in ("nest", "compiled")]
+    nest, compiled = (load(without_hydra(config)) for config in composed)
+    rng = np.random.RandomState(1)
+    wiring, drawn = initial_network(nest, rng)
+    sequence = make_task(nest, rng).batch_at(rng, "training", 0)
+    share = Share(nest, wiring, drawn, (sequence,), True, None, False)
+    began = time.process_time()
+    (theirs,) = simulate_share(share)
+    slow = time.process_time() - began
+    engine = make_engine(compiled, wiring)
+    fast = best(lambda: engine.gradient(drawn, sequence, None, False), 3)[CPU]
+    ours = engine.gradient(drawn, sequence, None, False).gradients
+    engine.close()
+    n_synapses = sum(wiring[name].size for name in ours)
+    differences = [np.abs(ours[name] - theirs.gradients[name]).max() / np.abs(ours[name]).max() for name in ours]
+    return {
+        "n_rec": str(n_rec),
+        "plastic synapses": str(n_synapses),
+        "NEST, CPU s": f"{slow:.2f}",
+        "NEST, ns/(synapse step)": f"{1e9 * slow / n_synapses / nest.task.sequence_steps:.2f}",
+        "compiled, CPU s": f"{fast:.4f}",
+        "times as fast": f"{slow / fast:.0f}",
+        "largest difference": f"{max(differences):.1e}",
+    }
+
+
+def draw(rows: list[dict[str, str]], path: Path) -> None:
+    """CPU seconds of a sequence over the number of synapses."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    ax = figure.subplots()
+    for fan_out in dict.fromkeys(row["synapses"] for row in rows):
+        own = [row for row in rows if row["synapses"] == fan_out and row["threads"] == rows[0]["threads"]]
+        sizes = [int(row["n_rec"]) * int(fan_out) for row in own]
+        for part, style in (("forward", "o--"), ("backward", "s-")):
+            times = [float(row[f"{part} CPU s"]) for row in own]
+            ax.loglog(sizes, times, style, label=f"{part}, {fan_out} synapses a neuron")
+    ax.set_xlabel("recurrent synapses")
+    ax.set_ylabel("CPU time of a sequence (s)")
+    ax.legend(frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 def held(network: Network) -> int:
@@ -156,7 +223,7 @@ def dense_network(rng: np.random.Generator, n_rec: int) -> Network:
     readouts[k.ALPHA], readouts[k.SCALE], readouts[k.V_MIN] = np.exp(-1 / 20), 1 - np.exp(-1 / 20), -np.inf
     rec = synapses.dense(weights(rng, n_rec, n_rec).reshape(-1, n_rec) if n_rec <= 1000 else np.empty((0, n_rec)))
     out, feedback = (synapses.dense(rng.standard_normal(shape)) for shape in ((n_rec, N_OUT), (N_OUT, n_rec)))
-    return Network(neurons, np.array([0, 0, n_rec // 2]), readouts, True, rec, out, feedback)
+    return Network(neurons, np.array([[0, 0, n_rec]]), readouts, True, rec, out, feedback)
 
 
 def weights(rng: np.random.Generator, n_rec: int, fan_out: int) -> k.Floats:

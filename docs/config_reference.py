@@ -16,7 +16,10 @@ Made from the files in `conf/` by `python docs/config_reference.py`. Every key c
 (`eprop-run task.n_iter=50`); a group's file is chosen by its name (`eprop-run recording=none`). A value `${.recall}`
 refers to another key and follows it. The files of `experiment` set keys of other groups.
 """
-GROUPS = ("task", "neuron", "synapse", "optimizer", "training", "engine", "recording", "kernel", "plots", "experiment")
+GROUPS = (
+    "task", "neuron", "synapse", "connectivity", "optimizer", "training", "engine", "recording", "kernel", "plots",
+    "experiment",
+)  # fmt: skip
 
 
 def reference() -> str:

@@ -125,7 +125,7 @@ VALUES = {
     # neuron
     "neuron.n_reg=-1": "must be at least 0",
     "neuron.n_reg=100000000": (
-        "must be lower: weights of 100000050 recurrent neurons with 40 inputs do not fit into memory"
+        "must be lower, or connectivity.rec_rec sparser: 1e+16 synapses, and 1 x 2250 steps of 100000050 neurons, need"
     ),
     "neuron.n_ad=a": "must be a whole number",
     "neuron.rec.C_m=0.0": "must be positive",

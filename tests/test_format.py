@@ -11,7 +11,6 @@ from small import BARE, SMALL, config
 
 from eprop_cli.cli.eprop_compare import compare
 from eprop_cli.cli.eprop_plot import plot
-from eprop_cli.connectivity.weights import initial_weights
 from eprop_cli.errors import UserError
 from eprop_cli.formats import FORMAT
 from eprop_cli.runs.checkpoint import load_checkpoint
@@ -19,6 +18,7 @@ from eprop_cli.runs.comparison import summarise
 from eprop_cli.runs.reader import Run, find_runs
 from eprop_cli.runs.record import changed_versions
 from eprop_cli.runs.run import run
+from eprop_cli.training.base import initial_weights
 
 OLD = Path(__file__).parent / "format_1"
 NEW = (*SMALL, *BARE, "training=data_parallel", "engine=compiled", "task.n_iter=2")
@@ -105,7 +105,7 @@ class TestRecord:
         edited(directory / "run.json", lambda record: record["config"].pop(group))
         with pytest.raises(UserError) as error:
             _ = Run(directory).record
-        assert str(error.value) == f"{directory / 'run.json'}: is damaged: {group} is missing"
+        assert str(error.value) == f"{directory / 'run.json'}: is damaged: its config is not that of a run"
 
 
 def test_it_is_drawn(old, command):
@@ -113,7 +113,8 @@ def test_it_is_drawn(old, command):
     status, out, err = command(plot, directory, "--dpi", "20")
     assert (status, err) == (0, "")
     names = ("learning", "dynamics_iteration_3", "weight_time_courses", "weight_matrices")
-    assert out.splitlines() == [str(directory / "figures" / f"{name}.png") for name in names]
+    learning, *others = [str(directory / "figures" / f"{name}.png") for name in names]
+    assert out.splitlines() == [learning, f"{directory}: tracking: not drawn, it has no data for it", *others]
 
 
 def test_runs_are_compared(tmp_path, command, monkeypatch):
@@ -172,7 +173,7 @@ def test_a_regression_cannot_go_on_as_its_loss_is_another(old):
 
 def test_weights_of_an_old_run_are_taken(tmp_path):
     given = config(*NEW, f"synapse.weights_from={OLD / 'whole'}")
-    weights = initial_weights(given.synapse, given.task.n_in, 8, given.task.n_out, np.random.RandomState(1))
+    weights = initial_weights(given, np.random.RandomState(1))
     np.testing.assert_array_equal(weights["in_rec"], Run(OLD / "whole").weights["in_rec"].after)
 
 
@@ -208,9 +209,9 @@ class TestANewerFormat:
         with pytest.raises(UserError) as error:
             _ = Run(path.parent).weights
         assert str(error.value) == self.message(path)
-        given = config(*NEW, f"synapse.weights_from={path.parent}").synapse
+        given = config(*NEW, f"synapse.weights_from={path.parent}")
         with pytest.raises(UserError) as error:
-            initial_weights(given, 8, 8, 2, np.random.RandomState(1))
+            initial_weights(given, np.random.RandomState(1))
         assert str(error.value) == self.message(path)
 
     @pytest.mark.parametrize("number", ["2", 0, None, True, 1.5])

@@ -16,6 +16,9 @@ DOORS = ("__init__", "__main__")  # of the package itself, left of everything
 LATE = {
     "__main__.py": "Ctrl-C may come while the rest is imported",
     "cli": "--help and a refused argument answer before NumPy, pandas and Matplotlib are imported",
+    "connectivity/file.py": "SciPy takes a while to import; most networks have no file",
+    "connectivity/mask.py": "SciPy takes a while to import; it is for large networks and what is read from them",
+    "figures/weights.py": "SciPy takes a while to import; it is for networks too large to be drawn as they are",
     "config/files.py": "an argument that is refused is not kept waiting for YAML, unless keys are to be named",
     "data": "what a data set is read with takes a while to import, or may not be installed",
     "engines/nest/kernel.py": "NEST takes a second to import and prints a banner",

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eprop_cli.connectivity.rule import RuleConfig
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.losses import Loss as AnyLoss
 from eprop_cli.losses import MeanSquaredError
@@ -84,6 +85,13 @@ class Figure:
         from matplotlib.figure import Figure
 
         yield "mine", Figure()
+
+
+class Connectivity:
+    Config = RuleConfig
+
+    def draw(self, rng, n_pre, n_post):
+        pass
 
 
 class NoBase:
@@ -156,7 +164,7 @@ def test_a_class_without_the_groups_config_is_refused(mine, group):
     module, _, base = BASES[group].partition(":")
     wanted = getattr(sys.modules[module], base).Config
     needs = f"with a Config that extends {wanted.__module__}:{wanted.__name__} (docs/extending.md)"
-    assert str(error.value).startswith(f"{group}.name=mine:NoBase: must be one of ")
+    assert str(error.value).startswith(f"{KEYS.get(group, f'{group}.name')}=mine:NoBase: must be one of ")
     assert str(error.value).endswith(f"or module:Class {needs}")
 
 

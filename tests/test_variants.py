@@ -31,11 +31,16 @@ REASONS = {
 }
 
 
+WORDS = ("none",)  # variants whose names are said of other things, too
+
+
 def variants():
     """(home, name) of each variant; home is its file or, if it has several, their folder, relative to the package."""
     found = set()
     for choices in VARIANTS.values():
         for name, place in choices.items():
+            if name in WORDS:
+                continue
             file = Path(*place.partition(":")[0].split(".")[1:]).with_suffix(".py")
             found.add((str(file.parent if file.parent.name == name else file), name))
     return found

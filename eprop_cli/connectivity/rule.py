@@ -13,11 +13,13 @@ from eprop_cli.connectivity.base import ends
 from eprop_cli.connectivity.mask import Mask
 from eprop_cli.errors import ConfigError, require
 from eprop_cli.registry import variant
-from eprop_cli.schema import KINDS, check_rules
+from eprop_cli.schema import KINDS, Group, check_rules
+
+BEFORE, AFTER, FROM_WEIGHTS = "before", "after", "with trained"
 
 
 @dataclass(kw_only=True)
-class RuleConfig:
+class RuleConfig(Group):
     """The keys that every rule has.
 
     allow_autapses: synapses from a recurrent neuron to itself; of no meaning for other projections.
@@ -27,6 +29,9 @@ class RuleConfig:
     rule: str
     allow_autapses: bool = False
     allow_multapses: bool = False
+
+    def __post_init__(self) -> None:  # make_rule checks, which knows the projection's key
+        pass
 
 
 class ConnectionRule:
@@ -39,7 +44,7 @@ class ConnectionRule:
 
     Config: ClassVar[type[RuleConfig]] = RuleConfig
     is_all: ClassVar[bool] = False
-    when: ClassVar[str] = "before"
+    when: ClassVar[str] = BEFORE
 
     def __init__(self, config: Any, projection: str) -> None:
         self.config, self.key = config, f"connectivity.{projection}"
@@ -56,9 +61,6 @@ class ConnectionRule:
     def draw(self, rng: np.random.RandomState, n_pre: int, n_post: int) -> Mask:
         """Draw the synapses."""
         raise NotImplementedError
-
-
-BEFORE, AFTER, FROM_WEIGHTS = "before", "after", "from_weights"
 
 
 def make_rule(projection: str, value: Any) -> ConnectionRule:
