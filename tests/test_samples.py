@@ -268,10 +268,11 @@ class TestShd:
 
 @pytest.mark.nest
 def test_counts_weigh_as_often_and_leave_one_trace_in_both_engines(monkeypatch, camera):
+    # with 100 readouts, as many classes go through the same softmax
     monkeypatch.setattr(nest, "Workers", Here)
     settings = config(
         "task=neuromorphic_mnist", f"task.data={camera}", "training=data_parallel", "neuron.n_reg=6", "neuron.n_ad=6",
-        "task.n_batch=3", "task.validation=0.1", "task.last_batch=short", "task.steps.learning_window=100", *BARE,
+        "task.n_batch=2", "task.n_out=100", "task.validation=0.1", "task.last_batch=short", "task.steps.learning_window=100", *BARE,
     )  # fmt: skip
     rng = np.random.RandomState(1)
     weights, task = initial_weights(settings, rng), make_task(settings, rng)
