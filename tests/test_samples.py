@@ -22,7 +22,10 @@ from eprop_cli.training.base import check_ready, initial_weights, make_task
 
 OWN = Path(__file__).resolve().parent.parent / "docs" / "own_data"
 # 25 short images a batch: 48 batches of training and one of 3 are an epoch
-DIGITS = ("experiment=digits", *BARE, "task.n_batch=25", "task.steps.sequence=20", "neuron.n_reg=10")
+DIGITS = (
+    "experiment=digits", "training.do_early_stopping=true", "task.validation=0.167", *BARE,
+    "task.n_batch=25", "task.steps.sequence=20", "neuron.n_reg=10",
+)  # fmt: skip
 PHASES = ("training", "validation", "early-stopping", "test")
 
 
@@ -272,7 +275,8 @@ def test_counts_weigh_as_often_and_leave_one_trace_in_both_engines(monkeypatch, 
     monkeypatch.setattr(nest, "Workers", Here)
     settings = config(
         "task=neuromorphic_mnist", f"task.data={camera}", "training=data_parallel", "neuron.n_reg=6", "neuron.n_ad=6",
-        "task.n_batch=2", "task.n_out=100", "task.validation=0.1", "task.last_batch=short", "task.steps.learning_window=100", *BARE,
+        "task.n_batch=2", "task.n_out=100", "task.validation=0.1", "task.last_batch=short",
+        "task.steps.learning_window=100", *BARE,
     )  # fmt: skip
     rng = np.random.RandomState(1)
     weights, task = initial_weights(settings, rng), make_task(settings, rng)
