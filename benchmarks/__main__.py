@@ -308,7 +308,15 @@ def sweep(args: argparse.Namespace) -> list[dict[str, str]]:
     return [row | {"range": f"{min(beside):.2f}-{max(beside):.2f} s"}]
 
 
+def data_sets(args: argparse.Namespace) -> list[dict[str, str]]:
+    """Batches of the shape of SHD beside published figures, and samples per second of the loaders."""
+    from benchmarks import data_sets as measured
+
+    return measured.data_sets(repeats=args.repeats)
+
+
 BENCHMARKS = {
+    "data_sets": data_sets,
     "tutorial": against_tutorial,
     "workers": workers,
     "memory": memory,

@@ -337,8 +337,8 @@ def test_a_value_given_to_the_command(refuse, override):
         (["synapse.init_optimizer=[{projection: in_rec, pre: 1, post: [1], m: nan, v: 0}]"],
          "synapse.init_optimizer.m=nan: must be a finite number"),
         (["plots.figures=[losses]"],
-         "plots.figures=losses: must be one of learning, tracking, dynamics, weight_time_courses, weight_matrices, or "
-         "module:Class (docs/extending.md)"),
+         "plots.figures=losses: must be one of learning, confusion, tracking, dynamics, weight_time_courses, "
+         "weight_matrices, or module:Class (docs/extending.md)"),
         (["plots.formats=[gif]"], "plots.formats=gif: must be one of png, pdf, svg"),
         (["engine.local_num_threads=1000"], f"engine.local_num_threads=1000: must be at most the number of cores "
          f"({os.cpu_count()}): NEST's threads wait for each other spinning"),
@@ -559,7 +559,8 @@ class TestResume:
         ("eprop-plot", ["empty"], "empty: is not a run directory: it holds no run.json"),
         ("eprop-plot", ["file"], "file: is a file; give the run directory"),
         ("eprop-plot", ["run", "--figures", "loss"],
-         "--figures loss: must be one of learning, tracking, dynamics, weight_time_courses, weight_matrices"),
+         "--figures loss: must be one of learning, confusion, tracking, dynamics, weight_time_courses, "
+         "weight_matrices"),
         ("eprop-plot", ["run", "--figures", ","],
          "argument --figures: must name at least one; see eprop-plot --help"),
         ("eprop-plot", ["run", "--formats", "gif"], "--formats gif: must be one of png, pdf, svg"),

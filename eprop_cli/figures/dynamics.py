@@ -44,6 +44,9 @@ READOUTS = {
 }
 
 
+MOST_READOUTS = 6  # whose traces are drawn
+
+
 class Dynamics(Drawing):
     """plots.figures=[dynamics]."""
 
@@ -92,6 +95,7 @@ def dynamics(
     windows = _window_looks(tables.get("windows"), kinds)
     handles: list[Any] = [Patch(label=kind, **look) for kind, (_, look) in windows.items()]
     if "out" in tables:
+        tables["out"] = _largest(tables["out"])
         handles += [Line2D([], [], label=f"readout {k}", **_line(k)) for k in _neurons(tables["out"])]
     columns = max(1, len(handles) if len(handles) <= 6 else 4)
     sizes = {population.name: population.size for population in populations}
@@ -161,6 +165,16 @@ def _draw_traces(ax: Axes, table: pd.DataFrame, column: str) -> None:
 
 def _spelt(value: float, _: float) -> str:
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _largest(readouts: pd.DataFrame) -> pd.DataFrame:
+    """Of many readouts those whose signals are the largest on average, and the one that should be."""
+    signals = [name for name in ("readout_signal", "target_signal") if name in readouts.columns]
+    if readouts["neuron"].nunique() <= MOST_READOUTS or not signals:
+        return readouts
+    means = readouts.groupby("neuron")[signals].mean()
+    kept = set(means[signals[0]].nlargest(MOST_READOUTS - 1).index) | {means[signals[-1]].idxmax()}
+    return readouts[readouts["neuron"].isin(kept)]
 
 
 def _neurons(table: pd.DataFrame) -> list[int]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from eprop_cli.columns import Column, judged
+from eprop_cli.columns import EPOCH, Column, judged
 from eprop_cli.config.config import Config
 from eprop_cli.phases import EARLY_STOPPING, TEST, TRAINING, VALIDATION
 from eprop_cli.values import Row
@@ -40,7 +40,11 @@ def reporter(config: Config, done: int = 0) -> Iterator[Callable[[Row], None]]:
 def describe(row: Row, columns: Sequence[Column]) -> str:
     """A row in a few words: the metrics by which it is judged, and the firing rates."""
     parts = [describe_metrics(row.metrics, columns)]
-    rates = {column.label.partition(", ")[2]: row.metrics[column.name] for column in columns if not column.better}
+    rates = {
+        column.label.partition(", ")[2]: row.metrics[column.name]
+        for column in columns
+        if column.name.startswith("rate_")
+    }
     if rates:
         listed = " and ".join(f"{rate:.1f} ({label})" for label, rate in rates.items())
         parts.append(f"{'rates' if len(rates) > 1 else 'rate'} {listed} spikes/s")
@@ -91,10 +95,15 @@ def lines(config: Config) -> Callable[[Row], None]:
             # validation has one batch, after an iteration
             counted = f"{row.phase} batch" if row.phase in (TEST, EARLY_STOPPING) else "iteration"
             phase = " (validation)" if row.phase == VALIDATION else ""
-            log.info("%s %d/%d%s: %s", counted, number, total, phase, describe(row, columns))
+            log.info("%s %d/%d%s%s: %s", counted, number, total, _epoch(row), phase, describe(row, columns))
             due = now + max(LOG_EVERY, LOG_FRACTION * (now - began))
 
     return report
+
+
+def _epoch(row: Row) -> str:
+    """How often training has gone through its samples, where there are any."""
+    return f", epoch {row.metrics[EPOCH.name]:.1f}" if EPOCH.name in row.metrics else ""
 
 
 @contextmanager
@@ -115,7 +124,8 @@ def _live(config: Config, done: int) -> Iterator[Callable[[Row], None]]:
 
         def report(row: Row) -> None:
             rate = config.task.n_batch / row.seconds if row.seconds else 0.0
-            state = f"{describe_metrics(row.metrics, columns)}  {rate:.1f} sequences/s"
+            result = f"{_epoch(row)}, {describe_metrics(row.metrics, columns)}".removeprefix(", ")
+            state = f"{result}  {rate:.1f} sequences/s"
             number, total = place.of(row)
             display.update(bar, completed=number, total=total, phase=row.phase, state=state)
 

@@ -26,6 +26,7 @@ from eprop_cli.phases import PHASES
 from eprop_cli.runs.files import (
     COMPLETED,
     CONFIG,
+    CONFUSION,
     ITERATION,
     METRICS,
     OVERRIDES,
@@ -175,6 +176,33 @@ class Run:
         path = self.directory / METRICS
         with _reading(path):
             return _parse_metrics(path.read_text(encoding="utf-8"), record)
+
+    @property
+    def confusion(self) -> pd.DataFrame:
+        """Which class was taken for which in the last test, or without one in the last validation.
+
+        Columns: iteration, phase, actual, predicted (classes, as the readouts are numbered), sequences (how many; only
+        pairs that occur). Written for tasks with more than two classes.
+        """
+        import pandas as pd
+
+        path = self.directory / CONFUSION
+        with _reading(path, "it is written when a task with more than two classes is evaluated"):
+            table = pd.read_csv(path)
+            if list(table.columns) != ["iteration", "phase", "actual", "predicted", "sequences"] or not len(table):
+                raise ValueError("it is no table of confused classes")
+        return table
+
+    @property
+    def recall(self) -> pd.DataFrame:
+        """Recall of each class: columns class, sequences (of it), recall (fraction that was told rightly)."""
+        import pandas as pd
+
+        table = self.confusion
+        sequences = table.groupby("actual")["sequences"].sum()
+        right = table[table["actual"] == table["predicted"]].set_index("actual")["sequences"]
+        recall = right.reindex(sequences.index, fill_value=0) / sequences
+        return pd.DataFrame({"class": sequences.index, "sequences": sequences.to_numpy(), "recall": recall.to_numpy()})
 
     @property
     def weights(self) -> dict[str, Projection]:

@@ -28,6 +28,7 @@ from eprop_cli.training.base import Record, Trainer, draw_parameters, make_train
 from eprop_cli.values import Checkpoint, Row
 
 log = logging.getLogger(__name__)
+MANY_CLASSES = 3  # from which on it is worth knowing which one was taken for which
 log_to_file = logging.getLogger("eprop_cli.file")  # conf/hydra/job_logging keeps it off the terminal
 
 
@@ -245,6 +246,8 @@ class _Keeper:
             self._writer.weight_changes(record.weight_changes)
         if record.recording is not None:
             self._writer.recording(row.iteration, record.recording, record.batch, self._resolution)
+        if record.confusion is not None and len(record.confusion) >= MANY_CLASSES:
+            self._writer.confusion(row.iteration, row.phase, record.confusion)
         if row.phase == TRAINING:
             self._checkpoint = self._trainer.commit()
             if self._is_time(row.iteration):

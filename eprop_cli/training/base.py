@@ -3,22 +3,23 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.columns import EPOCH
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity import weights as connectivity
 from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.connectivity.mask import Mask, Wiring, all_dense
 from eprop_cli.connectivity.rule import FROM_WEIGHTS
-from eprop_cli.engines.base import engine_class
+from eprop_cli.engines.base import Outcome, engine_class
 from eprop_cli.engines.nest.draws import draw_with_nest
 from eprop_cli.errors import TrainingError, require
-from eprop_cli.losses import firing_rate
+from eprop_cli.losses import confusion, firing_rate
 from eprop_cli.models.draws import Drawn, draw_with_numpy, draws
 from eprop_cli.phases import EARLY_STOPPING, TEST, TRAINING, VALIDATION, Progress
 from eprop_cli.registry import variant
@@ -58,12 +59,14 @@ class Record:
     batch: the inputs, for the figures of a recorded iteration.
     recording: None unless this iteration is one that is recorded.
     weight_changes: columns projection, pre, post, time (ms since training began), weight; None outside training.
+    confusion: of what was evaluated, as losses.confusion; None in training, or where there are no classes.
     """
 
     row: Row
     batch: Batch
     recording: Recording | None = None
     weight_changes: Table | None = None
+    confusion: NDArray[np.int64] | None = None
 
 
 class Trainer:
@@ -190,19 +193,32 @@ def check_ready(config: RunConfig) -> RunConfig:
     config = draw_parameters(config)
     engine_class(config).check_possible(config)
     if config.resume is None:  # otherwise the checkpoint has them, and where they came from may be gone
-        initial_network(config)
+        rng = np.random.RandomState(config.seed)
+        initial_network(config, rng)
+        make_task(config, rng).close()
     return config
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a batch came to: metrics and firing rates by column, and as losses.confusion where there are classes."""
+
+    n_sequences: int
+    metrics: dict[str, float]
+    rates: dict[str, float]
+    confusion: NDArray[np.int64] | None
 
 
 @dataclass
 class Bookkeeper:
-    """Turns readouts into rows, and decides which iterations are recorded."""
+    """Turns outcomes into rows, and decides which iterations are recorded."""
 
     config: RunConfig
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
         self._metrics = self.config.metrics
+        self._has_classes, self._has_epochs = self.config.has_classes, self.config.task_class.has_epochs
         self._populations = self.config.model.populations
         self._timing = self.config.timing
 
@@ -213,22 +229,47 @@ class Bookkeeper:
         last = (iteration == self.config.task.n_iter or progress.stopped) and "last" in chosen
         return first or last or iteration in chosen
 
-    def row(
-        self, iteration: int, phase: str, readout: NDArray[np.float64], batch: Batch, n_spikes: dict[str, int]
-    ) -> Row:
-        """The row of a batch; raises TrainingError if its loss is not finite."""
+    def score(self, outcome: Outcome, batch: Batch) -> Score:
+        """What a batch came to."""
         timing = self._timing
         target = batch.targets[:, :, -timing.learning_window :]
-        values = {metric.column.name: metric.value(readout, target) for metric in self._metrics}
-        if not math.isfinite(values["loss"]):
-            raise TrainingError(f"the loss became {values['loss']} in {phase} iteration {iteration}")
+        metrics = {metric.column.name: metric.value(outcome.readout, target) for metric in self._metrics}
         duration = timing.ms(len(batch.spikes) * timing.sequence)
-        for population in self._populations:
-            rate = firing_rate(n_spikes[population.name], population.size, duration)
-            values[f"rate_{population.name}"] = rate
+        rates = {
+            f"rate_{population.name}": firing_rate(outcome.n_spikes[population.name], population.size, duration)
+            for population in self._populations
+        }
+        told_apart = confusion(outcome.readout, target) if self._has_classes else None
+        return Score(len(batch.spikes), metrics, rates, told_apart)
+
+    def row(self, iteration: int, phase: str, scores: Sequence[Score], epoch: float) -> Row:
+        """The row of batches that were evaluated together; raises TrainingError if their loss is not finite.
+
+        What is known of each batch is a mean over its sequences, and the row has that over all of them.
+        epoch: epochs of training so far.
+        """
+        metrics, rates = (_mean(scores, [getattr(score, each) for score in scores]) for each in ("metrics", "rates"))
+        if not math.isfinite(metrics["loss"]):
+            raise TrainingError(f"the loss became {metrics['loss']} in {phase} iteration {iteration}")
         now = time.perf_counter()
         seconds, self.began = now - self.began, now
-        return Row(iteration, phase, values, seconds)
+        epochs = {EPOCH.name: epoch} if self._has_epochs else {}
+        return Row(iteration, phase, metrics | epochs | rates, seconds)
+
+
+def total_confusion(scores: Sequence[Score]) -> NDArray[np.int64] | None:
+    """The confusions of several batches together."""
+    found = [score.confusion for score in scores if score.confusion is not None]
+    return np.sum(found, axis=0, dtype=np.int64) if found else None
+
+
+def _mean(scores: Sequence[Score], values: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of some values over the sequences of several batches."""
+    if len(scores) == 1:
+        return values[0]
+    n = sum(score.n_sequences for score in scores)
+    pairs = list(zip(scores, values, strict=True))
+    return {name: sum(score.n_sequences * each[name] for score, each in pairs) / n for name in values[0]}
 
 
 def random_streams(seed: int) -> dict[str, np.random.RandomState]:

@@ -25,6 +25,7 @@ from eprop_cli.training.base import (
     INLINE,
     Bookkeeper,
     Record,
+    Score,
     Trainer,
     check_finite,
     initial_network,
@@ -34,6 +35,7 @@ from eprop_cli.training.base import (
     restored_wiring,
     stream_state,
     timed,
+    total_confusion,
     wiring_state,
 )
 from eprop_cli.values import Batch, Checkpoint, Weights
@@ -91,6 +93,11 @@ class Continuous(Trainer):
         remedy = f"needs a copy of the simulation, which engine={config.engine.name} cannot make; set it to {INLINE}"
         possible = not aside or engine_class(config).keeps_state()
         require(possible, "training.evaluation", config.training.evaluation, remedy)
+        remedy = "needs training.evaluation=aside (engine=compiled) or training=data_parallel; or set it to false"
+        require(aside or not config.task.evaluates_splits, "task.whole_split", True, remedy)
+        fits = not (config.task.has_short_batches and config.model.resets)
+        remedy = "must be full with training=continuous, where synapses count the sequences of a batch"
+        require(fits, "task.last_batch", "short", f"{remedy}; or choose training=data_parallel")
         super().check(config)
 
     @classmethod
@@ -118,12 +125,11 @@ class Continuous(Trainer):
             phase = next(turns, None)
             if phase is None:
                 break
-            batch = self._draw(phase)
             if phase != TRAINING and config.training.evaluation == ASIDE:
                 yield from self._known(book, timed(self, self._kept.end), mark)
-                outcome = timed(self, lambda batch=batch: self._kept.evaluate(batch))
-                yield self._record(book, (progress.iteration, phase, batch), replace(outcome, weight_changes=None))
+                yield self._evaluate(book, phase)
                 continue
+            batch = self._draw(phase)
             record = phase == TRAINING and book.wants(progress)
             rate = eta if phase == TRAINING else 0.0
             outcome = timed(self, lambda batch=batch, rate=rate, record=record: self._stream.begin(batch, rate, record))
@@ -148,32 +154,41 @@ class Continuous(Trainer):
     def close(self) -> None:
         """Give back what the engine holds."""
         self._engine.close()
+        self._task.close()
 
     @property
     def _kept(self) -> KeptStream:
         return cast(KeptStream, self._stream)
 
     def _draw(self, phase: str) -> Batch:
-        batch = self._task.batch_at(self._streams[phase], phase, self._drawn[phase])
-        self._drawn[phase] += 1
-        return batch
+        return self._task.draw(self._streams[phase], phase, self._drawn)
+
+    def _evaluate(self, book: Bookkeeper, phase: str) -> Record:
+        """The record of an evaluation that touches nothing."""
+        scores = []
+        for _ in range(self._task.n_batches(phase)):
+            batch = self._draw(phase)
+            outcome: Outcome = timed(self, lambda batch=batch: self._kept.evaluate(batch))
+            scores.append(book.score(outcome, batch))
+        return self._record(book, self._progress.iteration, phase, batch, scores)
 
     def _known(self, book: Bookkeeper, outcome: Outcome | None, mark: Checkpoint | None) -> Iterator[Record]:
         """The record of the pending batch, if there is one, for which the outcome has come."""
         if self._pending is None or outcome is None:
             return
         pending, self._pending = self._pending, None
-        record = self._record(book, pending, outcome)
+        iteration, phase, batch = pending
+        record = self._record(book, iteration, phase, batch, [book.score(outcome, batch)])
+        record = replace(record, recording=outcome.recording, weight_changes=outcome.weight_changes)
         if mark is not None:
             self._mark = mark | {"rows": self._rows, "metric": self._progress.metric}
         yield record
 
-    def _record(self, book: Bookkeeper, begun: tuple[int, str, Batch], outcome: Outcome) -> Record:
-        iteration, phase, batch = begun
-        row = book.row(iteration, phase, outcome.readout, batch, outcome.n_spikes)
+    def _record(self, book: Bookkeeper, iteration: int, phase: str, batch: Batch, scores: list[Score]) -> Record:
+        row = book.row(iteration, phase, scores, self._task.epochs(iteration))
         self._progress.metric = row.metrics[self._config.training.stop_metric]
         self._rows += 1
-        return Record(row, batch, outcome.recording, outcome.weight_changes)
+        return Record(row, batch, confusion=None if phase == TRAINING else total_confusion(scores))
 
     def _capture(self) -> Checkpoint:
         """Everything that the rest of the run depends on, before a phase begins."""

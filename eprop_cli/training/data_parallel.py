@@ -35,6 +35,7 @@ from eprop_cli.training.base import (
     restored_wiring,
     stream_state,
     timed,
+    total_confusion,
     wiring_state,
 )
 from eprop_cli.values import Batch, Checkpoint, Table, Weights
@@ -122,13 +123,14 @@ class DataParallel(Trainer):
     def close(self) -> None:
         """Stop the engine's workers."""
         self._engine.close()
+        self._task.close()
 
     def _train(self, book: Bookkeeper) -> Record:
         iteration = self._progress.iteration
         batch, following = self._next_batch()
         record = book.wants(self._progress)
         outcome: Outcome = timed(self, lambda: self._engine.gradient(self._weights, batch, following, record))
-        row = book.row(iteration, TRAINING, outcome.readout, batch, outcome.n_spikes)
+        row = book.row(iteration, TRAINING, [book.score(outcome, batch)], self._task.epochs(iteration))
         assert outcome.gradients is not None
         self._step({name: outcome.gradients[name] for name in self._constraints.learning}, iteration)
         return Record(row, batch, outcome.recording, self._sampled_weights(iteration))
@@ -150,10 +152,14 @@ class DataParallel(Trainer):
         check_finite(self._weights, PLASTIC, when)
 
     def _evaluate(self, book: Bookkeeper, phase: str) -> Record:
-        batch = self._draw(phase)
         weights = self.weights() if phase == TEST else self._weights
-        outcome: Outcome = timed(self, lambda: self._engine.evaluate(weights, batch))
-        row = book.row(self._progress.iteration, phase, outcome.readout, batch, outcome.n_spikes)
+        scores = []
+        for _ in range(self._task.n_batches(phase)):
+            batch = self._draw(phase)
+            outcome: Outcome = timed(self, lambda batch=batch: self._engine.evaluate(weights, batch))
+            scores.append(book.score(outcome, batch))
+        iteration = self._progress.iteration
+        row = book.row(iteration, phase, scores, self._task.epochs(iteration))
         if (
             phase == VALIDATION
             and self._config.training.select_weights == "best"
@@ -161,12 +167,10 @@ class DataParallel(Trainer):
         ):
             best = {name: values.copy() for name, values in self._weights.items()} if self._in_place else self._weights
             self._best, self._lowest = best, row.metrics["loss"]
-        return Record(row, batch)
+        return Record(row, batch, confusion=total_confusion(scores))
 
     def _draw(self, phase: str) -> Batch:
-        batch = self._task.batch_at(self._streams[phase], phase, self._drawn[phase])
-        self._drawn[phase] += 1
-        return batch
+        return self._task.draw(self._streams[phase], phase, self._drawn)
 
     def _next_batch(self) -> tuple[Batch, NDArray[np.bool_] | None]:
         """The next training batch, and with as_continuous the input spikes in step 1 of the one after it."""
@@ -175,7 +179,7 @@ class DataParallel(Trainer):
         batch = self._upcoming or self._draw(TRAINING)
         self._before_upcoming = self._streams[TRAINING].get_state(legacy=False)
         self._upcoming = self._draw(TRAINING)
-        return batch, self._upcoming.spikes[0, 1]
+        return batch, self._upcoming.spikes[0, 1] > 0
 
     def _sampled_weights(self, iteration: int) -> Table | None:
         """The weights that are recorded, as a continuous simulation would first use them."""

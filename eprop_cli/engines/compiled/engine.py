@@ -102,7 +102,7 @@ class CompiledEngine(Engine):
 
     def gradient(self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
         """Simulate a batch forward and backward."""
-        lost = None if following is None else np.vstack([batch.spikes[1:, 1], following])
+        lost = None if following is None else np.vstack([batch.spikes[1:, 1] > 0, following])
         chosen = self._config.recording
         recorded = first_neurons(self._config, chosen.n_record) if record else NONE
         watched = first_neurons(self._config, chosen.n_record_spikes) if record and chosen.spikes else NONE

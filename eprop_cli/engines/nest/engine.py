@@ -136,7 +136,7 @@ class NestEngine(Engine):
 
     def gradient(self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
         """Simulate a batch with e-prop synapses."""
-        lossy = None if following is None else np.vstack([batch.spikes[1:, 1], following])
+        lossy = None if following is None else np.vstack([batch.spikes[1:, 1] > 0, following])
         outcomes = self._simulate(weights, batch, True, lossy, record)
         gradients = {}
         for projection in PLASTIC:
@@ -151,7 +151,7 @@ class NestEngine(Engine):
     def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
         """Simulate a batch with static synapses, several times as fast."""
         spikes = batch.spikes.copy()
-        spikes[:, 0] = False  # e-prop synapses drop what static ones would transmit
+        spikes[:, 0] = 0  # e-prop synapses drop what static ones would transmit
         batch = replace(batch, spikes=spikes)
         return Outcome(*_readouts(self._simulate(weights, batch, False, None, False)))
 
