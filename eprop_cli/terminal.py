@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from eprop_cli.errors import UserError
+from eprop_cli.errors import UserError, legible
 
 BAD_INPUT = 2  # exit status
 
@@ -48,7 +48,7 @@ def drop_output() -> None:
 
 def complain(prog: str, problem: object) -> int:
     """Tell a problem in one line; returns the exit status of a bad input."""
-    print(f"{prog}: {problem}", file=sys.stderr)
+    print(f"{prog}: {legible(str(problem))}", file=sys.stderr)
     return BAD_INPUT
 
 

@@ -22,6 +22,7 @@ from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
 from eprop_cli.config.refusal import exiting, fail, refuse
 from eprop_cli.registry import variant
+from eprop_cli.runs.allowed import take_allowed
 from eprop_cli.runs.beginning import check_subdir, save_composed, take
 
 INTERRUPTED = 130  # exit status
@@ -44,7 +45,8 @@ def main() -> None:
         OmegaConf.register_new_resolver(f"eprop.{name}", resolver, replace=True)
     problem: BaseException | None = None
     try:
-        sys.argv[1:] = with_earlier_arguments(sys.argv[1:])
+        sys.argv[1:], allowed = take_allowed(sys.argv[1:])
+        sys.argv[1:] = with_earlier_arguments(sys.argv[1:], allowed)
         for line in moved_among(sys.argv[1:]):
             print(f"eprop-run: {line}", file=sys.stderr)
         sys.argv[1:] = with_new_names(sys.argv[1:])

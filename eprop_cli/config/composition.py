@@ -1,13 +1,16 @@
 """Compose a config as eprop-run does, in whatever process and thread, leaving Hydra's globals as they are."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
@@ -18,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from eprop_cli.config.arguments import check_overrides, one_line
+from eprop_cli.config.composed import RESUMED
 from eprop_cli.config.files import conf_dir
 from eprop_cli.errors import UserError
 
@@ -30,10 +34,13 @@ def run_dir(resume: str | None, fresh: str) -> str:
     return resume or fresh
 
 
-def compose(overrides: Sequence[str], config_dir: Path | None = None, name: str = "config") -> DictConfig:
+def compose(
+    overrides: Sequence[str], config_dir: Path | None = None, base: Mapping[str, Any] | None = None
+) -> DictConfig:
     """The config of some overrides with Hydra's own part, in which hydra.runtime.output_dir is the run directory.
 
-    config_dir: of config files besides conf/. name: of the config that the overrides are applied to.
+    config_dir: of config files besides conf/. base: the plain values that the overrides are applied to, in place of
+    conf/config.yaml.
     Raises UserError with one line for the first thing wrong.
     """
     if config_dir is not None and not config_dir.is_dir():
@@ -50,6 +57,9 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None, name: str 
             if config_dir is not None:
                 # As --config-dir does, for a resume to find it.
                 path.prepend("command-line", f"file://{config_dir.resolve()}", SearchPathQuery(provider="schema"))
+            name = "config" if base is None else RESUMED
+            if base is not None:
+                offer(base)
             config = ConfigLoaderImpl(path).load_configuration(name, [*overrides, "hydra.mode=RUN"], RunMode.RUN)
             directory = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
     except UserError:
@@ -59,6 +69,16 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None, name: str 
     with flag_override(config.hydra, ["readonly", "struct"], False):
         config.hydra.runtime.output_dir = str(directory)
     return config
+
+
+def offer(config: Mapping[str, Any]) -> None:
+    """Have Hydra find a config of plain values, under the name RESUMED; a file of a group can be put on top of it."""
+    top = yaml.safe_load((conf_dir() / "config.yaml").read_text())
+    files = [entry for entry in top["defaults"] if isinstance(entry, dict)]
+    hydras = [entry for entry in files if next(iter(entry)).startswith("override ")]
+    groups = [{group: None} for entry in files for group in entry if not group.startswith("override ")]
+    node = {"defaults": ["_self_", *groups, *hydras], **config, "hydra": top["hydra"]}
+    ConfigStore.instance().store(RESUMED, node, provider="run.json")
 
 
 @contextmanager

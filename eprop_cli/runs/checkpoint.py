@@ -14,6 +14,8 @@ from eprop_cli.errors import ConfigError, UserError, require
 from eprop_cli.formats import FORMAT, check_format
 from eprop_cli.phases import PHASES, TRAINING
 from eprop_cli.registry import variant
+from eprop_cli.runs.content import parse_record
+from eprop_cli.runs.directory import check_inside
 from eprop_cli.runs.files import METRICS, RUN, RUNNING, WEIGHT_CHANGES, is_alive, lock, write_whole
 from eprop_cli.runs.format import migrated, migrated_config
 from eprop_cli.runs.reader import Run
@@ -25,6 +27,7 @@ CHECKPOINT = "checkpoint.npz"
 # Keys that say how a run is carried out and looked at; they change nothing in what it leaves but its figures.
 HOW_KEYS: tuple[str, ...] = ("resume", "objective", "plots.", "training.checkpoint_every")
 HOW_KEYS += tuple(f"engine.{key}" for key in ("n_workers", "local_num_threads", "backend", "scheduler", "max_retries"))
+NOT_OF_A_RUN = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
 # Keys that may differ from the checkpoint's: they do not change results, or only extend them.
 FREE_KEYS: tuple[str, ...] = (*HOW_KEYS, "task.n_iter", "recording.")
 
@@ -68,19 +71,18 @@ def _migrated(checkpoint: Checkpoint, path: Path) -> Checkpoint:
 def read_record(directory: Path) -> dict[str, Any]:
     """run.json of the run directory to be resumed; raises ConfigError if there is none."""
     try:
-        record = json.loads((directory / RUN).read_text())
+        text = (directory / RUN).read_text()
     except (OSError, ValueError) as error:
         raise ConfigError("resume", directory, f"is not a run directory: it has no readable {RUN}") from error
-    if not isinstance(record, dict) or "status" not in record:
-        raise ConfigError("resume", directory, f"is not a run directory: its {RUN} is not a run's")
     try:
-        return migrated(record, directory / RUN)
-    except (ValueError, LookupError, TypeError) as error:
+        return migrated(parse_record(text), directory / RUN)
+    except NOT_OF_A_RUN as error:
         raise ConfigError("resume", directory, f"cannot be resumed: its {RUN} is damaged ({error})") from error
 
 
 def check_resume(config: Config, directory: Path) -> None:
     """Refuse to go on in a run directory where that is impossible or would not be exact; raises UserError."""
+    check_inside(directory)
     record = read_record(directory)
     trainer = variant("training", config.training.name)
     require(trainer.resumable, "resume", directory, trainer.not_resumable)

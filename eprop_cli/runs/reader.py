@@ -8,7 +8,6 @@ Run opens one, without NEST and whatever became of the run:
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import zipfile
@@ -23,6 +22,7 @@ from eprop_cli.columns import Column
 from eprop_cli.errors import UserError
 from eprop_cli.formats import check_format
 from eprop_cli.phases import PHASES
+from eprop_cli.runs.content import check_table, is_count, parse_record
 from eprop_cli.runs.files import (
     COMPLETED,
     CONFIG,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 
 NEEDED_GROUPS = ("task", "neuron", "recording", "kernel", "plots")  # of the config, to list and draw a run
+NEEDED_NUMBERS = (("task", "n_iter"), ("task", "n_in"), ("recording", "n_record_w"))  # of those, what is computed with
 Iteration = int | Literal["first", "last"]  # a recorded iteration: its number, or the first or last recorded
 
 
@@ -94,12 +95,7 @@ class Run:
         """
         path = self.directory / RUN
         with _reading(path):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(record, dict) or not isinstance(record.get("status"), str):
-                raise ValueError("it does not say what became of the run")
-            if not all(isinstance(record.get(key) or {}, dict) for key in ("seconds", "last_row")):
-                raise ValueError("its seconds and last_row are not those of a run")
-            return migrated(record, path)
+            return migrated(parse_record(path.read_text(encoding="utf-8")), path)
 
     @property
     def status(self) -> str:
@@ -119,6 +115,9 @@ class Run:
             config: dict[str, Any] = self.record["config"]
             if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in NEEDED_GROUPS):
                 raise ValueError("its config is not that of a run")
+            for group, key in NEEDED_NUMBERS:
+                if not is_count(config[group].get(key)):
+                    raise ValueError(f"its config is not that of a run: {group}.{key}={config[group].get(key)}")
         return config
 
     @property
@@ -244,6 +243,7 @@ class Run:
         with _reading(path, absent):
             # Without partitioning=None a directory named seed=1 above the file would become a column.
             table: pd.DataFrame = parquet.read_table(path, filters=chosen, partitioning=None).to_pandas()
+            check_table(table, path.stem)
         return table
 
     def _yaml(self, name: str) -> Any:
@@ -284,17 +284,20 @@ def _killed(record: dict[str, Any]) -> bool:
     return here and isinstance(record.get("pid"), int) and not is_alive(record["pid"])
 
 
+_DAMAGES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, RuntimeError)
 _ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error)
 
 
 @contextmanager
 def _reading(path: Path, absent: str = "it belongs to every run") -> Iterator[None]:
     """Turn whatever can go wrong with a file into one line that names it."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would keep us waiting
+        raise UserError(f"{path}: is not a file")
     try:
         yield
     except FileNotFoundError as error:
         raise UserError(f"{path}: is missing: {absent}") from error
-    except (OSError, ValueError, LookupError, TypeError, EOFError, NotImplementedError, *_ARCHIVE_ERRORS) as error:
+    except (OSError, *_DAMAGES, *_ARCHIVE_ERRORS) as error:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())

@@ -28,6 +28,7 @@ from eprop_cli.runs.interrupts import stopping
 from eprop_cli.sweeps.composing import compose_once
 from eprop_cli.sweeps.core_count import jobs_sharing_cores, shortage
 from eprop_cli.sweeps.engine_needs import compile_engine
+from eprop_cli.sweeps.foreign import check_composed
 from eprop_cli.sweeps.launcher import launch_only_the_rest
 from eprop_cli.sweeps.multirun import PLAN, STATE, Multirun, Plan
 from eprop_cli.sweeps.paths import absolute_storage, find_modules_in, with_absolute_paths
@@ -51,12 +52,12 @@ class JobList:
     is_search: bool
 
 
-def prepare(config: DictConfig, beginning: str | None) -> Multirun:
+def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | None = None) -> Multirun:
     """Find out all that can be known before the first job, take the sweep directory and heed signals.
 
     config: as Hydra composes it for a multirun; has the launcher replaced by ours, and relative paths by absolute ones.
-    beginning: as in Plan. Raises UserError or HydraException if
-    one of the jobs can never run, and for what is wrong with the sweep directory.
+    beginning: as in Plan. trusted: of a multirun that is resumed, what its jobs' configs may name, as in check_names().
+    Raises UserError or HydraException if one of the jobs can never run, and for what is wrong with the sweep directory.
     """
     multirun = Multirun.of(config)  # fixes what is named after the time
     hydra = config.hydra
@@ -64,7 +65,7 @@ def prepare(config: DictConfig, beginning: str | None) -> Multirun:
     _check_given(config, given)
     find_modules_in(beginning)
     job_list = _read_jobs(config)
-    first = _check_jobs(config, job_list, beginning)
+    first = _check_jobs(config, job_list, beginning, trusted)
     _check_launcher(hydra.launcher)
     if short := shortage(first, job_list.values, hydra.launcher, job_list.at_once):
         print(f"eprop-run: warning: {short}", file=sys.stderr)
@@ -139,7 +140,7 @@ def _is_choice_of_files(override: Override) -> bool:
     return override.is_discrete_sweep() and bool(groups)
 
 
-def _check_jobs(config: DictConfig, job_list: JobList, beginning: str | None) -> Config:
+def _check_jobs(config: DictConfig, job_list: JobList, beginning: str | None, trusted: Sequence[str] | None) -> Config:
     """The config of the first job; has config use the launcher that files which are swept over name.
 
     Raises UserError for the first job that cannot run.
@@ -150,6 +151,8 @@ def _check_jobs(config: DictConfig, job_list: JobList, beginning: str | None) ->
     loader = compose_once()
     for overrides in job_list.jobs:
         composed = loader.load_sweep_config(config, list(overrides))
+        if trusted is not None:
+            _check_foreign(composed, config, trusted)
         loader.keep(list(overrides), composed)
         for part in ("launcher", "sweeper"):
             launchers[part, OmegaConf.to_yaml(composed.hydra[part])] = composed.hydra
@@ -166,6 +169,16 @@ def _check_jobs(config: DictConfig, job_list: JobList, beginning: str | None) ->
     _use_launcher(config, [hydra for (part, _), hydra in launchers.items() if part == "launcher"])
     _check_sweeper(config, [hydra for (part, _), hydra in launchers.items() if part == "sweeper"])
     return configs[0]
+
+
+def _check_foreign(composed: DictConfig, config: DictConfig, trusted: Sequence[str]) -> None:
+    """Raise ConfigError for what the files and arguments of a multirun that is resumed must not hold."""
+    anew = [str(override).partition("=")[0].lstrip("+~") for override in config.hydra.overrides.hydra]
+    try:
+        check_composed(composed, trusted, anew)
+    except UserError as error:
+        directory = config.hydra.sweep.dir
+        raise ConfigError("resume", directory, f"cannot be resumed: its {SWEEP} {error}") from error
 
 
 def _use_launcher(config: DictConfig, found: Sequence[DictConfig]) -> None:
