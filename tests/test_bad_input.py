@@ -522,7 +522,7 @@ class TestResume:
             ("run.json", "[1]", "resume=run: cannot be resumed: its run.json is damaged "
              "(it does not say what became of the run)"),
             ("checkpoint.npz", None, "run/checkpoint.npz: no such file, so there is nothing to resume from"),
-            ("checkpoint.npz", "", "run/checkpoint.npz: damaged (No data left in file), "
+            ("checkpoint.npz", "", "run/checkpoint.npz: damaged (File is not a zip file), "
              "so there is nothing to resume from"),
             ("metrics.csv", "", "run/metrics.csv: damaged (it has 0 of 2 rows), so the run cannot go on"),
         ],
@@ -595,7 +595,7 @@ def test_looking_at_runs(refuse, here, written, program, arguments, line):
         ("run.json", '{"status": "COMPLETED"}', "is damaged: config is missing"),
         ("run.json", '{"status": "COMPLETED", "config": {}}', "is damaged: its config is not that of a run"),
         ("run.json", '{"status": "COMPLETED", "seconds": 5}',
-         "is damaged: its seconds and last_row are not those of a run"),
+         "is damaged: its seconds is not that of a run: 5"),
     ],
     ids=str,
 )  # fmt: skip

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "eprop_cli"
 FLOORS = [  # folders or modules; a file that is named is not on its folder's floor
     *("cli", "sweeps", "api", "runs/run", "figures", "reports", "results", "runs", "training", "engines", "config"),
     *("objectives", "models", "optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values"),
-    *("schema", "columns", "terminal", "registry", "formats", "errors"),
+    *("schema", "columns", "terminal", "registry", "formats", "archives", "errors"),
 ]
 DOORS = ("__init__", "__main__")  # of the package itself, left of everything
 # Files or folders that may import inside functions, and why.

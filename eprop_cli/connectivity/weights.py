@@ -1,20 +1,19 @@
 """Draw initial weights, or take trained ones from a run directory."""
 
-import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.archives import DAMAGES, NUMBERS, Header, read_archive, read_array
 from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, clear
 from eprop_cli.connectivity.synapses import FROM_FILE, SynapseConfig
 from eprop_cli.errors import ConfigError, require
 from eprop_cli.formats import check_format
 from eprop_cli.values import Weights
 
-NOT_AN_ARCHIVE = (AttributeError, TypeError, zipfile.BadZipFile, zlib.error)  # the first two from a single array
+MOST = 1e9  # pA; far beyond, sums of weights are no numbers
 
 
 def initial_weights(
@@ -31,12 +30,7 @@ def initial_weights(
     if resumed:
         return weights
     if source is not None:
-        trained = _load(source)
-        for projection, drawn in weights.items():
-            shape = trained[projection].shape
-            constraint = f"has {projection} weights of shape {shape}, but the network needs {drawn.shape}"
-            require(shape == drawn.shape, "synapse.weights_from", source, constraint)
-        weights = clear(trained)
+        weights = clear(_load(source, {projection: drawn.shape for projection, drawn in weights.items()}))
     _check_finite(synapse, weights)
     return weights
 
@@ -91,14 +85,17 @@ DRAWS: dict[str, Callable[[np.random.RandomState, tuple[int, int]], NDArray[np.f
 def _from_file(projection: str, path: str, shape: tuple[int, int]) -> NDArray[np.float64]:
     """An array of the user's, (n_post, n_pre) as everywhere; returned as it would have been drawn."""
     key = f"synapse.weight_distribution.{projection}"
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, *NOT_AN_ARCHIVE) as error:
-        raise ConfigError(key, f"{FROM_FILE}{path}", "must be a readable .npy file") from error
     wanted = shape if projection == FEEDBACK else shape[::-1]
-    numeric = isinstance(found, np.ndarray) and found.dtype.kind in "fiu"
-    constraint = f"must be an array of numbers of shape {wanted}, (n_post, n_pre)"
-    require(numeric and found.shape == wanted, key, f"{FROM_FILE}{path}", constraint)
+
+    def check(header: Header) -> None:
+        constraint = f"must be an array of numbers of shape {wanted}, (n_post, n_pre)"
+        fits = header.dtype.kind in NUMBERS and header.shape == wanted
+        require(fits, key, f"{FROM_FILE}{path}", constraint)
+
+    try:
+        found = read_array(Path(path), check)
+    except DAMAGES as error:
+        raise ConfigError(key, f"{FROM_FILE}{path}", "must be a readable .npy file") from error
     values: NDArray[np.float64] = found.astype(np.float64)
     return values if projection == FEEDBACK else values.T
 
@@ -115,16 +112,33 @@ def _rounded(values: NDArray[np.float64], dtype: str) -> NDArray[np.float64]:
     return np.ascontiguousarray(values.astype(dtype).astype(np.float64))
 
 
-def _load(source: str) -> Weights:
+def _load(source: str, shapes: Mapping[str, tuple[int, ...]]) -> Weights:
+    """Trained weights; raises ConfigError unless they are numbers, of the shapes that the network needs."""
     path = Path(source)
     key = "synapse.weights_from"
+    names = {key: f"{key}_after" for key in PLASTIC} | {FEEDBACK: FEEDBACK}
+
+    def check(headers: Mapping[str, Header]) -> None:
+        for projection, name in names.items():
+            shape, kind = headers[name].shape, headers[name].dtype
+            constraint = f"has {projection} weights of shape {shape}, but the network needs {shapes[projection]}"
+            require(shape == shapes[projection], key, source, constraint)
+            require(kind.kind in NUMBERS, key, source, f"has {projection} weights that are no numbers ({kind})")
+
     try:
         require(path.exists(), key, source, "does not exist; give a run directory or its weights.npz")
         path = path / "weights.npz" if path.is_dir() else path
-        with np.load(path, allow_pickle=False) as file:
-            check_format(int(file["format"]) if "format" in file else 1, path)
-            names = {key: f"{key}_after" for key in PLASTIC} | {FEEDBACK: FEEDBACK}
-            return {key: np.asarray(file[name], dtype=np.float64) for key, name in names.items()}
-    except (OSError, ValueError, LookupError, NotImplementedError, EOFError, *NOT_AN_ARCHIVE) as error:
-        constraint = "must be a run directory or its weights.npz, whole and readable"
+        file = read_archive(path, check)
+        check_format(int(file["format"]) if "format" in file else 1, path)
+    except DAMAGES as error:
+        constraint = f"must be a run directory or its weights.npz, whole and readable ({error})"
         raise ConfigError(key, source, constraint) from error
+    weights = {projection: np.asarray(file[name], dtype=np.float64) for projection, name in names.items()}
+    for projection, values in weights.items():
+        finite = np.isfinite(values)
+        require(bool(finite.all()), key, source, f"makes weights of {projection} infinite or NaN")
+        most = float(np.abs(values).max(initial=0.0))
+        require(most <= MOST, key, source, f"has weights of {projection} of up to {most:g}; at most {MOST:g} pA")
+    autapses = weights["rec_rec"].diagonal()
+    require(not autapses.any(), key, source, "has rec_rec weights of neurons with themselves, which must be 0")
+    return weights

@@ -9,14 +9,10 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eprop_cli.columns import Column
 from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, RUNNING
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 MOST_BYTES = 2**26  # of run.json; that of a long run with many sessions has some 100 kB
 STATUSES = (RUNNING, COMPLETED, INTERRUPTED, FAILED)
@@ -133,16 +129,6 @@ def parse_record(text: str) -> dict[str, Any]:
     if len(set(names)) < len(names):
         raise ValueError("its columns have a name twice")
     return record
-
-
-def check_arrays(arrays: Mapping[str, Any], schema: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-    """Raise ValueError unless arrays have the kinds (of NumPy's dtypes, in one string) and shapes of a schema."""
-    for name, (kinds, shape) in schema.items():
-        if name not in arrays:
-            raise ValueError(f"it has no {name}")
-        array: NDArray[np.generic] = arrays[name]
-        if array.dtype.kind not in kinds or array.shape != shape:
-            raise ValueError(f"its {name} is {array.dtype} of shape {array.shape}, which must be {shape}")
 
 
 NUMBERS, WHOLE, TEXT = "fiu", "iu", "text"

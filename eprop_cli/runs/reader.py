@@ -157,12 +157,16 @@ class Run:
     @property
     def weights(self) -> dict[str, Projection]:
         """Weights of the projections in_rec, rec_rec, rec_out, and of the feedback out_rec, which is not trained."""
-        import numpy as np
+        from eprop_cli.archives import NUMBERS, read_archive
 
         path = self.directory / WEIGHTS
-        with _reading(path, "it is written when training ends"), np.load(path, allow_pickle=False) as file:
+        with _reading(path, "it is written when training ends"):
+            file = read_archive(path)
             check_format(int(file["format"]) if "format" in file else 1, path)
-            names = [key.removesuffix("_before") for key in file.files if key.endswith("_before")]
+            names = [key.removesuffix("_before") for key in file if key.endswith("_before")]
+            for name in (*(f"{each}_{when}" for each in names for when in ("before", "after")), "out_rec"):
+                if file[name].dtype.kind not in NUMBERS or file[name].ndim != 2:
+                    raise ValueError(f"its {name} is {file[name].dtype} of shape {file[name].shape}")
             weights = {name: Projection(file[f"{name}_before"], file[f"{name}_after"]) for name in names}
             return weights | {"out_rec": Projection(file["out_rec"], file["out_rec"])}
 
@@ -171,11 +175,17 @@ class Run:
         """Parameters that were drawn for each neuron, by their keys in the config; empty if there are none."""
         import numpy as np
 
+        from eprop_cli.archives import NUMBERS, read_archive
+
         path = self.directory / PARAMETERS
         if not path.exists():
             return {}
-        with _reading(path), np.load(path, allow_pickle=False) as file:
-            return {key: np.asarray(file[key], dtype=np.float64) for key in file.files}
+        with _reading(path):
+            file = read_archive(path)
+            for name, values in file.items():
+                if values.dtype.kind not in NUMBERS or values.ndim != 1 or not np.isfinite(values).all():
+                    raise ValueError(f"its {name} is no list of numbers")
+            return {name: values.astype(np.float64) for name, values in file.items()}
 
     @property
     def weight_changes(self) -> pd.DataFrame:

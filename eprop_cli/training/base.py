@@ -80,6 +80,10 @@ class Trainer:
         batches = config.task.n_iter + config.training.n_iter_test
         require(batches > 0, "task.n_iter", config.task.n_iter, "must be at least 1 unless training.n_iter_test is")
 
+    @classmethod
+    def check_checkpoint(cls, config: RunConfig, checkpoint: Checkpoint) -> None:
+        """Raise ValueError, or what comes of a name that is missing, unless it is one to go on from."""
+
     def records(self) -> Iterator[Record]:
         """Train, yielding after each batch."""
         raise NotImplementedError

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.archives import check_arrays, check_in_range
 from eprop_cli.config.config import Config as RunConfig
-from eprop_cli.connectivity.base import PLASTIC, exists
+from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, ends, exists
 from eprop_cli.engines.base import Outcome, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT
 from eprop_cli.optimizers.base import OptimizerState, set_moments
 from eprop_cli.phases import EARLY_STOPPING, PHASES, TEST, TRAINING, VALIDATION, Progress, phases
-from eprop_cli.schema import POSITIVE, key, one_of, to_dict
+from eprop_cli.schema import MOST_COUNT, POSITIVE, key, one_of, to_dict
 from eprop_cli.training.base import (
     Bookkeeper,
     Record,
@@ -85,6 +86,37 @@ class DataParallel(Trainer):
         reset = config.kernel.eprop_reset_neurons_on_update
         remedy = "must be true with training=data_parallel, where sequences are independent; or use training=continuous"
         require(reset, "kernel.eprop_reset_neurons_on_update", reset, remedy)
+
+    @classmethod
+    def check_checkpoint(cls, config: RunConfig, checkpoint: Checkpoint) -> None:
+        """Raise ValueError unless a checkpoint has all that _restore() takes, in the ranges that it can have."""
+        arrays = {name: np.asarray(value) for name, value in checkpoint.items()}
+        sizes = {"in": config.task.n_in, "rec": config.model.n_rec, "out": config.task.n_out}
+        shapes = {name: (sizes[ends(name)[1]], sizes[ends(name)[0]]) for name in (*PLASTIC, FEEDBACK)}
+        optimizer = config.make_optimizer()
+        state = optimizer.initial_state({name: np.zeros(shapes[name]) for name in PLASTIC})
+        counts = ("rows", "iteration", "step", *(f"drawn_{phase}" for phase in PHASES))
+        weights = ("initial", "weights", *(("best",) if any(name.startswith("best_") for name in arrays) else ()))
+        schema: dict[str, tuple[str, tuple[int, ...]]] = {"config": ("U", ()), "stopped": ("b", ())}
+        schema |= dict.fromkeys(counts, ("iu", ())) | dict.fromkeys(("metric", "lowest"), ("f", ()))
+        schema |= dict.fromkeys(state.numbers, ("f", ()))
+        large = {f"{group}_{name}": ("f", shape) for group in weights for name, shape in shapes.items()}
+        moments = {f"{group}_{name}": ("f", shapes[name]) for group in optimizer.moments for name in PLASTIC}
+        for phase in PHASES:
+            schema |= {f"stream_{phase}_key": ("u", (624,)), f"stream_{phase}_pos": ("iu", ())}
+            schema |= {f"stream_{phase}_has_gauss": ("iu", ()), f"stream_{phase}_gauss": ("f", ())}
+        check_arrays(arrays, schema | large | moments)
+        check_in_range(arrays, counts, 0, MOST_COUNT)
+        check_in_range(arrays, ("iteration", "step"), 0, int(arrays["rows"]))
+        check_in_range(arrays, (f"stream_{phase}_pos" for phase in PHASES), 0, 624)
+        check_in_range(arrays, (f"stream_{phase}_has_gauss" for phase in PHASES), 0, 1)
+        most = np.finfo(np.float64).max
+        check_in_range(arrays, [*large, *state.numbers, *(f"stream_{phase}_gauss" for phase in PHASES)], -most, most)
+        check_in_range(arrays, moments, -math.inf, math.inf)
+        for name, (lowest, highest) in optimizer.ranges.items():
+            check_in_range(
+                arrays, [each for each in (*moments, *state.numbers) if each.startswith(name)], lowest, highest
+            )
 
     def records(self) -> Iterator[Record]:
         """Train, yielding each batch."""
