@@ -20,6 +20,7 @@ LATE = {
     "data": "what a data set is read with takes a while to import, or may not be installed",
     "engines/nest/kernel.py": "NEST takes a second to import and prints a banner",
     "engines/nest/workers.py": "joblib and Dask are imported when there are workers; Dask may not be installed",
+    "figures/__init__.py": "a variable that keeps Matplotlib from being imported is put aside meanwhile",
     "figures/comparison.py": "Matplotlib takes a while to import; a table needs none of it",
     "reports/table.py": "pandas and Rich take a while to import",
     "runs/files.py": "PyArrow takes a while to import; a run that records nothing needs none of it",

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eprop_cli import sweeps
 from eprop_cli.cli.resume import with_earlier_arguments
-from eprop_cli.config.arguments import check_arguments
+from eprop_cli.config.arguments import check_arguments, with_quotes
 from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.composition import BAD_INPUTS, run_dir
 from eprop_cli.config.files import conf_dir
@@ -45,7 +45,7 @@ def main() -> None:
         OmegaConf.register_new_resolver(f"eprop.{name}", resolver, replace=True)
     problem: BaseException | None = None
     try:
-        sys.argv[1:], allowed = take_allowed(sys.argv[1:])
+        sys.argv[1:], allowed = take_allowed(with_quotes(sys.argv[1:]))
         sys.argv[1:] = with_earlier_arguments(sys.argv[1:], allowed)
         for line in moved_among(sys.argv[1:]):
             print(f"eprop-run: {line}", file=sys.stderr)

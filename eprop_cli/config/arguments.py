@@ -1,6 +1,7 @@
 """Tell what is wrong with the arguments of eprop-run in one line each, in the config's terms rather than Hydra's."""
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from eprop_cli.errors import ConfigError, UserError, reason
 
 FORM = "is not KEY=VALUE, or its quotes or brackets do not match"
 UNREADABLE = (YAMLError, UnicodeDecodeError, OSError)  # OmegaConf raises the last for a file without keys
+PLAIN = re.compile(r"[\w.@/+]+=[^'\"\\\[\]{}(),$=]+")  # KEY=VALUE without anything of Hydra's grammar
 PLUGINS = {  # what files in conf/hydra build on, with package and extra
     "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
     "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
@@ -39,6 +41,19 @@ def check_arguments(arguments: Sequence[str]) -> None:
     if parsed.experimental_rerun is not None:
         raise UserError(f"--experimental-rerun {parsed.experimental_rerun}: is Hydra's; use resume=RUN_DIR")
     check_overrides(parsed.overrides)
+
+
+def with_quotes(arguments: Iterable[str]) -> list[str]:
+    """Arguments with quotes around values that Hydra does not take without, though they are plain words: "ü"."""
+    return [
+        _quoted(argument) if PLAIN.fullmatch(argument) and not argument.isascii() else argument
+        for argument in arguments
+    ]
+
+
+def _quoted(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    return f"{key}='{value}'"
 
 
 def check_overrides(overrides: Iterable[str]) -> None:
