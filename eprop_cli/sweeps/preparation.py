@@ -33,6 +33,7 @@ from eprop_cli.sweeps.launcher import launch_only_the_rest
 from eprop_cli.sweeps.multirun import PLAN, STATE, Multirun, Plan
 from eprop_cli.sweeps.paths import absolute_storage, find_modules_in, with_absolute_paths
 from eprop_cli.sweeps.record import SweepRecord
+from eprop_cli.sweeps.slurm import check_time_limit, is_slurm, watch
 from eprop_cli.training.base import check_ready
 
 TIED = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs end with the process that starts them
@@ -88,6 +89,8 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
     if "storage" in hydra.sweeper:
         hydra.sweeper.storage = absolute_storage(hydra.sweeper.storage, beginning)
     launch_only_the_rest(config)
+    if is_slurm(launcher):
+        watch(multirun)
     logging.raiseExceptions = False  # as in run(); here also where the reader of a pipe has had enough
     for number in stopping():
         signal.signal(number, lambda number, _: stop(multirun, number))
@@ -201,9 +204,10 @@ def _check_sweeper(config: DictConfig, found: Sequence[DictConfig]) -> None:
 
 
 def _check_launcher(launcher: DictConfig) -> None:
-    if str(launcher["_target_"]).endswith("SlurmLauncher"):
+    if is_slurm(str(launcher["_target_"])):
         missing = "needs SLURM's srun, which is not on this machine; slurm_local tries the same without"
         require(shutil.which("srun") is not None, "hydra/launcher", "slurm", missing)
+        check_time_limit(launcher)
 
 
 def _claim(directory: Path) -> bool:
