@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from eprop_cli import sweeps
 from eprop_cli.cli.resume import with_earlier_arguments
 from eprop_cli.config.arguments import check_arguments, with_quotes
 from eprop_cli.config.composed import without_hydra
-from eprop_cli.config.composition import BAD_INPUTS, run_dir
+from eprop_cli.config.composition import BAD_INPUTS, is_of_a_file, run_dir
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
 from eprop_cli.config.refusal import exiting, fail, refuse
+from eprop_cli.errors import require
 from eprop_cli.registry import variant
 from eprop_cli.runs.allowed import take_allowed
 from eprop_cli.runs.beginning import check_subdir, save_composed, take
@@ -41,6 +43,7 @@ def main() -> None:
     """What eprop-run does."""
     # Hydra would print its own errors and exit with 1; with this it raises them, for refuse() to tell in one line.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    warnings.filterwarnings("error", message=r".*is not available", module="hydra")  # of a folder of config files
     for name, resolver in RESOLVERS.items():
         OmegaConf.register_new_resolver(f"eprop.{name}", resolver, replace=True)
     problem: BaseException | None = None
@@ -57,7 +60,7 @@ def main() -> None:
     # Hydra tells its callbacks of the end of a multirun only if nothing came in between; here it always comes by.
     if sweeps.has_begun():
         sys.exit(sweeps.end(problem))
-    if isinstance(problem, BAD_INPUTS):
+    if isinstance(problem, BAD_INPUTS) or (isinstance(problem, Exception) and is_of_a_file(problem)):
         refuse(problem)
     if isinstance(problem, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
@@ -92,6 +95,7 @@ class RunCallback(Callback):
         from eprop_cli.training.base import check_ready
 
         with exiting():
+            require(config.hydra.run.dir != "", "hydra.run.dir", "", "must be a directory; leave it out for a new one")
             checked = check_ready(load(without_hydra(config)))
             check_subdir(config.hydra, resumed=config.resume is not None)
             take(checked, Path(config.hydra.run.dir))

@@ -77,6 +77,8 @@ def one_line(error: Exception) -> str:
     """What is wrong with an input, with the nearest name to one that does not exist."""
     if isinstance(error, UNREADABLE) and not isinstance(error, MissingConfigException):  # which is an OSError too
         return _unreadable(error)
+    if isinstance(error, RecursionError):
+        return "a config file has itself in its defaults, or in those of a file in them"
     if isinstance(error, OverrideParseException):
         return f"{error.override.strip() or repr(error.override)}: {_how_wrong(error)}"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:

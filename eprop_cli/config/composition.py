@@ -1,6 +1,7 @@
 """Compose a config as eprop-run does, in whatever process and thread, leaving Hydra's globals as they are."""
 
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,14 @@ from eprop_cli.errors import UserError
 
 BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
 _composing = threading.Lock()
+
+
+def is_of_a_file(error: BaseException) -> bool:
+    """Whether Hydra stumbled over what a config file or argument holds, and raised what it does not mean to raise."""
+    frames = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, RecursionError):  # wherever the stack came to its end
+        return any("hydra" in parts for parts in frames)
+    return bool(frames) and any(name in frames[-1] for name in ("hydra", "omegaconf", "yaml"))
 
 
 def run_dir(resume: str | None, fresh: str) -> str:
@@ -66,6 +75,10 @@ def compose(
         raise
     except BAD_INPUTS as error:
         raise UserError(one_line(error)) from error
+    except Exception as error:
+        if is_of_a_file(error):
+            raise UserError(one_line(error)) from error
+        raise
     with flag_override(config.hydra, ["readonly", "struct"], False):
         config.hydra.runtime.output_dir = str(directory)
     return config

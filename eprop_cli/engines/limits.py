@@ -9,6 +9,8 @@ from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT
 from eprop_cli.timing import decay
 
+COPIES = 8  # of the weights: drawn, initial, trained, gradients, moments, and what is on its way between them
+
 
 def check_limits(config: Config) -> None:
     """Raise ConfigError if the config's engine cannot compute it."""
@@ -26,8 +28,10 @@ def _check_memory(config: Config) -> None:
     task, n = config.task, config.model.n_rec
     largest = max(config.model.populations, key=lambda population: population.size)
     key = f"n_{largest.name}"
+    need = COPIES * 8 * n * (n + task.n_in)
     constraint = f"must be lower: weights of {n} recurrent neurons with {task.n_in} inputs do not fit into memory"
-    require(8 * n * (n + task.n_in) < memory, f"neuron.{key}", getattr(config.neuron, key), constraint)
+    constraint += f", as they need about {need / 1e9:.3g} GB"
+    require(need < memory, f"neuron.{key}", getattr(config.neuron, key), constraint)
     shape = f"{task.sequence_steps} steps of {task.n_in} inputs"
     constraint = f"must be lower: that many sequences of {shape} do not fit into memory"
     n_bytes = task.n_batch * task.sequence_steps * task.n_in
