@@ -29,6 +29,7 @@ from eprop_cli.sweeps.composing import compose_once
 from eprop_cli.sweeps.core_count import jobs_sharing_cores, shortage
 from eprop_cli.sweeps.engine_needs import compile_engine
 from eprop_cli.sweeps.foreign import check_composed
+from eprop_cli.sweeps.job_directory import is_completed, job_name
 from eprop_cli.sweeps.launcher import launch_only_the_rest
 from eprop_cli.sweeps.multirun import PLAN, STATE, Multirun, Plan
 from eprop_cli.sweeps.paths import absolute_storage, find_modules_in, with_absolute_paths
@@ -64,13 +65,15 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
     hydra = config.hydra
     given = [str(override) for override in hydra.overrides.hydra]
     _check_given(config, given)
-    find_modules_in(beginning)
+    modules_in = beginning if trusted is None or trusted else None  # nothing else is to be found in a foreign directory
+    find_modules_in(modules_in)
     job_list = _read_jobs(config)
     first = _check_jobs(config, job_list, beginning, trusted)
     _check_launcher(hydra.launcher)
-    if short := shortage(first, job_list.values, hydra.launcher, job_list.at_once):
+    n_at_once = _n_at_once(multirun.directory, job_list)
+    if n_at_once and (short := shortage(first, job_list.values, hydra.launcher, n_at_once)):
         print(f"eprop-run: warning: {short}", file=sys.stderr)
-    if jobs_sharing_cores(hydra.launcher, job_list.at_once) > 1:  # or each of them would compile the same
+    if jobs_sharing_cores(hydra.launcher, n_at_once) > 1:  # or each of them would compile the same
         with contextlib.suppress(UserError):  # the job will tell
             compile_engine(first)
 
@@ -84,6 +87,7 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
         fresh=_claim(multirun.directory),
         launcher=launcher,
         beginning=beginning,
+        modules_in=modules_in,
     )
     _leave(multirun, plan, record)
     if "storage" in hydra.sweeper:
@@ -95,6 +99,14 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
     for number in stopping():
         signal.signal(number, lambda number, _: stop(multirun, number))
     return multirun
+
+
+def _n_at_once(directory: Path, job_list: JobList) -> int:
+    """How many jobs the launcher is given together: those that an earlier multirun finished are not."""
+    if job_list.is_search:
+        return job_list.at_once
+    names = (job_name(overrides, job_list.values) for overrides in job_list.jobs)
+    return sum(not is_completed(directory / name) for name in names)
 
 
 def stop(multirun: Multirun, number: int) -> None:
