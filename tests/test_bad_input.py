@@ -471,7 +471,7 @@ def test_trained_weights_that_are_damaged(refuse, here, written, how):
     shutil.copytree(written, here / "run")
     damage(here / "run" / "weights.npz", how)
     line = refuse("eprop-run", "experiment=smoke", "synapse.weights_from=run")
-    assert line.startswith(f"synapse.weights_from=run: {WEIGHTS_FROM} (")
+    assert line == f"synapse.weights_from=run: {WEIGHTS_FROM}"
 
 
 def test_trained_weights_of_another_size_or_without_meaning(refuse, here, written):

@@ -132,6 +132,12 @@ def test_a_module_that_is_given_or_allowed_is_taken(run):
             earlier_config(run, trusted(names, ["task.name=mine.tasks:Other"]))
 
 
+def test_what_is_given_is_trusted_where_it_is_a_name():
+    given = ["resume=sweep", "seed=5", "engine.scheduler='tcp://here:1'", "plots.figures=[learning,mine:Figure]"]
+    assert trusted(["other"], given) == {"other", "tcp://here:1", "mine:Figure"}
+    assert not trusted((), ["resume=sweep", "seed=5"])
+
+
 class TestAllowing:
     def test_is_remembered_for_the_project(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -105,7 +105,7 @@ class TestRecord:
         edited(directory / "run.json", lambda record: record["config"].pop(group))
         with pytest.raises(UserError) as error:
             _ = Run(directory).record
-        assert str(error.value) == f"{directory / 'run.json'}: is damaged: {group} is missing"
+        assert str(error.value) == f"{directory / 'run.json'}: is damaged: its config is not that of a run"
 
 
 def test_it_is_drawn(old, command):

@@ -14,13 +14,14 @@ from eprop_cli.errors import UserError
 from eprop_cli.registry import KEYS, is_known
 
 MAX_DEPTH = 16  # of a config; the deepest of ours has 4
-OWN_MODULE = re.compile(r"[\w.]+:[\w.]+")
+OWN_MODULE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 
 
 def trusted(allowed: Iterable[str], given: Iterable[str]) -> frozenset[str]:
     """What a config may name: modules that are allowed, and what the overrides that are given name themselves."""
-    values = [override.partition("=")[2].strip("'\"") for override in given]
-    return frozenset([*allowed, *values, *(name for value in values for name in OWN_MODULE.findall(value))])
+    pairs = [override.partition("=") for override in given]
+    schedulers = [value.strip("'\"") for key, _, value in pairs if key.lstrip("+") == "engine.scheduler"]
+    return frozenset([*allowed, *schedulers, *(name for _, _, value in pairs for name in OWN_MODULE.findall(value))])
 
 
 def check_foreign(config: Any, trusted: Collection[str]) -> None:

@@ -131,7 +131,7 @@ def _load(source: str, shapes: Mapping[str, tuple[int, ...]]) -> Weights:
         file = read_archive(path, check)
         check_format(int(file["format"]) if "format" in file else 1, path)
     except DAMAGES as error:
-        constraint = f"must be a run directory or its weights.npz, whole and readable ({error})"
+        constraint = "must be a run directory or its weights.npz, whole and readable"
         raise ConfigError(key, source, constraint) from error
     weights = {projection: np.asarray(file[name], dtype=np.float64) for projection, name in names.items()}
     for projection, values in weights.items():

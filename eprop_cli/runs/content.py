@@ -93,10 +93,10 @@ _SESSION = {
     "git_commit": _optional(_text),
     "versions": _optional(_dict_of(_text)),
 }
-# Entries of run.json that are looked at; others may be there, and all of these but status may be missing.
+# Entries of run.json that are looked at, but for its format, which is check_format()'s; others may be there, and all of
+# these but status may be missing.
 RECORD: dict[str, Check] = {
     **_SESSION,
-    "format": _whole(1),
     "status": _text,
     "stop": _optional(_text),
     "seconds": _optional(_dict_of(_duration)),
