@@ -95,7 +95,7 @@ class RunCallback(Callback):
         from eprop_cli.training.base import check_ready
 
         with exiting():
-            require(config.hydra.run.dir != "", "hydra.run.dir", "", "must be a directory; leave it out for a new one")
             checked = check_ready(load(without_hydra(config)))
             check_subdir(config.hydra, resumed=config.resume is not None)
+            require(config.hydra.run.dir != "", "hydra.run.dir", "", "must be a directory; leave it out for a new one")
             take(checked, Path(config.hydra.run.dir))
