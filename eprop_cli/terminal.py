@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from eprop_cli import __version__
-from eprop_cli.errors import UserError
+from eprop_cli.errors import UserError, legible
 
 BAD_INPUT = 2  # exit status
 VERSION = "--version"
@@ -84,7 +84,7 @@ def drop_output() -> None:
 
 def complain(prog: str, problem: object) -> int:
     """Tell a problem in one line; returns the exit status of a bad input."""
-    print(f"{prog}: {problem}", file=sys.stderr)
+    print(f"{prog}: {legible(str(problem))}", file=sys.stderr)
     return BAD_INPUT
 
 

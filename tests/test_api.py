@@ -375,7 +375,13 @@ def test_what_is_public_is_there_when_asked_for():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"{eprop_cli.__version__} []\n"
     assert {"Run", "Sweep", "compose", "run"} <= set(dir(eprop_cli))
-    assert list(inspect.signature(eprop_cli.run).parameters) == ["overrides", "directory", "config_dir", "on_row"]
+    assert list(inspect.signature(eprop_cli.run).parameters) == [
+        "overrides",
+        "directory",
+        "config_dir",
+        "on_row",
+        "allow_modules",
+    ]
     with pytest.raises(AttributeError, match="no attribute 'walk'"):
         _ = eprop_cli.walk
 

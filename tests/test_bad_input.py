@@ -1,5 +1,6 @@
 """What users get wrong: one line, exit status 2, and nothing changed on disk."""
 
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from synthetic_run import write_run
 from eprop_cli.cli import eprop_compare, eprop_plot
 from eprop_cli.cli import eprop_run as cli
 from eprop_cli.config.arguments import one_line
-from eprop_cli.config.files import conf_dir
+from eprop_cli.config.files import conf_dir, read_keys
 from eprop_cli.errors import UserError
 from eprop_cli.training.base import check_ready
 
@@ -36,13 +37,14 @@ METRICS = "loss, accuracy, recall_error, rate_reg, rate_ad"
 FAMILIES = "must be one of bsshslm_2020, eprop_iaf, eprop_iaf_adapt, eprop_iaf_psc_delta, eprop_iaf_psc_delta_adapt, "
 OWN = "or module:Class with a Config that extends eprop_cli.{} (docs/extending.md)"
 NOT_NEST = "needs training=data_parallel; NEST's own optimizer does not have it"
-NO_OVERRIDES = "is not a run directory: cannot read {}/.hydra/overrides.yaml"
+NO_RECORD = "is not a run directory: it has no readable run.json"
 FIRES = "must not make neurons fire in the first step; lower it, or raise V_th"
 WEIGHTS_FROM = "must be a run directory or its weights.npz, whole and readable"
 NO_WEIGHTS = "does not exist; give a run directory or its weights.npz"
 TAU = "must be a number, a list with one per neuron, or {distribution: normal, mean: M, std: S}"
 STEPS = "must be a group with the keys cue, spacing, bg_noise, recall, learning_window"
-NO_SUBDIR = "cannot be set: what is in .hydra is needed to resume a run"
+NO_SUBDIR = "cannot be set: a run's config is looked for in .hydra"
+CONTINUOUS = list(read_keys(conf_dir() / "training" / "continuous.yaml"))
 INTERVAL = "must divide the sequence (2250 ms)"
 NO_MODE = "KeyError raised while resolving interpolation: \"Environment variable 'NO_SUCH_THING' not found\""
 
@@ -241,9 +243,9 @@ VALUES = {
     "objective=test_loss": "needs a test; set training.n_iter_test, e.g. to 4",
     "objective=val_error": "needs validation; set training.do_early_stopping=true",
     "resume=": "must be a run directory, or null for a run of its own",
-    "resume=nowhere": NO_OVERRIDES.format("nowhere"),
-    "resume=file": NO_OVERRIDES.format("file"),
-    "resume=full": NO_OVERRIDES.format("full"),
+    "resume=nowhere": NO_RECORD,
+    "resume=file": NO_RECORD,
+    "resume=full": NO_RECORD,
     "hydra.run.dir=full": "holds files already; choose another directory or remove it",
     "hydra.run.dir=file": "cannot be made or read (File exists); choose another",
     "hydra.run.dir=file/run": "cannot be made or read (Not a directory); choose another",
@@ -521,13 +523,12 @@ class TestResume:
         ("name", "content", "line"),
         [
             ("run.json", None, "resume=run: is not a run directory: it has no readable run.json"),
-            ("run.json", "{", "resume=run: is not a run directory: it has no readable run.json"),
-            ("run.json", "[1]", "resume=run: is not a run directory: its run.json is not a run's"),
-            (".hydra/overrides.yaml", None, f"resume=run: {NO_OVERRIDES.format('run')}"),
-            (".hydra/overrides.yaml", "[a", f"resume=run: {NO_OVERRIDES.format('run')}"),
-            (".hydra/hydra.yaml", "5", "resume=run: is not a run directory: cannot read run/.hydra/hydra.yaml"),
+            ("run.json", "{", "resume=run: cannot be resumed: its run.json is damaged "
+             "(Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+            ("run.json", "[1]", "resume=run: cannot be resumed: its run.json is damaged "
+             "(it does not say what became of the run)"),
             ("checkpoint.npz", None, "run/checkpoint.npz: no such file, so there is nothing to resume from"),
-            ("checkpoint.npz", "", "run/checkpoint.npz: damaged (No data left in file), "
+            ("checkpoint.npz", "", "run/checkpoint.npz: damaged (File is not a zip file), "
              "so there is nothing to resume from"),
             ("metrics.csv", "", "run/metrics.csv: damaged (it has 0 of 2 rows), so the run cannot go on"),
         ],
@@ -543,9 +544,11 @@ class TestResume:
 
     def test_a_run_in_one_simulation(self, refuse, here, finished):
         shutil.copytree(finished, here / "run")
-        overrides = here / "run" / ".hydra" / "overrides.yaml"
-        kept = [line for line in overrides.read_text().splitlines() if not line.startswith("- training")]
-        overrides.write_text("\n".join(kept))
+        record = json.loads((here / "run" / "run.json").read_text())
+        record["config"]["training"] = {"name": "continuous"} | {
+            key: record["config"]["training"][key] for key in CONTINUOUS
+        }
+        (here / "run" / "run.json").write_text(json.dumps(record))
         reason = "a continuous run cannot be continued exactly, as NEST does not give out the state of its synapses"
         remedy = "start again with training=data_parallel, which can"
         assert refuse("eprop-run", "resume=run") == f"resume=run: {reason}; {remedy}"
@@ -599,7 +602,7 @@ def test_looking_at_runs(refuse, here, written, program, arguments, line):
         ("run.json", '{"status": "COMPLETED"}', "is damaged: config is missing"),
         ("run.json", '{"status": "COMPLETED", "config": {}}', "is damaged: training is missing"),
         ("run.json", '{"status": "COMPLETED", "seconds": 5}',
-         "is damaged: its seconds and last_row are not those of a run"),
+         "is damaged: its seconds is not that of a run: 5"),
     ],
     ids=str,
 )  # fmt: skip
@@ -633,7 +636,7 @@ def test_a_damaged_table_is_told_once_though_it_spoils_several_figures(here, wri
         (["-m", "seed=range(1,1)"], "seed=range(1,1): has no values, so there would be no job"),
         (["-m", "seed=-1,-2"], "seed=-1: must be from 0 to 4294967295"),
         (["neuron.rec.V_m=3"], f"neuron.reg.V_m=3.0: {FIRES}"),
-        (["resume=nowhere"], f"resume=nowhere: {NO_OVERRIDES.format('nowhere')}"),
+        (["resume=nowhere"], f"resume=nowhere: {NO_RECORD}"),
         (["synapse.weights_from=nowhere"], f"synapse.weights_from=nowhere: {NO_WEIGHTS}"),
         (["hydra.run.dir=/dev/null/run"],
          "hydra.run.dir=/dev/null/run: cannot be made or read (Not a directory); choose another"),

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "eprop_cli"
 FLOORS = [  # folders or modules; a file that is named is not on its folder's floor
     *("cli", "sweeps", "api", "runs/run", "figures", "reports", "results", "runs", "training", "engines", "config"),
     *("objectives", "models", "optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values"),
-    *("schema", "columns", "terminal", "registry", "formats", "errors"),
+    *("schema", "columns", "terminal", "registry", "formats", "archives", "errors"),
 ]
 DOORS = ("__init__", "__main__")  # of the package itself, left of everything
 # Files or folders that may import inside functions, and why.
@@ -23,6 +23,7 @@ LATE = {
     "data": "what a data set is read with takes a while to import, or may not be installed",
     "engines/nest/kernel.py": "NEST takes a second to import and prints a banner",
     "engines/nest/workers.py": "joblib and Dask are imported when there are workers; Dask may not be installed",
+    "figures/__init__.py": "a variable that keeps Matplotlib from being imported is put aside meanwhile",
     "figures/comparison.py": "Matplotlib takes a while to import; a table needs none of it",
     "reports/table.py": "pandas and Rich take a while to import",
     "runs/files.py": "PyArrow takes a while to import; a run that records nothing needs none of it",

@@ -1,16 +1,22 @@
 """eprop-plot: draw a run's figures again, from its directory alone."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from eprop_cli.cli.eprop_compare import check_dpi, check_names, make_directory
-from eprop_cli.errors import UserError
+from eprop_cli.errors import UserError, legible
 from eprop_cli.registry import VARIANTS
+from eprop_cli.runs.allowed import allow
+from eprop_cli.runs.directory import check_inside
 from eprop_cli.runs.files import FIGURES as FIGURE_DIRECTORY
+from eprop_cli.runs.files import RUN
 from eprop_cli.runs.reader import Run
 from eprop_cli.terminal import Parser, complain, leave, name_list, positive
+
+if TYPE_CHECKING:
+    from eprop_cli.config.groups import Plots
 
 PLOT_HELP = """\
 examples:
@@ -35,6 +41,9 @@ def plot() -> NoReturn:
     parser.add_argument("--formats", type=name_list, metavar="NAME,...", help="png, pdf, svg (default: as the run)")
     parser.add_argument("--dpi", type=positive, metavar="N", help="resolution of png (default: that of the run)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to (default: figures/ in the run directory)")
+    parser.add_argument(
+        "--allow-module", action="append", default=[], metavar="NAME", help="module of your own that a run may name"
+    )
     leave(parser.prog, lambda: _plot(parser.parse_args()))
 
 
@@ -42,6 +51,7 @@ def _plot(options: argparse.Namespace) -> int:
     check_names("--figures", options.figures)
     check_names("--formats", options.formats)
     check_dpi(options.dpi)
+    options.allowed = allow(options.allow_module)
     runs = [Run(path) for path in options.runs]
     status = 0
     for run, into in zip(runs, _destinations(runs, options.output), strict=True):
@@ -57,18 +67,37 @@ def _redraw(run: Run, into: Path, options: argparse.Namespace) -> int:
     from eprop_cli.config.groups import FORMATS
     from eprop_cli.figures.draw import draw_run
 
-    chosen = run.config["plots"]
-    formats = options.formats or chosen["formats"] or FORMATS[:1]
+    chosen = _chosen(run, options.allowed)
+    formats = options.formats or chosen.formats or FORMATS[:1]
+    if into == run.directory / FIGURE_DIRECTORY:
+        check_inside(run.directory, FIGURE_DIRECTORY)
     make_directory(into)
     problems = []
-    for name in options.figures or chosen["figures"] or VARIANTS["figure"]:
+    for name in options.figures or chosen.figures or VARIANTS["figure"]:
         try:
-            paths = draw_run(run, [name], formats, options.dpi or chosen["dpi"], into)
+            paths = draw_run(run, [name], formats, options.dpi or chosen.dpi, into)
         except UserError as error:
             problems.append(str(error))
             continue
         print("\n".join(map(str, paths)) if paths else f"{run.directory}: {name}: not drawn, it has no data for it")
     return _complain_once(problems)
+
+
+def _chosen(run: Run, allowed: Collection[str]) -> "Plots":
+    """What the run's config says of figures, checked as if it had been typed in."""
+    from eprop_cli.config.foreign import check_names, trusted
+    from eprop_cli.config.groups import Plots
+
+    keys = run.config["plots"]
+    texts = (keys.get("figures"), keys.get("formats"))
+    try:
+        whole = all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in texts)
+        if not whole or type(keys.get("dpi")) is not int or len(keys) > len(texts) + 1:
+            raise UserError("its config is not that of a run: plots")
+        check_names({"plots": keys}, trusted(allowed, ()))
+        return Plots(**keys)
+    except UserError as error:
+        raise UserError(f"{run.directory / RUN}: {error}") from error
 
 
 def _destinations(runs: Sequence[Run], output: Path | None) -> list[Path]:
@@ -88,13 +117,13 @@ def _list(run: Run) -> int:
     print(run.directory)
     for title, describe in {"run": _about, "batches": _batches, "recorded": _recorded, "figures": _figures}.items():
         try:
-            print(f"  {title:<10}{describe(run)}")
+            print(f"  {title:<10}{legible(describe(run))}")
         except UserError as error:
             problems.append(str(error))
     print("  files")
     files = sorted(path for path in run.directory.rglob("*") if path.is_file())
     for path in files:
-        print(f"  {_size(path.stat().st_size):>10}  {path.relative_to(run.directory)}")
+        print(f"  {_size(path.stat().st_size):>10}  {legible(str(path.relative_to(run.directory)))}")
     return _complain_once(problems)
 
 

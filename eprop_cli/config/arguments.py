@@ -22,6 +22,7 @@ from eprop_cli.errors import ConfigError, UserError, reason
 
 FORM = "is not KEY=VALUE (see eprop-run --help), or its quotes or brackets do not match"
 UNREADABLE = (YAMLError, UnicodeDecodeError, OSError)  # OmegaConf raises the last for a file without keys
+PLAIN = re.compile(r"[\w.@/+]+=[^'\"\\\[\]{}(),$=]+")  # KEY=VALUE without anything of Hydra's grammar
 PLUGINS = {  # what files in conf/hydra build on, with package and extra
     "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
     "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
@@ -64,6 +65,19 @@ def in_order(arguments: Sequence[str]) -> list[str]:
     return [*options, *others]
 
 
+def with_quotes(arguments: Iterable[str]) -> list[str]:
+    """Arguments with quotes around values that Hydra does not take without, though they are plain words: "ü"."""
+    return [
+        _quoted(argument) if PLAIN.fullmatch(argument) and not argument.isascii() else argument
+        for argument in arguments
+    ]
+
+
+def _quoted(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    return f"{key}='{value}'"
+
+
 def check_overrides(overrides: Iterable[str]) -> None:
     """Raise UserError for an override without a key, or of a group by something other than a name."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):
@@ -85,6 +99,8 @@ def one_line(error: Exception) -> str:
     """What is wrong with an input, with the nearest name to one that does not exist."""
     if isinstance(error, UNREADABLE) and not isinstance(error, MissingConfigException):  # which is an OSError too
         return _unreadable(error)
+    if isinstance(error, RecursionError):
+        return "a config file has itself in its defaults, or in those of a file in them"
     if isinstance(error, OverrideParseException):
         return f"{error.override.strip() or repr(error.override)}: {_how_wrong(error)}"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:

@@ -1,7 +1,5 @@
 """Draw initial weights and the synapses they belong to, or take trained ones from a run directory."""
 
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.archives import DAMAGES, NUMBERS, Header, read_archive, read_array
 from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, ends
-from eprop_cli.connectivity.mask import Mask, Wiring, neighbours, of_matrix
+from eprop_cli.connectivity.mask import Mask, Wiring, checked_lists, neighbours, of_matrix
 from eprop_cli.connectivity.projections import Connectivity, aligned, checked, draw_early
 from eprop_cli.connectivity.rule import AFTER, FROM_WEIGHTS, ConnectionRule
 from eprop_cli.connectivity.synapses import FROM_FILE, SynapseConfig
@@ -19,7 +18,7 @@ from eprop_cli.errors import ConfigError, require
 from eprop_cli.formats import check_format
 from eprop_cli.values import Weights
 
-NOT_AN_ARCHIVE = (AttributeError, TypeError, zipfile.BadZipFile, zlib.error)  # the first two from a single array
+MOST = 1e9  # pA; far beyond, sums of weights are no numbers
 Floats = NDArray[np.float64]
 
 
@@ -51,7 +50,7 @@ def initial_network(
     Raises ConfigError if weights do not fit the network.
     """
     rules, source = connectivity.rules, synapse.weights_from
-    trained = _load(source, sizes) if source is not None and known is None else {}
+    trained = _load(source, sizes, rules) if source is not None and known is None else {}
     masks = draw_early(rules, sizes, seed, _from_trained(rules, trained, source) if known is None else known)
     with np.errstate(over="ignore"):  # _check_finite tells
         masks, weights = draw_weights(synapse, rules, masks, sizes, rng)
@@ -187,13 +186,16 @@ LISTED_DRAWS: dict[str, Callable[[np.random.RandomState, Mask, str], Floats]] = 
 def _from_file(projection: str, path: str, shape: tuple[int, int]) -> Floats:
     """An array of the user's, (n_post, n_pre) as everywhere."""
     key = f"synapse.weight_distribution.{projection}"
+
+    def check(header: Header) -> None:
+        constraint = f"must be an array of numbers of shape {shape}, (n_post, n_pre)"
+        fits = header.dtype.kind in NUMBERS and header.shape == shape
+        require(fits, key, f"{FROM_FILE}{path}", constraint)
+
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, *NOT_AN_ARCHIVE) as error:
+        found = read_array(Path(path), check)
+    except DAMAGES as error:
         raise ConfigError(key, f"{FROM_FILE}{path}", "must be a readable .npy file") from error
-    numeric = isinstance(found, np.ndarray) and found.dtype.kind in "fiu"
-    constraint = f"must be an array of numbers of shape {shape}, (n_post, n_pre)"
-    require(numeric and found.shape == shape, key, f"{FROM_FILE}{path}", constraint)
     values: Floats = found.astype(np.float64)
     return values
 
@@ -241,33 +243,70 @@ def _taken(projection: str, source: str, trained: Trained, mask: Mask, rule: Con
     return mask.take(trained.values)
 
 
-def _load(source: str, sizes: Mapping[str, int]) -> dict[str, Trained]:
+def _load(source: str, sizes: Mapping[str, int], rules: Mapping[str, ConnectionRule]) -> dict[str, Trained]:
     """What a run directory or its weights.npz holds; raises ConfigError unless it fits the network."""
     path = Path(source)
     key = "synapse.weights_from"
     try:
         require(path.exists(), key, source, "does not exist; give a run directory or its weights.npz")
         path = path / "weights.npz" if path.is_dir() else path
-        with np.load(path, allow_pickle=False) as file:
-            check_format(int(file["format"]) if "format" in file else 1, path)
-            arrays: dict[str, Any] = {name: file[name] for name in file.files if not name.endswith("_before")}
-            found = {name: _trained(name, arrays, sizes) for name in (*PLASTIC, FEEDBACK)}
-    except (OSError, ValueError, LookupError, NotImplementedError, EOFError, *NOT_AN_ARCHIVE) as error:
+        file = read_archive(path, lambda headers: _check_headers(headers, source, sizes))
+        check_format(int(file["format"]) if "format" in file else 1, path)
+        found = {name: _trained(name, file, sizes) for name in (*PLASTIC, FEEDBACK)}
+    except DAMAGES as error:
         constraint = "must be a run directory or its weights.npz, whole and readable"
         raise ConfigError(key, source, constraint) from error
     for name, trained in found.items():
-        pre, post = ends(name)
-        shape = trained.mask.n_post, trained.mask.n_pre
-        constraint = f"has {name} weights of shape {shape}, but the network needs {(sizes[post], sizes[pre])}"
-        require(shape == (sizes[post], sizes[pre]), key, source, constraint)
+        _check_shape(name, (trained.mask.n_post, trained.mask.n_pre), source, sizes)
+        values = trained.values
+        require(bool(np.isfinite(values).all()), key, source, f"makes weights of {name} infinite or NaN")
+        most = float(np.abs(values).max(initial=0.0))
+        require(most <= MOST, key, source, f"has weights of {name} of up to {most:g}; at most {MOST:g} pA")
+        constraint = f"has {name} weights of neurons with themselves, which must be 0"
+        require(not (rules[name].without_self and _has_autapses(trained)), key, source, constraint)
     return found
+
+
+def _check_headers(headers: Mapping[str, Header], source: str, sizes: Mapping[str, int]) -> None:
+    """Raise ConfigError for what is larger than the network, or no numbers, before it is read."""
+    key = "synapse.weights_from"
+    for name in (*PLASTIC, FEEDBACK):
+        header = headers[name if name == FEEDBACK else f"{name}_after"]
+        constraint = f"has {name} weights that are no numbers ({header.dtype})"
+        if f"{name}_row" not in headers:
+            _check_shape(name, header.shape, source, sizes)
+            require(header.dtype.kind in NUMBERS, key, source, constraint)
+            continue
+        require(header.dtype.kind in NUMBERS, key, source, constraint)
+        pre, post = ends(name)
+        row, targets = headers[f"{name}_row"], headers[f"{name}_post"]
+        constraint = f"has {name} weights of {row.shape} rows, but the network needs {(sizes[pre] + 1,)}"
+        require(row.shape == (sizes[pre] + 1,), key, source, constraint)
+        constraint = f"has {name} weights of {header.shape} for synapses of {targets.shape}"
+        require(header.shape == targets.shape and len(header.shape) == 1, key, source, constraint)
+        constraint = (
+            f"has {header.shape[0]} synapses of {name}, and the network has room for {sizes[pre] * sizes[post]}"
+        )
+        require(header.shape[0] <= sizes[pre] * sizes[post], key, source, constraint)
+
+
+def _check_shape(name: str, shape: tuple[int, ...], source: str, sizes: Mapping[str, int]) -> None:
+    pre, post = ends(name)
+    constraint = f"has {name} weights of shape {shape}, but the network needs {(sizes[post], sizes[pre])}"
+    require(shape == (sizes[post], sizes[pre]), "synapse.weights_from", source, constraint)
+
+
+def _has_autapses(trained: Trained) -> bool:
+    if trained.mask.is_dense:
+        return bool(trained.values.diagonal().any())
+    return bool((trained.mask.pre == trained.mask.lists[1]).any())
 
 
 def _trained(name: str, arrays: Mapping[str, Any], sizes: Mapping[str, int]) -> Trained:
     values = np.asarray(arrays[name if name == FEEDBACK else f"{name}_after"], dtype=np.float64)
     if f"{name}_row" in arrays:
         n_post, n_pre = map(int, arrays[f"{name}_shape"])
-        mask = Mask(n_pre, n_post, arrays[f"{name}_row"], arrays[f"{name}_post"])
+        mask = checked_lists(name, arrays[f"{name}_row"], arrays[f"{name}_post"], n_pre, n_post)
     else:
         n_post, n_pre = values.shape
         pre, post = ends(name)

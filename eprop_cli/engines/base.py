@@ -122,6 +122,10 @@ class Engine:
         return False
 
     @classmethod
+    def check_state(cls, config: RunConfig, wiring: Wiring, state: Mapping[str, Any]) -> None:
+        """Raise ValueError unless a KeptStream can be taken up from what may be its state, whoever wrote it."""
+
+    @classmethod
     def bytes_per_synapse(cls, needs: str) -> int:
         """Memory that a plastic synapse takes, about, where the training needs GRADIENT or STREAM."""
         return 40

@@ -1,1 +1,20 @@
 """Figures, from run directories alone."""
+
+import contextlib
+import os
+
+
+def _import_matplotlib() -> None:
+    """Import Matplotlib whatever MPLBACKEND says: one that is not installed it would refuse, and none is needed."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend is not None:  # what else is drawn in this process is shown where it would have been
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+
+
+_import_matplotlib()

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from eprop_cli.errors import UserError
 from eprop_cli.runs.files import write_whole
 
 # Colours of Okabe and Ito (2008), told apart by the colour-blind too.
@@ -47,4 +48,8 @@ MANY_ROWS = 60  # from here on the points of a line are no longer marked
 def save(figure: Figure, path: Path, dpi: int) -> None:
     """Write a figure in the format that the path ends in; the same figure always gives the same bytes."""
     kind = path.suffix.removeprefix(".")
+    try:
+        figure.draw_without_rendering()
+    except (ValueError, RuntimeError) as error:  # a name with what is no formula between dollars
+        raise UserError(f"{path}: cannot be drawn ({' '.join(str(error).split())[:200]})") from error
     write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=dpi, metadata=METADATA[kind]))

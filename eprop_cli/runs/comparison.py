@@ -125,6 +125,8 @@ def open_run(run: Run) -> Opened:
         record = run.record
         config = flatten(run.config)
         metrics, columns = run.metrics, run.columns
+        if "loss" not in metrics:
+            raise UserError(f"{run.directory}: its metrics have no loss")
         error = record.get("error")
     except UserError as problem:
         record, error = {"status": UNREADABLE}, str(problem)

@@ -71,7 +71,7 @@ def _run(
     checkpoint, rows, record, clock = None, None, origin(config, command), _Clock()
     changes: list[str] = []
     if config.resume:
-        checkpoint, earlier = load_checkpoint(directory), read_record(directory)
+        checkpoint, earlier = load_checkpoint(directory, config), read_record(directory)
         if earlier["status"] == COMPLETED and (why := _why_done(checkpoint, config.task.n_iter)):
             log.info("Nothing to do: %s is COMPLETED; %s", directory, why)
             return Ending(COMPLETED, 0)

@@ -10,20 +10,22 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.archives import check_arrays, check_in_range
 from eprop_cli.columns import EPOCH
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity import weights as connectivity
-from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.connectivity.mask import Mask, Wiring, all_dense
+from eprop_cli.connectivity.base import FEEDBACK, PLASTIC
+from eprop_cli.connectivity.mask import Mask, Wiring, all_dense, checked_lists
+from eprop_cli.connectivity.projections import RANDOM, aligned
 from eprop_cli.connectivity.rule import FROM_WEIGHTS
 from eprop_cli.engines.base import Outcome, engine_class
 from eprop_cli.engines.nest.draws import draw_with_nest
 from eprop_cli.errors import TrainingError, require
 from eprop_cli.losses import confusion, firing_rate
 from eprop_cli.models.draws import Drawn, draw_with_numpy, draws
-from eprop_cli.phases import EARLY_STOPPING, TEST, TRAINING, VALIDATION, Progress
+from eprop_cli.phases import EARLY_STOPPING, PHASES, TEST, TRAINING, VALIDATION, Progress
 from eprop_cli.registry import variant
-from eprop_cli.schema import NON_NEGATIVE, POSITIVE, Group, key, one_of
+from eprop_cli.schema import MOST_COUNT, NON_NEGATIVE, POSITIVE, Group, key, one_of
 from eprop_cli.tasks.base import CheckedTask
 from eprop_cli.values import Batch, Checkpoint, Recording, Row, Table, Weights
 
@@ -31,6 +33,7 @@ from eprop_cli.values import Batch, Checkpoint, Recording, Row, Table, Weights
 INLINE, ASIDE = "inline", "aside"
 # Evaluation that touches nothing draws from streams of its own, so that it does not change what training draws.
 STREAMS = {TRAINING: 0, VALIDATION: 1, EARLY_STOPPING: 2, TEST: 3}
+MOST_FLOAT = float(np.finfo(np.float64).max)
 GENERATORS = {"numpy": draw_with_numpy, "nest": draw_with_nest}  # of parameters that differ from neuron to neuron
 
 
@@ -98,6 +101,10 @@ class Trainer:
     def not_resumable(cls, engine: str) -> str:
         """Why it cannot go on from a checkpoint exactly with an engine of that name; empty if it can."""
         return "it keeps no checkpoint"
+
+    @classmethod
+    def check_checkpoint(cls, config: RunConfig, checkpoint: Checkpoint) -> None:
+        """Raise ValueError, or what comes of a name that is missing, unless it is one to go on from."""
 
     @classmethod
     def time_passes(cls, config: RunConfig) -> bool:
@@ -308,8 +315,49 @@ def restored_wiring(checkpoint: Checkpoint, sizes: Mapping[str, int]) -> dict[st
     wiring = {}
     for projection, mask in all_dense(sizes).items():
         if (row := checkpoint.get(f"row_{projection}")) is not None:
-            mask = Mask(mask.n_pre, mask.n_post, row, checkpoint[f"post_{projection}"])
+            post = checkpoint[f"post_{projection}"]
+            row, post = row.astype(np.int64, copy=False), post.astype(np.uint32, copy=False)
+            mask = Mask(mask.n_pre, mask.n_post, row, post)
         wiring[projection] = mask
+    return wiring
+
+
+def check_begun(config: RunConfig, checkpoint: Checkpoint) -> tuple[Wiring, dict[str, NDArray[Any]]]:
+    """The synapses and all arrays of a checkpoint; raises ValueError unless it has what every way of training keeps."""
+    arrays = {name: np.asarray(value) for name, value in checkpoint.items()}
+    counts = ("rows", "iteration", *(f"drawn_{phase}" for phase in PHASES))
+    schema: dict[str, tuple[str, tuple[int, ...]]] = {"config": ("U", ()), "stopped": ("b", ()), "metric": ("f", ())}
+    schema |= dict.fromkeys(counts, ("iu", ()))
+    for phase in PHASES:
+        schema |= {f"stream_{phase}_key": ("u", (624,)), f"stream_{phase}_pos": ("iu", ())}
+        schema |= {f"stream_{phase}_has_gauss": ("iu", ()), f"stream_{phase}_gauss": ("f", ())}
+    check_arrays(arrays, schema)
+    check_in_range(arrays, counts, 0, MOST_COUNT)
+    check_in_range(arrays, ("iteration",), 0, int(arrays["rows"]))
+    check_in_range(arrays, (f"stream_{phase}_pos" for phase in PHASES), 0, 624)
+    check_in_range(arrays, (f"stream_{phase}_has_gauss" for phase in PHASES), 0, 1)
+    check_in_range(arrays, (f"stream_{phase}_gauss" for phase in PHASES), -MOST_FLOAT, MOST_FLOAT)
+    return _checked_wiring(config, arrays), arrays
+
+
+def _checked_wiring(config: RunConfig, arrays: Mapping[str, NDArray[Any]]) -> Wiring:
+    """The synapses in a checkpoint; raises ValueError unless the config's rules may have given them."""
+    sizes, rules = config.sizes, config.connectivity.rules
+    for projection, mask in all_dense(sizes).items():
+        if f"row_{projection}" in arrays:
+            row, post = arrays[f"row_{projection}"], arrays[f"post_{projection}"]
+            listed = checked_lists(projection, row, post, mask.n_pre, mask.n_post)
+            if rules[projection].without_self and (listed.pre == listed.lists[1]).any():
+                raise ValueError(f"its synapses of {projection} have some of a neuron with itself")
+    wiring = restored_wiring(arrays, sizes)
+    agreed = aligned(wiring, config.connectivity.feedback)
+    for projection, mask in wiring.items():
+        fits = mask.is_dense == agreed[projection].is_dense and mask.same_as(agreed[projection])
+        drawn = projection != FEEDBACK or config.connectivity.feedback == RANDOM
+        if drawn and rules[projection].is_all:
+            fits = fits and mask.size == all_dense(sizes)[projection].size
+        if not fits:
+            raise ValueError(f"its synapses of {projection} are not those of the config")
     return wiring
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from eprop_cli.archives import check_arrays, check_in_range
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.connectivity.projections import SYMMETRIC
@@ -23,10 +24,12 @@ from eprop_cli.schema import to_dict
 from eprop_cli.training.base import (
     ASIDE,
     INLINE,
+    MOST_FLOAT,
     Bookkeeper,
     Record,
     Score,
     Trainer,
+    check_begun,
     check_finite,
     initial_network,
     make_task,
@@ -109,6 +112,15 @@ class Continuous(Trainer):
             "a continuous run cannot be continued exactly, as NEST does not give out the state of its synapses; "
             "start again with training=data_parallel, which can"
         )
+
+    @classmethod
+    def check_checkpoint(cls, config: RunConfig, checkpoint: Checkpoint) -> None:
+        """Raise ValueError unless a checkpoint has all that _restore() takes, in the ranges that it can have."""
+        wiring, arrays = check_begun(config, checkpoint)
+        initial = {f"initial_{name}": ("f", mask.shape) for name, mask in wiring.items()}
+        check_arrays(arrays, initial)
+        check_in_range(arrays, initial, -MOST_FLOAT, MOST_FLOAT)
+        engine_class(config).check_state(config, wiring, arrays)
 
     @classmethod
     def time_passes(cls, config: RunConfig) -> bool:

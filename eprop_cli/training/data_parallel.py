@@ -12,21 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.archives import check_arrays, check_in_range
 from eprop_cli.config.config import Config as RunConfig
-from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.connectivity.base import FEEDBACK, PLASTIC
 from eprop_cli.connectivity.mask import NEIGHBOURS, neighbours, sampled
 from eprop_cli.engines.base import Outcome, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT
 from eprop_cli.optimizers.base import OptimizerState, set_moments
 from eprop_cli.phases import PHASES, TEST, TRAINING, VALIDATION, Progress, phases
-from eprop_cli.schema import key, one_of, to_dict
+from eprop_cli.schema import MOST_COUNT, key, one_of, to_dict
 from eprop_cli.training.base import (
     ASIDE,
+    MOST_FLOAT,
     Bookkeeper,
     Record,
     Trainer,
     TrainingConfig,
+    check_begun,
     check_finite,
     initial_network,
     make_task,
@@ -101,6 +104,25 @@ class DataParallel(Trainer):
     def not_resumable(cls, engine: str) -> str:
         """It can, whatever the engine."""
         return ""
+
+    @classmethod
+    def check_checkpoint(cls, config: RunConfig, checkpoint: Checkpoint) -> None:
+        """Raise ValueError unless a checkpoint has all that _restore() takes, in the ranges that it can have."""
+        wiring, arrays = check_begun(config, checkpoint)
+        shapes = {name: wiring[name].shape for name in (*PLASTIC, FEEDBACK)}
+        optimizer = config.make_optimizer()
+        numbers = optimizer.initial_state({name: np.zeros(0) for name in PLASTIC}).numbers
+        weights = ("initial", "weights", *(("best",) if any(name.startswith("best_") for name in arrays) else ()))
+        schema: dict[str, tuple[str, tuple[int, ...]]] = {"step": ("iu", ()), "lowest": ("f", ())}
+        schema |= dict.fromkeys(numbers, ("f", ()))
+        large = {f"{group}_{name}": ("f", shape) for group in weights for name, shape in shapes.items()}
+        moments = {f"{group}_{name}": ("f", shapes[name]) for group in optimizer.moments for name in PLASTIC}
+        check_arrays(arrays, schema | large | moments)
+        check_in_range(arrays, ("step",), 0, min(int(arrays["rows"]), MOST_COUNT))
+        check_in_range(arrays, [*large, *numbers], -MOST_FLOAT, MOST_FLOAT)
+        check_in_range(arrays, moments, -math.inf, math.inf)
+        for name, (lowest, highest) in optimizer.ranges.items():
+            check_in_range(arrays, [each for each in (*moments, *numbers) if each.startswith(name)], lowest, highest)
 
     def records(self) -> Iterator[Record]:
         """Train, yielding each batch."""

@@ -6,6 +6,7 @@ flush_event_send_interval makes no difference here: it frees a history that the 
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ try:
     from eprop_cli.engines.compiled.batch import Network, Simulated, Simulator
     from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters, readout_parameters, surrogates
     from eprop_cli.engines.compiled.recording import first_neurons, recorded_tables, window_targets
-    from eprop_cli.engines.compiled.stream import CompiledStream, make_network
+    from eprop_cli.engines.compiled.stream import CompiledStream, check_state, make_network
     from eprop_cli.engines.compiled.synapses import Synapses
 except ImportError as error:
     constraint = f"needs Numba ({error}); pip install '.[compiled]' in the checkout"
@@ -84,6 +85,11 @@ class CompiledEngine(Engine):
     def keeps_state(cls) -> bool:
         """A stream is all its own."""
         return True
+
+    @classmethod
+    def check_state(cls, config: RunConfig, wiring: Wiring, state: Mapping[str, Any]) -> None:
+        """Look at all that the kernels index with."""
+        check_state(config, wiring, state)
 
     @classmethod
     def bytes_per_synapse(cls, needs: str) -> int:
