@@ -28,6 +28,7 @@ class Config:
     seed: int = key(SEED)
     resume: str | None
     objective: str
+    report: bool
     task: Any
     neuron: Any
     synapse: Any

@@ -23,7 +23,7 @@ from eprop_cli.values import Checkpoint
 
 CHECKPOINT = "checkpoint.npz"
 # Keys that say how a run is carried out and looked at; they change nothing in what it leaves but its figures.
-HOW_KEYS: tuple[str, ...] = ("resume", "objective", "plots.", "training.checkpoint_every")
+HOW_KEYS: tuple[str, ...] = ("resume", "objective", "report", "plots.", "training.checkpoint_every")
 HOW_KEYS += tuple(f"engine.{key}" for key in ("n_workers", "local_num_threads", "backend", "scheduler", "max_retries"))
 # Keys that may differ from the checkpoint's: they do not change results, or only extend them.
 FREE_KEYS: tuple[str, ...] = (*HOW_KEYS, "task.n_iter", "recording.")

@@ -22,7 +22,7 @@ KILLED, UNREADABLE = "KILLED", "UNREADABLE"  # statuses of runs that cannot say 
 # what summarise() says of a run besides its config
 SUMMARY = ("status", "iterations", "final_loss", "best_loss", "accuracy", "test_error", "seconds", "error")
 SEED = "seed"
-NO_PARAMETERS = ("resume", "objective", "plots")  # keys and groups that do not change what a run computes
+NO_PARAMETERS = ("resume", "objective", "report", "plots")  # keys and groups that do not change what a run computes
 MAX_VALUE = 40  # characters
 
 

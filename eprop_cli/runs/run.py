@@ -16,6 +16,7 @@ from eprop_cli.errors import UserError, reason
 from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
+from eprop_cli.reports.page import write_page
 from eprop_cli.runs.checkpoint import load_checkpoint, read_record, save_checkpoint
 from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, RUN
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
@@ -91,8 +92,18 @@ def _run(
             writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
         except OSError as error:
             ending = Ending(FAILED, 1, reason(error), error)
+        if config.report:
+            _report(directory)
         _tell(ending, directory, writer.last_rows, config.columns, _duration(seconds, clock.earlier))
     return ending
+
+
+def _report(directory: Path) -> None:
+    """Write the run's page; that it cannot be written changes nothing in how the run ended."""
+    try:
+        write_page(directory)
+    except Exception as error:
+        log.warning("No report: %s", reason(error))
 
 
 def _why_done(checkpoint: Checkpoint, n_iter: int) -> str:
