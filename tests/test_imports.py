@@ -12,6 +12,7 @@ FLOORS = [  # folders or modules; a file that is named is not on its folder's fl
         "sweeps",
         "api",
         "runs/run",
+        "exports",
         "reports",
         "figures",
         "results",
@@ -19,10 +20,9 @@ FLOORS = [  # folders or modules; a file that is named is not on its folder's fl
         "training",
         "engines",
         "config",
-        "objectives",
     ),
-    *("models", "optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values", "schema"),
-    *("columns", "terminal", "registry", "formats", "errors"),
+    *("objectives", "models", "optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values"),
+    *("schema", "columns", "terminal", "registry", "formats", "errors"),
 ]
 DOORS = ("__init__", "__main__")  # of the package itself, left of everything
 # Files or folders that may import inside functions, and why.

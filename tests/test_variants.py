@@ -14,7 +14,7 @@ REGISTRY = "registry.py"
 SHARED = ("losses.py",)  # files with variants and with what all of them share, for others to import
 # Files that may name some variants or import their files, and why.
 REASONS = {
-    "cli/eprop_run.py": "a sweep with the keys of one way of training may name it for the user",
+    "runs/checkpoint.py": "what earlier formats meant cannot change",
     "cli/eprop_verify.py": "it is these that are verified",
     "runs/format.py": "what earlier formats meant cannot change",
     "tasks/base.py": "a task names the losses that fit it",

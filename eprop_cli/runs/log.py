@@ -6,68 +6,70 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-OURS, TO_FILE = logging.getLogger("eprop_cli"), logging.getLogger("eprop_cli.file")
+OURS, TO_FILE = logging.getLogger("eprop_cli"), logging.getLogger("eprop_cli.file")  # the latter for tracebacks
 FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")  # as conf/hydra/job_logging has it
-_changing = threading.Lock()
 
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Write what this thread logs in eprop_cli to a file as well; afterwards logging is as it was.
 
-    Others get those records that they would have got without.
+    Others get those records that they would have got without, but no traceback: the error is raised.
     """
-    handler = logging.FileHandler(path)
-    handler.setFormatter(FORMAT)
-    handler.addFilter(_OfThread())
-    with _changing:
-        if not _Passing.runs:
-            _Passing.before = [(logger, logger.level, logger.propagate) for logger in (OURS, TO_FILE)]
-            _Passing.level_before = OURS.getEffectiveLevel()
-            OURS.addHandler(PASSING)
-            OURS.setLevel(logging.INFO)
-            OURS.propagate = TO_FILE.propagate = False  # tracebacks are for the file: the error is raised besides
-        _Passing.runs += 1
-        OURS.addHandler(handler)
-        TO_FILE.addHandler(handler)
+    file = logging.FileHandler(path)
+    file.setFormatter(FORMAT)
+    thread = threading.get_ident()
+    file.addFilter(lambda record: record.thread == thread)
+    _diversion.begin(file)
     try:
         yield
     finally:
-        with _changing:
-            _Passing.runs -= 1
-            OURS.removeHandler(handler)
-            TO_FILE.removeHandler(handler)
-            if not _Passing.runs:
-                OURS.removeHandler(PASSING)
-                for logger, level, propagate in _Passing.before:
-                    logger.setLevel(level)
-                    logger.propagate = propagate
-        handler.close()
+        _diversion.end(file)
+        file.close()
 
 
-class _OfThread(logging.Filter):
-    """Lets pass what is logged in the thread in which it was made."""
+class _Diversion(logging.Handler):
+    """Lowers the level of our loggers while there are runs, and keeps what would not have been logged from others.
+
+    There is one, as loggers are the process's and runs may overlap.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._thread = threading.get_ident()
+        self._changing = threading.Lock()
+        self._runs = 0
+        self._found: list[tuple[logging.Logger, int, bool]] = []  # level and propagate before
+        self._least, self._passes_on = logging.WARNING, True
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is of the thread."""
-        return record.thread == self._thread
+    def begin(self, file: logging.Handler) -> None:
+        """Have a run's file written."""
+        with self._changing:
+            if not self._runs:
+                self._found = [(logger, logger.level, logger.propagate) for logger in (OURS, TO_FILE)]
+                self._least, self._passes_on = OURS.getEffectiveLevel(), OURS.propagate
+                OURS.addHandler(self)
+                OURS.setLevel(logging.INFO)
+                OURS.propagate = TO_FILE.propagate = False
+            self._runs += 1
+            OURS.addHandler(file)
+            TO_FILE.addHandler(file)
 
-
-class _Passing(logging.Handler):
-    """Hands records on to the handlers above ours, if they would have got there; and what to put back afterwards."""
-
-    runs = 0  # under way in this process
-    level_before = logging.WARNING
-    before: list[tuple[logging.Logger, int, bool]] = []  # noqa: RUF012
+    def end(self, file: logging.Handler) -> None:
+        """The run is over."""
+        with self._changing:
+            OURS.removeHandler(file)
+            TO_FILE.removeHandler(file)
+            self._runs -= 1
+            if not self._runs:
+                OURS.removeHandler(self)
+                for logger, level, propagate in self._found:
+                    logger.setLevel(level)
+                    logger.propagate = propagate
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand on a record."""
-        if record.levelno >= _Passing.level_before and self.before[0][2]:
+        """Hand a record on to the handlers of the root logger."""
+        if self._passes_on and record.levelno >= self._least:
             logging.getLogger().callHandlers(record)
 
 
-PASSING = _Passing()
+_diversion = _Diversion()

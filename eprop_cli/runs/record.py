@@ -25,13 +25,12 @@ PACKAGES = ("nest-simulator", "hydra-core", "omegaconf", "numpy", "pandas", "pya
 
 def origin(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
     """What run.json says of a run that begins here and now; command: this process's by default."""
-    record = start(command)
-    return record | describe(config) | {"sessions": [session(record)]}
+    return start(command) | describe(config)
 
 
 def start(command: Sequence[str] | None = None) -> dict[str, Any]:
-    """Where and when a run begins, and with what."""
-    return {
+    """Where and when a run begins, and with what; command: this process's by default."""
+    record: dict[str, Any] = {
         "format": FORMAT,
         "status": None,
         "start": now(),
@@ -48,6 +47,7 @@ def start(command: Sequence[str] | None = None) -> dict[str, Any]:
         "columns": [],
         "populations": [],
     }
+    return record | {"sessions": [session(record)]}
 
 
 def describe(config: Config) -> dict[str, Any]:

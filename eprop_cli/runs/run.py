@@ -76,7 +76,7 @@ def _run(
             return Ending(COMPLETED, 0)
         rows = int(checkpoint["rows"])
         changes = changed_versions(earlier, record)
-        record |= {"start": earlier["start"], "sessions": [*earlier["sessions"], *record["sessions"]]}
+        record |= {"start": earlier["start"], "sessions": [*earlier.get("sessions", []), *record["sessions"]]}
         record["seconds"] = clock.earlier = earlier.get("seconds") or {}
     with interruptible() as interrupts:
         try:

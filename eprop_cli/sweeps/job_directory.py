@@ -186,7 +186,7 @@ class JobDirectory:
 
     def _enter(self, directory: Path, **record: Any) -> None:
         """Turn the scratch directory into a run directory; of several processes one can."""
-        record = start() | {"command": self.command} | record
+        record = start(self.command) | record
         write_text(self.scratch / RUN, json.dumps(record, indent=2) + "\n")
         write_text(self.scratch / METRICS, header(column["name"] for column in record["columns"]))
         try:

@@ -23,7 +23,7 @@ from eprop_cli.config.composed import config_options, without_hydra
 from eprop_cli.config.config import Config
 from eprop_cli.config.load import load
 from eprop_cli.errors import ConfigError, UserError, require
-from eprop_cli.runs.files import RUN, write_text
+from eprop_cli.runs.files import RUN, SWEEP, write_text
 from eprop_cli.runs.interrupts import stopping
 from eprop_cli.sweeps.composing import compose_once
 from eprop_cli.sweeps.core_count import jobs_sharing_cores, shortage
@@ -31,7 +31,7 @@ from eprop_cli.sweeps.engine_needs import compile_engine
 from eprop_cli.sweeps.launcher import launch_only_the_rest
 from eprop_cli.sweeps.multirun import PLAN, STATE, Multirun, Plan
 from eprop_cli.sweeps.paths import absolute_storage, find_modules_in, with_absolute_paths
-from eprop_cli.sweeps.record import SWEEP, SweepRecord
+from eprop_cli.sweeps.record import SweepRecord
 from eprop_cli.training.base import check_ready
 
 TIED = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs end with the process that starts them
