@@ -92,7 +92,7 @@ def _list(run: Run) -> int:
     print("  files")
     files = sorted(path for path in run.directory.rglob("*") if path.is_file())
     for path in files:
-        print(f"  {_size(path.stat().st_size):>10}  {path.relative_to(run.directory)}")
+        print(f"  {size(path.stat().st_size):>10}  {path.relative_to(run.directory)}")
     return _complain_once(problems)
 
 
@@ -124,7 +124,7 @@ def _complain_once(problems: Sequence[str]) -> int:
     return max((complain("eprop-plot", problem) for problem in dict.fromkeys(problems)), default=0)
 
 
-def _size(n: float) -> str:
+def size(n: float) -> str:
     """A number of bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000 or unit == "GB":

@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,12 +119,19 @@ def _load(source: str) -> Weights:
     path = Path(source)
     key = "synapse.weights_from"
     try:
-        require(path.exists(), key, source, "does not exist; give a run directory or its weights.npz")
-        path = path / "weights.npz" if path.is_dir() else path
-        with np.load(path, allow_pickle=False) as file:
+        require(path.exists(), key, source, "does not exist; give a run directory, its weights.npz, or a .npz of yours")
+        with np.load(path / "weights.npz" if path.is_dir() else path, allow_pickle=False) as file:
             check_format(int(file["format"]) if "format" in file else 1, path)
-            names = {key: f"{key}_after" for key in PLASTIC} | {FEEDBACK: FEEDBACK}
-            return {key: np.asarray(file[name], dtype=np.float64) for key, name in names.items()}
+            names = {name: _name(name, file.files) for name in (*PLASTIC, FEEDBACK)}
+            missing = ", ".join(name for name, found in names.items() if found is None)
+            constraint = f"lacks {missing}; it needs {', '.join(names)}, each of shape (n_post, n_pre), in pA"
+            require(not missing, key, source, constraint)
+            return {name: np.asarray(file[found], dtype=np.float64) for name, found in names.items()}
     except (OSError, ValueError, LookupError, NotImplementedError, EOFError, *NOT_AN_ARCHIVE) as error:
-        constraint = "must be a run directory or its weights.npz, whole and readable"
+        constraint = "must be a run directory, its weights.npz, or a .npz of yours, whole and readable"
         raise ConfigError(key, source, constraint) from error
+
+
+def _name(projection: str, names: Sequence[str]) -> str | None:
+    """What a projection is called in a file: as a run calls it after training, or plainly; None if it is not there."""
+    return next((name for name in (f"{projection}_after", projection) if name in names), None)

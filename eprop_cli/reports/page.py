@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from eprop_cli.config.files import conf_dir, read_keys, read_top
 from eprop_cli.errors import UserError
 from eprop_cli.reports.table import cell
 from eprop_cli.runs.files import RUN, SWEEP, write_text
+from eprop_cli.runs.leftovers import MOVED_ASIDE
 from eprop_cli.runs.reader import Run, find_runs
 from eprop_cli.schema import flatten
 
@@ -30,7 +30,6 @@ MAX_ROWS = 2000  # of a table; more are in the files that it comes from
 MAX_ITERATIONS = 4  # recorded iterations whose figures are shown
 # What run.json says that is told elsewhere on the page, or only to programs.
 TOLD = ("status", "error", "config", "columns", "populations", "loss", "last_row", "format", "is_stream", "seconds")
-MOVED_ASIDE = re.compile(r"\.old-\d+$")  # directories of runs that a sweep began again
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _sweep_page(directory: Path) -> dict[str, Any]:
 
     if not directory.is_dir():
         raise UserError(f"{directory}: does not exist" if not directory.exists() else f"{directory}: is a file")
-    runs = [run for run in find_runs(directory) if not any(map(MOVED_ASIDE.search, _parts(run, directory)))]
+    runs = [run for run in find_runs(directory) if not any(map(MOVED_ASIDE.match, _parts(run, directory)))]
     if not runs:
         raise UserError(f"{directory}: no run directory in there (none holds a {RUN})")
     problems: list[str] = []

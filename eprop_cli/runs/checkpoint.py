@@ -14,7 +14,7 @@ from eprop_cli.errors import ConfigError, UserError, require
 from eprop_cli.formats import FORMAT, check_format
 from eprop_cli.phases import PHASES, TRAINING
 from eprop_cli.registry import variant
-from eprop_cli.runs.files import METRICS, RUN, RUNNING, WEIGHT_CHANGES, is_alive, lock, write_whole
+from eprop_cli.runs.files import COMPLETED, METRICS, RUN, RUNNING, WEIGHT_CHANGES, is_alive, lock, write_whole
 from eprop_cli.runs.format import migrated, migrated_config
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.writer import header, parse_row
@@ -22,8 +22,16 @@ from eprop_cli.schema import flatten, to_dict
 from eprop_cli.values import Checkpoint
 
 CHECKPOINT = "checkpoint.npz"
+SMALL_BYTES = 10_000_000  # a checkpoint of less is kept in any case
 # Keys that say how a run is carried out and looked at; they change nothing in what it leaves but its figures.
-HOW_KEYS: tuple[str, ...] = ("resume", "objective", "report", "plots.", "training.checkpoint_every")
+HOW_KEYS: tuple[str, ...] = (
+    "resume",
+    "objective",
+    "report",
+    "plots.",
+    "training.checkpoint_every",
+    "training.keep_checkpoint",
+)
 HOW_KEYS += tuple(f"engine.{key}" for key in ("n_workers", "local_num_threads", "backend", "scheduler", "max_retries"))
 # Keys that may differ from the checkpoint's: they do not change results, or only extend them.
 FREE_KEYS: tuple[str, ...] = (*HOW_KEYS, "task.n_iter", "recording.")
@@ -34,6 +42,13 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in checkpoint.items()}
     arrays["format"] = FORMAT
     write_whole(directory / CHECKPOINT, lambda file: np.savez(file, **arrays))
+
+
+def drop_large_checkpoint(directory: Path) -> None:
+    """Remove the checkpoint of a run that is COMPLETED, unless it is small."""
+    path = directory / CHECKPOINT
+    if path.exists() and path.stat().st_size >= SMALL_BYTES:
+        path.unlink()
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:
@@ -47,9 +62,19 @@ def load_checkpoint(directory: Path) -> Checkpoint:
             raise UserError(f"{path}: not written by eprop-run, so there is nothing to resume from")
         return _migrated(checkpoint, path)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file, so there is nothing to resume from") from error
+        raise UserError(f"{path}: no such file, so there is nothing to resume from{_why_gone(directory)}") from error
     except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({error}), so there is nothing to resume from") from error
+
+
+def _why_gone(directory: Path) -> str:
+    """What became of the checkpoint of a run that is COMPLETED, and what can be done."""
+    try:
+        completed = Run(directory).status == COMPLETED
+    except UserError:
+        completed = False
+    why = "; a COMPLETED run keeps it if it is small, or with training.keep_checkpoint=true"
+    return f"{why}; to begin a run from its weights: synapse.weights_from={directory}" if completed else ""
 
 
 def _migrated(checkpoint: Checkpoint, path: Path) -> Checkpoint:

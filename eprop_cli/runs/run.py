@@ -17,7 +17,7 @@ from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
 from eprop_cli.reports.page import write_page
-from eprop_cli.runs.checkpoint import load_checkpoint, read_record, save_checkpoint
+from eprop_cli.runs.checkpoint import drop_large_checkpoint, load_checkpoint, read_record, save_checkpoint
 from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, RUN
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
 from eprop_cli.runs.progress import describe_metrics, reporter
@@ -92,6 +92,8 @@ def _run(
             writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
         except OSError as error:
             ending = Ending(FAILED, 1, reason(error), error)
+        if ending.status == COMPLETED and not getattr(config.training, "keep_checkpoint", True):
+            drop_large_checkpoint(directory)
         if config.report:
             _report(directory)
         _tell(ending, directory, writer.last_rows, config.columns, _duration(seconds, clock.earlier))

@@ -43,6 +43,7 @@ class DataParallelConfig(TrainingConfig):
     as_continuous: bool
     select_weights: str = key(one_of(("last", "best")))
     checkpoint_every: int = key(POSITIVE, unit="iterations")
+    keep_checkpoint: bool
 
     def __post_init__(self) -> None:
         super().__post_init__()
