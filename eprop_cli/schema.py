@@ -63,8 +63,9 @@ def check_rules(group: Any, path: str) -> None:
     """Raise ConfigError for the first value that breaks a rule of its key, in nested groups too."""
     for each in fields(group):
         value, name = getattr(group, each.name), f"{path}.{each.name}" if path else each.name
-        if is_dataclass(value):
-            check_rules(value, name)
+        for inner in value if isinstance(value, list) else [value]:
+            if is_dataclass(inner):
+                check_rules(inner, name)
         for rule in each.metadata.get("rules", ()):
             for item in value if isinstance(value, list) else [value]:
                 if item is not None:

@@ -131,7 +131,7 @@ def test_a_progress_bar_on_a_terminal(tmp_path):
     assert status == 0
     bar, *closing = [line.strip() for line in re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", written).split("\n") if line.strip()]
     assert_lines("\n".join(closing), CLOSING)
-    assert re.search(r"training ━+ 2/2 loss 0\.\d{4}  error [01]\.\d{3}  \d+\.\d sequences/s 0:00:00$", bar)
+    assert re.search(r"training ━+ 2/2 loss 0\.\d{4}, recall error [01]\.\d{3}  \d+\.\d sequences/s 0:00:00$", bar)
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")  # the cursor is shown again
 
 
@@ -187,7 +187,7 @@ def test_ctrl_c_is_heeded_while_modules_are_imported(monkeypatch):
 
 def test_an_error_before_the_run_ends_it(monkeypatch, capsys):
     """Hydra would warn of it and begin the run."""
-    monkeypatch.setattr("eprop_cli.runs.checks.check", lambda _: 1 / 0)
+    monkeypatch.setattr("eprop_cli.training.base.check_ready", lambda _: 1 / 0)
     with pytest.raises(SystemExit) as ending:
         RunCallback().on_run_start(compose())
     assert ending.value.code == 1

@@ -21,7 +21,7 @@ def _four_cores(monkeypatch):
 def run():
     """A config with as many workers as asked for."""
     return lambda workers=1, engine="nest": config(
-        "task.n_batch=8", "training=data_parallel", f"training.n_workers={workers}", f"engine={engine}"
+        "task.n_batch=8", "training=data_parallel", f"engine={engine}", f"engine.n_workers={workers}"
     )
 
 
@@ -53,32 +53,32 @@ def test_no_warning_where_there_are_cores_enough(run, launcher, workers, n_jobs)
 @pytest.mark.parametrize(
     ("launcher", "workers", "expected"),
     [
-        (BASIC, 5, "5 cores (1 at once x 5 workers"),
-        (JOBLIB, 2, "6 cores (3 at once x 2 workers"),
-        (LOCAL, 1, "9 cores (9 at once x 1 workers"),
+        (BASIC, 5, "5 cores (1 at once x 5"),
+        (JOBLIB, 2, "6 cores (3 at once x 2"),
+        (LOCAL, 1, "9 cores (9 at once x 1"),
     ],
 )
 def test_the_warning_names_the_numbers(run, launcher, workers, expected):
     assert shortage(run(workers), {}, launcher, 9) == (
-        f"the jobs want {expected} (training.n_workers) x 1 threads (kernel.local_num_threads)), but have 4; "
+        f"the jobs want {expected} each (engine.n_workers and threads)), but have 4; "
         "hydra/launcher=parallel counts them"
     )
 
 
 def test_on_slurm_a_job_has_the_cores_that_it_asked_for(run):
     assert shortage(run(3), {}, SLURM, 9) == (
-        "the jobs want 3 cores (1 at once x 3 workers (training.n_workers) x 1 threads (kernel.local_num_threads)), "
-        "but have 2; give hydra.launcher.cpus_per_task"
+        "the jobs want 3 cores (1 at once x 3 each (engine.n_workers and threads)), but have 2; "
+        "give hydra.launcher.cpus_per_task"
     )
 
 
 def test_of_swept_workers_and_threads_the_most_count(run):
-    swept = {"training.n_workers": [1, 2, 4], "kernel.local_num_threads": [1, 2]}
-    assert "want 8 cores (1 at once x 4 workers" in shortage(run(1), swept, BASIC, 9)
+    swept = {"engine.n_workers": [1, 2, 4], "engine.local_num_threads": [1, 2]}
+    assert "want 8 cores (1 at once x 8 each" in shortage(run(1), swept, BASIC, 9)
 
 
 def test_threads_of_nest_make_no_difference_to_the_compiled_engine(run):
-    assert shortage(run(4, engine="compiled"), {"kernel.local_num_threads": [2]}, BASIC, 9) == ""
+    assert shortage(run(4, engine="compiled"), {"engine.local_num_threads": [2]}, BASIC, 9) == ""
 
 
 def test_an_unknown_launcher_is_left_alone(run):

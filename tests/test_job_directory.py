@@ -11,7 +11,7 @@ from synthetic_run import SMOKE, compose, training_rows, write_run
 from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.load import load
 from eprop_cli.errors import ConfigError, UserError
-from eprop_cli.runs.writer import HEADER
+from eprop_cli.runs.writer import header
 from eprop_cli.sweeps.job_directory import JobDirectory, job_name, job_runs
 
 
@@ -87,7 +87,7 @@ class TestTake:
         assert job_directory.take(config()) == config()
         assert not job_directory.scratch.exists()
         assert {path.name for path in job_directory.path.iterdir()} == {"eprop-run.log", "run.json", "metrics.csv"}
-        assert (job_directory.path / "metrics.csv").read_text() == HEADER
+        assert (job_directory.path / "metrics.csv").read_text() == header(column.name for column in config().columns)
         said = record(job_directory.path)
         assert (said["status"], said["command"], said["pid"]) == ("RUNNING", ["eprop-run", "seed=1"], os.getpid())
 

@@ -347,8 +347,9 @@ class TestSearch:
 
     def test_a_wrong_objective_is_refused_before_any_job(self, refused):
         told = refused("-m", *SEARCH, "objective=val_los", "hydra.sweep.dir=sweep")
-        choices = "loss, best_loss, recall_error, val_loss, val_error, test_loss, test_error"
-        assert told == f"eprop-run: objective=val_los: must be one of {choices}\n"
+        metrics = "loss, accuracy, recall_error, rate_reg, rate_ad"
+        form = f"must be a metric ({metrics}), or val_, test_, best_ or median5_ of one"
+        assert told == f"eprop-run: objective=val_los: {form}\n"
 
     def test_a_search_in_which_no_job_returns_an_objective(self, eprop_run):
         broken = ("optimizer=gradient_descent", "optimizer.eta=1e300", "optimizer.Wmin=-1e308", "optimizer.Wmax=1e308")
@@ -425,11 +426,11 @@ class TestLauncher:
         (tmp_path / "thesis.tex").write_text("all of it")  # ends it after the warning
 
     def test_more_jobs_than_cores_are_warned_of(self, refused):
-        shape = ("task.n_batch=4", "training.n_workers=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3")
+        shape = ("task.n_batch=4", "engine.n_workers=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3")
         told = refused("-m", *QUICK, *shape, "seed=1,2,3,4", "hydra.sweep.dir=.", leaves=["thesis.tex"])
         assert told.splitlines()[0] == (
-            "eprop-run: warning: the jobs want 6 cores (3 at once x 2 workers (training.n_workers) x 1 threads "
-            "(kernel.local_num_threads)), but have 1; hydra/launcher=parallel counts them"
+            "eprop-run: warning: the jobs want 6 cores (3 at once x 2 each (engine.n_workers and threads)), "
+            "but have 1; hydra/launcher=parallel counts them"
         )
 
     @pytest.mark.usefixtures("own")

@@ -4,16 +4,17 @@ from small import compose
 from eprop_cli.sweeps.paths import PATH_KEY, absolute_storage, with_absolute_paths
 
 
-def test_relative_paths_begin_where_the_sweep_did():
+def test_relative_paths_begin_where_the_sweep_did(tmp_path):
+    (tmp_path / "runs/a").mkdir(parents=True)
     composed = compose("synapse.weights_from=runs/a")
-    assert with_absolute_paths(composed, "/begun").synapse.weights_from == "/begun/runs/a"
+    assert with_absolute_paths(composed, str(tmp_path)).synapse.weights_from == str(tmp_path / "runs/a")
     assert composed.synapse.weights_from == "runs/a"
     assert with_absolute_paths(composed, None).synapse.weights_from == "runs/a"
 
 
-@pytest.mark.parametrize("override", ["synapse.weights_from=/runs/a", "synapse.weights_from=null"])
-def test_others_stay(override):
-    composed = compose(override)
+@pytest.mark.parametrize("value", ["/runs/a", "null", "no/such/file"])
+def test_others_stay(value):
+    composed = compose(f"synapse.weights_from={value}")
     assert with_absolute_paths(composed, "/begun") == composed
 
 

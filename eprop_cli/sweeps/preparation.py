@@ -28,6 +28,7 @@ from eprop_cli.runs.interrupts import stopping
 from eprop_cli.sweeps.composing import compose_once
 from eprop_cli.sweeps.core_count import jobs_sharing_cores, shortage
 from eprop_cli.sweeps.engine_needs import compile_engine
+from eprop_cli.sweeps.job_directory import is_completed, job_name
 from eprop_cli.sweeps.launcher import launch_only_the_rest
 from eprop_cli.sweeps.multirun import PLAN, STATE, Multirun, Plan
 from eprop_cli.sweeps.paths import absolute_storage, find_modules_in, with_absolute_paths
@@ -66,9 +67,10 @@ def prepare(config: DictConfig, beginning: str | None) -> Multirun:
     job_list = _read_jobs(config)
     first = _check_jobs(config, job_list, beginning)
     _check_launcher(hydra.launcher)
-    if short := shortage(first, job_list.values, hydra.launcher, job_list.at_once):
+    n_at_once = _n_at_once(multirun.directory, job_list)
+    if n_at_once and (short := shortage(first, job_list.values, hydra.launcher, n_at_once)):
         print(f"eprop-run: warning: {short}", file=sys.stderr)
-    if jobs_sharing_cores(hydra.launcher, job_list.at_once) > 1:  # or each of them would compile the same
+    if jobs_sharing_cores(hydra.launcher, n_at_once) > 1:  # or each of them would compile the same
         with contextlib.suppress(UserError):  # the job will tell
             compile_engine(first)
 
@@ -91,6 +93,14 @@ def prepare(config: DictConfig, beginning: str | None) -> Multirun:
     for number in stopping():
         signal.signal(number, lambda number, _: stop(multirun, number))
     return multirun
+
+
+def _n_at_once(directory: Path, job_list: JobList) -> int:
+    """How many jobs the launcher is given together: those that an earlier multirun finished are not."""
+    if job_list.is_search:
+        return job_list.at_once
+    names = (job_name(overrides, job_list.values) for overrides in job_list.jobs)
+    return sum(not is_completed(directory / name) for name in names)
 
 
 def stop(multirun: Multirun, number: int) -> None:
