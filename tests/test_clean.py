@@ -83,8 +83,8 @@ def test_a_large_checkpoint_goes_unless_asked_for(eprop_run, tmp_path):
     done = eprop_run("resume=without", "task.n_iter=2")
     assert (done.returncode, done.stderr) == (
         2,
-        "eprop-run: without/checkpoint.npz: no such file, so there is nothing to resume from; a COMPLETED run keeps it if "
-        "it is small, or with training.keep_checkpoint=true; to begin a run from its weights: "
+        "eprop-run: without/checkpoint.npz: no such file, so there is nothing to resume from; a COMPLETED run keeps it "
+        "if it is small, or with training.keep_checkpoint=true; to begin a run from its weights: "
         "synapse.weights_from=without\n",
     )
     assert eprop_run("resume=with", "task.n_iter=2").returncode == 0

@@ -29,6 +29,7 @@ DOORS = ("__init__", "__main__")  # of the package itself, left of everything
 LATE = {
     "__main__.py": "Ctrl-C may come while the rest is imported",
     "cli": "--help and a refused argument answer before NumPy, pandas and Matplotlib are imported",
+    "config/groups.py": "Matplotlib takes a while to import; where there are figures it is there already",
     "config/files.py": "an argument that is refused is not kept waiting for YAML, unless keys are to be named",
     "data": "what a data set is read with takes a while to import, or may not be installed",
     "engines/nest/kernel.py": "NEST takes a second to import and prints a banner",

@@ -113,7 +113,7 @@ def test_a_run_is_told_whole(report, tmp_path):
     assert "task.steps.learning_window" not in text  # follows another key
     assert "eprop-run experiment=smoke task.n_iter=3 optimizer.eta=0.25</pre>" in text
     assert "eprop-run &#39;a b=1&#39;</td>" in text
-    assert text.count("data:image/png;base64,") == 5
+    assert text.count("data:image/png;base64,") == 7
     assert len(text) < 8_000_000
 
 
@@ -145,7 +145,7 @@ def test_a_damaged_figure_leaves_the_rest(report, tmp_path):
     assert report(run)[0] == 0
     text = (run / "report.html").read_text()
     assert "weights.npz: is damaged" in text
-    assert text.count("data:image/png;base64,") == 3
+    assert text.count("data:image/png;base64,") == 4  # learning, dynamics of two iterations, firing rates
 
 
 def test_a_page_does_not_grow_without_bound(report, tmp_path, monkeypatch):

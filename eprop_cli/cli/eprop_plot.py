@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from eprop_cli.cli.eprop_compare import check_dpi, check_names, make_directory
+from eprop_cli.config.groups import STYLES
 from eprop_cli.errors import UserError
 from eprop_cli.registry import VARIANTS
 from eprop_cli.runs.files import FIGURES as FIGURE_DIRECTORY
 from eprop_cli.runs.reader import Run
-from eprop_cli.terminal import Parser, complain, leave, name_list, positive
+from eprop_cli.terminal import Parser, complain, index_list, leave, name_list, positive
 
 PLOT_HELP = """\
 examples:
@@ -18,6 +19,8 @@ examples:
   eprop-plot --list RUN_DIR                           what is in a run directory
   eprop-plot --figures dynamics --formats pdf RUN_DIR one figure, for a paper
   eprop-plot --output figures RUN_DIR                 leave the run directory alone
+  eprop-plot --style paper --width 180 --formats pdf RUN_DIR  for a journal
+  eprop-plot --figures dynamics --sequence 3 --neurons 0,2 RUN_DIR    closer
 
 Figures are drawn from the run directory alone; a figure of the same name is replaced. What was not recorded is left
 out. Exit status: 0, or 2 if something was wrong with the input.
@@ -32,6 +35,11 @@ def plot() -> NoReturn:
     parser.add_argument("--figures", type=name_list, metavar="NAME,...", help="figures to draw (default: as the run)")
     parser.add_argument("--formats", type=name_list, metavar="NAME,...", help="png, pdf, svg (default: as the run)")
     parser.add_argument("--dpi", type=positive, metavar="N", help="resolution of png (default: that of the run)")
+    parser.add_argument("--style", choices=STYLES, help="how they look (default: as the run)")
+    parser.add_argument("--width", type=positive, metavar="MM", help="their width (default: as the run)")
+    parser.add_argument("--font", metavar="FAMILY", help="of their letters (default: as the run)")
+    parser.add_argument("--sequence", type=int, default=0, metavar="N", help="of dynamics, in the batch (default: 0)")
+    parser.add_argument("--neurons", type=index_list, metavar="N,...", help="of dynamics (default: all recorded)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to (default: figures/ in the run directory)")
     leave(parser.prog, lambda: _plot(parser.parse_args()))
 
@@ -40,6 +48,7 @@ def _plot(options: argparse.Namespace) -> int:
     check_names("--figures", options.figures)
     check_names("--formats", options.formats)
     check_dpi(options.dpi)
+    check_look(options)
     runs = [Run(path) for path in options.runs]
     status = 0
     for run, into in zip(runs, _destinations(runs, options.output), strict=True):
@@ -50,18 +59,38 @@ def _plot(options: argparse.Namespace) -> int:
     return status
 
 
+def check_look(options: argparse.Namespace) -> None:
+    """Raise UserError for a width that is not one, or a font that is not installed."""
+    from eprop_cli.config.groups import LEAST_WIDTH, MOST_WIDTH
+
+    if options.width is not None and not LEAST_WIDTH <= options.width <= MOST_WIDTH:
+        raise UserError(f"--width {options.width}: must be from {LEAST_WIDTH} to {MOST_WIDTH} mm")
+    if options.font is not None:
+        from eprop_cli.figures.style import is_installed
+
+        if not is_installed(options.font):
+            raise UserError(f"--font {options.font}: is not installed; name a family that is, such as serif")
+
+
 def _redraw(run: Run, into: Path, options: argparse.Namespace) -> int:
     """Draw the figures of a run; one that cannot be drawn does not keep the others from it."""
     from eprop_cli.config.groups import FORMATS
+    from eprop_cli.figures.base import Look
     from eprop_cli.figures.draw import draw_run
 
     chosen = run.config["plots"]
     formats = options.formats or chosen["formats"] or FORMATS[:1]
     make_directory(into)
+    look = Look(
+        options.style or chosen.get("style", "default"),
+        options.width or chosen.get("width"),
+        options.font or chosen.get("font"),
+    )
     problems = []
     for name in options.figures or chosen["figures"] or VARIANTS["figure"]:
         try:
-            paths = draw_run(run, [name], formats, options.dpi or chosen["dpi"], into)
+            choice = {"sequence": options.sequence, "neurons": options.neurons}
+            paths = draw_run(run, [name], formats, options.dpi or chosen["dpi"], into, look, **choice)
         except UserError as error:
             problems.append(str(error))
             continue

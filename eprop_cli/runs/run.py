@@ -244,7 +244,7 @@ class _Keeper:
 def _draw(config: Config, directory: Path) -> None:
     plots = config.plots
     for name in plots.figures:
-        variant("figure", name).write(Run(directory), plots.formats, plots.dpi, directory / "figures")
+        variant("figure", name).write(Run(directory), plots.formats, plots.dpi, directory / "figures", plots)
 
 
 def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], columns: Sequence[Column], duration: str) -> None:
