@@ -62,6 +62,8 @@ VARIANTS: dict[str, dict[str, str]] = {
         "dynamics": "eprop_cli.figures.dynamics:Dynamics",
         "weight_time_courses": "eprop_cli.figures.weights:WeightTimeCourses",
         "weight_matrices": "eprop_cli.figures.weights:WeightMatrices",
+        "weight_changes": "eprop_cli.figures.weights:WeightDifferences",
+        "firing_rates": "eprop_cli.figures.firing_rates:FiringRates",
     },
 }
 # group -> the class that its variants descend from, by which a user's own gets what it does not say itself

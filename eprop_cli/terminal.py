@@ -96,6 +96,14 @@ def name_list(text: str) -> list[str]:
     return names
 
 
+def index_list(text: str) -> list[int]:
+    """Whole numbers from 0 separated by commas, as the type of an option."""
+    names = name_list(text)
+    if not all(name.isdecimal() for name in names):
+        raise argparse.ArgumentTypeError("must be whole numbers from 0, separated by commas")
+    return list(map(int, names))
+
+
 def positive(text: str) -> int:
     """A whole number from 1, as the type of an option."""
     if not text.isdecimal() or int(text) == 0:

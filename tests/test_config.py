@@ -102,7 +102,7 @@ def test_every_file_composes_and_validates(path):
 
 
 def test_there_are_files_of_every_group():
-    groups = {field.name for field in dataclasses.fields(Config)} - {"seed", "resume", "objective"}
+    groups = {field.name for field in dataclasses.fields(Config)} - {"seed", "resume", "objective", "report"}
     assert {path.parent.name for path in FILES} - {"", "help", "job_logging"} >= {*groups, "experiment"}
 
 

@@ -32,6 +32,7 @@ class Config:
     seed: int = key(SEED)
     resume: str | None
     objective: str
+    report: bool
     task: Any
     neuron: Any
     synapse: Any

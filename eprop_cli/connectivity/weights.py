@@ -1,6 +1,6 @@
 """Draw initial weights and the synapses they belong to, or take trained ones from a run directory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,13 +248,13 @@ def _load(source: str, sizes: Mapping[str, int], rules: Mapping[str, ConnectionR
     path = Path(source)
     key = "synapse.weights_from"
     try:
-        require(path.exists(), key, source, "does not exist; give a run directory or its weights.npz")
+        require(path.exists(), key, source, "does not exist; give a run directory, its weights.npz, or a .npz of yours")
         path = path / "weights.npz" if path.is_dir() else path
         file = read_archive(path, lambda headers: _check_headers(headers, source, sizes))
         check_format(int(file["format"]) if "format" in file else 1, path)
         found = {name: _trained(name, file, sizes) for name in (*PLASTIC, FEEDBACK)}
     except DAMAGES as error:
-        constraint = "must be a run directory or its weights.npz, whole and readable"
+        constraint = "must be a run directory, its weights.npz, or a .npz of yours, whole and readable"
         raise ConfigError(key, source, constraint) from error
     for name, trained in found.items():
         _check_shape(name, (trained.mask.n_post, trained.mask.n_pre), source, sizes)
@@ -267,27 +267,35 @@ def _load(source: str, sizes: Mapping[str, int], rules: Mapping[str, ConnectionR
     return found
 
 
+def _name(projection: str, names: Collection[str]) -> str | None:
+    """What a projection is called in a file: as a run calls it after training, or plainly; None if it is not there."""
+    return next((name for name in (f"{projection}_after", projection) if name in names), None)
+
+
 def _check_headers(headers: Mapping[str, Header], source: str, sizes: Mapping[str, int]) -> None:
-    """Raise ConfigError for what is larger than the network, or no numbers, before it is read."""
+    """Raise ConfigError for what is not there, is larger than the network, or no numbers, before it is read."""
     key = "synapse.weights_from"
-    for name in (*PLASTIC, FEEDBACK):
-        header = headers[name if name == FEEDBACK else f"{name}_after"]
-        constraint = f"has {name} weights that are no numbers ({header.dtype})"
-        if f"{name}_row" not in headers:
+    names = {name: _name(name, headers) for name in (*PLASTIC, FEEDBACK)}
+    missing = ", ".join(name for name, found in names.items() if found is None)
+    constraint = f"lacks {missing}; it needs {', '.join(names)}, each of shape (n_post, n_pre), in pA"
+    require(not missing, key, source, constraint)
+    for name, found in names.items():
+        header = headers[str(found)]
+        is_dense, constraint = f"{name}_row" not in headers, f"has {name} weights that are no numbers ({header.dtype})"
+        if is_dense:
             _check_shape(name, header.shape, source, sizes)
-            require(header.dtype.kind in NUMBERS, key, source, constraint)
-            continue
         require(header.dtype.kind in NUMBERS, key, source, constraint)
+        if is_dense:
+            continue
         pre, post = ends(name)
         row, targets = headers[f"{name}_row"], headers[f"{name}_post"]
         constraint = f"has {name} weights of {row.shape} rows, but the network needs {(sizes[pre] + 1,)}"
         require(row.shape == (sizes[pre] + 1,), key, source, constraint)
         constraint = f"has {name} weights of {header.shape} for synapses of {targets.shape}"
         require(header.shape == targets.shape and len(header.shape) == 1, key, source, constraint)
-        constraint = (
-            f"has {header.shape[0]} synapses of {name}, and the network has room for {sizes[pre] * sizes[post]}"
-        )
-        require(header.shape[0] <= sizes[pre] * sizes[post], key, source, constraint)
+        most = sizes[pre] * sizes[post]
+        constraint = f"has {header.shape[0]} synapses of {name}, but the network has room for {most}"
+        require(header.shape[0] <= most, key, source, constraint)
 
 
 def _check_shape(name: str, shape: tuple[int, ...], source: str, sizes: Mapping[str, int]) -> None:
@@ -303,7 +311,7 @@ def _has_autapses(trained: Trained) -> bool:
 
 
 def _trained(name: str, arrays: Mapping[str, Any], sizes: Mapping[str, int]) -> Trained:
-    values = np.asarray(arrays[name if name == FEEDBACK else f"{name}_after"], dtype=np.float64)
+    values = np.asarray(arrays[str(_name(name, arrays))], dtype=np.float64)
     if f"{name}_row" in arrays:
         n_post, n_pre = map(int, arrays[f"{name}_shape"])
         mask = checked_lists(name, arrays[f"{name}_row"], arrays[f"{name}_post"], n_pre, n_post)

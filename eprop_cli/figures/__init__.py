@@ -1,4 +1,10 @@
-"""Figures, from run directories alone."""
+"""Figures, from run directories alone.
+
+from eprop_cli import Run
+from eprop_cli.figures import figure
+
+figure(Run("outputs/2026-01-31/12-00-00-000000"), "learning", style="paper", width=88)
+"""
 
 import contextlib
 import os
@@ -18,3 +24,7 @@ def _import_matplotlib() -> None:
 
 
 _import_matplotlib()
+
+from eprop_cli.figures.draw import figure  # noqa: E402  (imports Matplotlib)
+
+__all__ = ["figure"]

@@ -16,7 +16,17 @@ from eprop_cli.phases import PHASES, TRAINING
 from eprop_cli.registry import variant
 from eprop_cli.runs.content import parse_record
 from eprop_cli.runs.directory import check_inside
-from eprop_cli.runs.files import METRICS, PARAMETERS, RUN, RUNNING, WEIGHT_CHANGES, is_alive, lock, write_whole
+from eprop_cli.runs.files import (
+    COMPLETED,
+    METRICS,
+    PARAMETERS,
+    RUN,
+    RUNNING,
+    WEIGHT_CHANGES,
+    is_alive,
+    lock,
+    write_whole,
+)
 from eprop_cli.runs.format import migrated, migrated_config
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.writer import header, parse_row
@@ -24,8 +34,9 @@ from eprop_cli.schema import flatten, to_dict
 from eprop_cli.values import Checkpoint
 
 CHECKPOINT = "checkpoint.npz"
+SMALL_BYTES = 10_000_000  # a checkpoint of less is kept in any case
 # Keys that say how a run is carried out and looked at; they change nothing in what it leaves but its figures.
-HOW_KEYS: tuple[str, ...] = ("resume", "objective", "plots.", "training.checkpoint_")
+HOW_KEYS: tuple[str, ...] = ("resume", "objective", "report", "plots.", "training.checkpoint_", "training.keep_")
 HOW_KEYS += tuple(f"engine.{key}" for key in ("n_workers", "local_num_threads", "backend", "scheduler", "max_retries"))
 NOT_OF_A_RUN = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
 # Keys that may differ from the checkpoint's: they do not change results, or only extend them.
@@ -37,6 +48,13 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in checkpoint.items()}
     arrays["format"] = FORMAT
     write_whole(directory / CHECKPOINT, lambda file: np.savez(file, **arrays))
+
+
+def drop_large_checkpoint(directory: Path) -> None:
+    """Remove the checkpoint of a run that is COMPLETED, unless it is small."""
+    path = directory / CHECKPOINT
+    if path.exists() and path.stat().st_size >= SMALL_BYTES:
+        path.unlink()
 
 
 def load_checkpoint(directory: Path, config: Config | None = None) -> Checkpoint:
@@ -54,9 +72,19 @@ def load_checkpoint(directory: Path, config: Config | None = None) -> Checkpoint
             variant("training", config.training.name).check_checkpoint(config, checkpoint)
         return checkpoint
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file, so there is nothing to resume from") from error
+        raise UserError(f"{path}: no such file, so there is nothing to resume from{_why_gone(directory)}") from error
     except DAMAGES as error:
         raise UserError(f"{path}: damaged ({error}), so there is nothing to resume from") from error
+
+
+def _why_gone(directory: Path) -> str:
+    """What became of the checkpoint of a run that is COMPLETED, and what can be done."""
+    try:
+        completed = Run(directory).status == COMPLETED
+    except UserError:
+        completed = False
+    why = "; a COMPLETED run keeps it if it is small, or with training.keep_checkpoint=true"
+    return f"{why}; to begin a run from its weights: synapse.weights_from={directory}" if completed else ""
 
 
 def _migrated(checkpoint: Checkpoint, path: Path) -> Checkpoint:

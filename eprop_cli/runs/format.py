@@ -80,8 +80,11 @@ def migrated_config(config: dict[str, Any]) -> dict[str, Any]:
         "evaluation": "inline" if inline else "aside",
         "checkpoint_every": 10,
         "checkpoint_minutes": None,
+        "keep_checkpoint": False,
     }
     config["training"] = missing | config["training"]
+    config["plots"] = {"style": "default", "width": None, "font": None} | config["plots"]
+    config.setdefault("report", False)
     config.setdefault("connectivity", CONNECTIVITY)
     projections = CONNECTIVITY["plastic"]
     config["optimizer"] |= {"eta_factor": dict.fromkeys(projections, 1.0), "bounds": dict.fromkeys(projections)}

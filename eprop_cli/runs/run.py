@@ -17,7 +17,14 @@ from eprop_cli.errors import UserError, reason
 from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
-from eprop_cli.runs.checkpoint import CHECKPOINT, load_checkpoint, read_record, save_checkpoint
+from eprop_cli.reports.page import write_page
+from eprop_cli.runs.checkpoint import (
+    CHECKPOINT,
+    drop_large_checkpoint,
+    load_checkpoint,
+    read_record,
+    save_checkpoint,
+)
 from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, LOG, RUN
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
 from eprop_cli.runs.progress import describe_metrics, reporter
@@ -93,8 +100,20 @@ def _run(
             writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
         except OSError as error:
             ending = Ending(FAILED, 1, reason(error), error)
+        if ending.status == COMPLETED and not config.training.keep_checkpoint:
+            drop_large_checkpoint(directory)
+        if config.report:
+            _report(directory)
         _tell(ending, config, directory, writer.last_rows, _duration(seconds, clock.earlier))
     return ending
+
+
+def _report(directory: Path) -> None:
+    """Write the run's page; that it cannot be written changes nothing in how the run ended."""
+    try:
+        write_page(directory)
+    except Exception as error:
+        log.warning("No report: %s", reason(error))
 
 
 def _why_done(checkpoint: Checkpoint, n_iter: int) -> str:
@@ -275,7 +294,7 @@ class _Keeper:
 def _draw(config: Config, directory: Path) -> None:
     plots = config.plots
     for name in plots.figures:
-        variant("figure", name).write(Run(directory), plots.formats, plots.dpi, directory / "figures")
+        variant("figure", name).write(Run(directory), plots.formats, plots.dpi, directory / "figures", plots)
 
 
 def _tell(ending: Ending, config: Config, directory: Path, last_rows: Sequence[Row], duration: str) -> None:

@@ -53,6 +53,7 @@ class TrainingConfig(Group):
     evaluation: str = key(one_of((INLINE, ASIDE)))
     checkpoint_every: int = key(POSITIVE, unit="iterations")
     checkpoint_minutes: float | None = key(NON_NEGATIVE)
+    keep_checkpoint: bool
 
 
 @dataclass(frozen=True)
@@ -310,7 +311,7 @@ def wiring_state(wiring: Wiring) -> Checkpoint:
     return rows | {f"post_{projection}": post for projection, (_, post) in listed.items()}
 
 
-def restored_wiring(checkpoint: Checkpoint, sizes: Mapping[str, int]) -> dict[str, Mask]:
+def restored_wiring(checkpoint: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Mask]:
     """The synapses of a run that goes on. sizes: of in, rec, out."""
     wiring = {}
     for projection, mask in all_dense(sizes).items():

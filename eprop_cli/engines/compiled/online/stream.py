@@ -288,7 +288,7 @@ class Stream:
         return weights[:n_in].copy(), weights[n_in:].copy(), out_weights.copy()
 
     def check(self) -> None:
-        """Raise ValueError unless the state, whoever wrote it, is one that the kernels go on from within their arrays."""
+        """Raise ValueError unless the kernels, going on from the state, stay within their arrays, whoever wrote it."""
         state, clock = self.state, int(self.state.clock[0])
         if not 0 <= clock <= MOST_STEPS:
             raise ValueError(f"clock is not from 0 to {MOST_STEPS}")
