@@ -593,7 +593,7 @@ def test_looking_at_runs(refuse, here, written, program, arguments, line):
         ("run.json", "[]", "is damaged: it does not say what became of the run"),
         ("run.json", "{}", "is damaged: it does not say what became of the run"),
         ("run.json", '{"status": "COMPLETED"}', "is damaged: config is missing"),
-        ("run.json", '{"status": "COMPLETED", "config": {}}', "is damaged: its config is not that of a run"),
+        ("run.json", '{"status": "COMPLETED", "config": {}}', "is damaged: training is missing"),
         ("run.json", '{"status": "COMPLETED", "seconds": 5}',
          "is damaged: its seconds and last_row are not those of a run"),
     ],

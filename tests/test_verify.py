@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import BARE, SMALL, Here
+from small import BARE, ONLINE, SMALL, Here
 
 from eprop_cli.cli import eprop_verify as verify
 from eprop_cli.cli.eprop_verify import TOLERANCES, Compared, compose, tolerances, within, worst
@@ -59,6 +59,14 @@ def test_the_engines_agree_and_leave_nothing(tmp_path):
     assert ending.stdout.splitlines()[0] == "engines nest and compiled, seed 1, iterations 3, n_batch 2"
     assert verdicts(ending.stdout) == dict.fromkeys(QUANTITIES, "agree")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.nest
+def test_models_whose_weights_change_at_every_spike_are_compared_in_one_simulation(main):
+    status, output, error = main(*ONLINE)
+    assert (status, error) == (0, "")
+    kept = [name for name in QUANTITIES if name != "evaluation" and not name.startswith("gradient")]
+    assert verdicts(output) == dict.fromkeys(kept, "agree")
 
 
 @pytest.mark.nest

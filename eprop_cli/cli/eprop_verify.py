@@ -124,12 +124,11 @@ def compose(overrides: list[str], config_dir: Path | None) -> Config:
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: is not a directory")
     if not any(override.startswith("training=") for override in overrides):
-        # The keys of a training are known once it is chosen, and it is by the model.
-        others = [override for override in overrides if not override.startswith("training.")]
-        training = _training(OmegaConf.select(compose_with_hydra(others, config_dir), "neuron.name"))
-        overrides = [*overrides, f"training={training}"]
-    composed = without_hydra(compose_with_hydra(overrides, config_dir))
-    config = load(composed)
+        # Other keys may be those of the training that is yet to be found.
+        choices = [override for override in overrides if override.partition("=")[0] in ("experiment", "neuron")]
+        training = _training(OmegaConf.select(compose_with_hydra(choices, config_dir), "neuron.name"))
+        overrides.append(f"training={training}")
+    config = load(without_hydra(compose_with_hydra(overrides, config_dir)))
     model, name = variant("neuron", config.neuron.name), config.training.name
     if any(config.needs not in variant("engine", engine).provides(model) for engine in ENGINES):
         remedy = f"must be {_training(config.neuron.name)}, which both engines compute; leave it out"
