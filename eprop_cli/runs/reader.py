@@ -57,8 +57,8 @@ Iteration = int | Literal["first", "last"]  # a recorded iteration: its number, 
 class Projection:
     """Weights of a projection.
 
-    before, after: float64 (n_post, n_pre), pA, before and after training; a SciPy csc_array unless all synapses are
-        there. Recurrent neurons are in the order of populations: regular, then adaptive.
+    before, after: float64 (n_post, n_pre), pA, before and after training; a SciPy csc_array where the run
+        lists its synapses. Recurrent neurons are in the order of populations: regular, then adaptive.
     """
 
     before: Any
@@ -66,7 +66,7 @@ class Projection:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether only some synapses exist, and weights are SciPy's."""
+        """Whether synapses are listed, and weights are SciPy's."""
         return not hasattr(self.before, "__array__")
 
     def dense(self) -> Projection:
