@@ -81,7 +81,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class Group:
+class NeuronGroup:
     """Neurons of one kind: name in tables, label in figures, how many there are."""
 
     name: str
@@ -143,11 +143,11 @@ class Run:
             return [Column(**column) for column in self.record["columns"]]
 
     @property
-    def populations(self) -> list[Group]:
+    def populations(self) -> list[NeuronGroup]:
         """The populations in and recurrent ones, in the order of their neurons."""
         with _reading(self.directory / RUN):
-            groups = [Group(**group) for group in self.record["populations"]]
-            return [Group("in", "input", self.config["task"]["n_in"]), *groups]
+            groups = [NeuronGroup(**group) for group in self.record["populations"]]
+            return [NeuronGroup("in", "input", self.config["task"]["n_in"]), *groups]
 
     @property
     def planes(self) -> list[tuple[int, int]]:
