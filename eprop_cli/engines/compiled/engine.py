@@ -24,7 +24,7 @@ try:
     from numba.core.event import Event, Listener, install_listener
 
     from eprop_cli.engines.compiled import synapses
-    from eprop_cli.engines.compiled.batch import Network, Simulated, Simulator
+    from eprop_cli.engines.compiled.batch import Circuit, Simulated, Simulator
     from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters, readout_parameters, surrogates
     from eprop_cli.engines.compiled.recording import first_neurons, recorded_tables, window_targets
     from eprop_cli.engines.compiled.stream import CompiledStream, check_state, make_network
@@ -154,7 +154,7 @@ class CompiledEngine(Engine):
         with install_listener("numba:compile", CompilingTold()):
             return self._simulator.run(*arguments, **options)
 
-    def _network(self, weights: Weights) -> Network:
+    def _network(self, weights: Weights) -> Circuit:
         """What the kernels take; shares the memory of listed weights."""
         first, second = (weights[projection] for projection in NEIGHBOURS)
         if self._lists is None:
@@ -163,7 +163,7 @@ class CompiledEngine(Engine):
             rec = synapses.listed(*self._lists, joined(first, second))
         out, feedback = (self._synapses(weights, projection) for projection in ("rec_out", FEEDBACK))
         softmax = self._config.loss.softmax
-        return Network(self._neurons, self._surrogates, self._readouts, softmax, rec, out, feedback)
+        return Circuit(self._neurons, self._surrogates, self._readouts, softmax, rec, out, feedback)
 
     def _synapses(self, weights: Weights, projection: str) -> Synapses:
         mask, values = self._wiring[projection], weights[projection]
