@@ -51,10 +51,8 @@ def make_sampler(node: Any, space: Space, n_known: int = 0) -> BaseSampler:
     made = _made("hydra.sweeper.sampler", node)
     if isinstance(made, partial):
         made = made({key: points(key, distribution) for key, distribution in space.items()})
-    require(
-        isinstance(made, BaseSampler), "hydra.sweeper.sampler", node.get("_target_"), "must be a sampler of Optuna's"
-    )
-    assert isinstance(made, BaseSampler)
+    if not isinstance(made, BaseSampler):
+        raise ConfigError("hydra.sweeper.sampler", node.get("_target_"), "must be a sampler of Optuna's")
     return made
 
 
@@ -63,8 +61,8 @@ def make_pruner(node: Mapping[str, Any] | DictConfig | None) -> BasePruner | Non
     if not node or node.get("_target_") is None:
         return None
     made = _made("hydra.sweeper.pruner", OmegaConf.create(dict(node)))
-    require(isinstance(made, BasePruner), "hydra.sweeper.pruner", node["_target_"], "must be a pruner of Optuna's")
-    assert isinstance(made, BasePruner)
+    if not isinstance(made, BasePruner):
+        raise ConfigError("hydra.sweeper.pruner", node["_target_"], "must be a pruner of Optuna's")
     return made
 
 
@@ -102,10 +100,8 @@ def known_trials(study: Study, space: Space) -> list[Trial]:
     for each in study.get_trials(deepcopy=False, states=tuple(states)):
         if each.params.keys() == space.keys() and _is_within(each.params, space):
             value = each.value if each.state == TrialState.COMPLETE else None
-            trial = Trial(
-                dict(each.params), -1, "", states[each.state], value, sorted(each.intermediate_values.items())
-            )
-            found.append(trial)
+            values = sorted(each.intermediate_values.items())
+            found.append(Trial(dict(each.params), -1, "", states[each.state], value, values))
     return found
 
 
@@ -178,11 +174,10 @@ def _made(key: str, node: Any) -> Any:
         return instantiate(node)
     except HydraException as error:
         cause = error.__cause__ or error
-        missing = (
-            f"needs {cause.name}, which is not installed" if isinstance(cause, ImportError) and cause.name else None
-        )
-        told = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-        raise UserError(f"{key}: {missing or told}") from error
+        why = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        if isinstance(cause, ImportError) and cause.name:
+            why = f"needs {cause.name}, which is not installed"
+        raise UserError(f"{key}: {why}") from error
 
 
 def _is_within(params: Mapping[str, Any], space: Space) -> bool:

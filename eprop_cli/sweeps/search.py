@@ -51,16 +51,13 @@ def check_search(config: DictConfig, first: Config) -> None:
     sweeper = config.hydra.sweeper
     for key in ("n_trials", "n_jobs"):
         value = sweeper[key]
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        require(
-            whole and (value > 0 or key == "n_jobs"), f"hydra.sweeper.{key}", value, "must be a whole number from 1"
-        )
+        count = isinstance(value, int) and not isinstance(value, bool) and (value > 0 or key == "n_jobs")
+        require(count, f"hydra.sweeper.{key}", value, "must be a whole number from 1")
     if sweeper.n_jobs < 1:  # joblib counts from the end
         sweeper.n_jobs = joblib.effective_n_jobs(sweeper.n_jobs or 1)
     rate = sweeper.max_failure_rate
-    require(
-        isinstance(rate, int | float) and 0 <= rate <= 1, "hydra.sweeper.max_failure_rate", rate, "must be from 0 to 1"
-    )
+    is_part = isinstance(rate, int | float) and 0 <= rate <= 1
+    require(is_part, "hydra.sweeper.max_failure_rate", rate, "must be from 0 to 1")
     sweeper.direction = _direction(sweeper.direction, first)
     space = search_space(job_overrides(config))
     if not space:
@@ -209,7 +206,7 @@ class Search:
             objective = parse_objective(run.config["objective"], better)
             reports = Reports(objective, bool(run.config["training"].get("do_early_stopping")))
             metrics = run.metrics
-            rows: list[dict[str, Any]] = [{**row} for row in metrics.to_dict("records")]
+            rows: Any = metrics.to_dict("records")
             values = [(int(row["iteration"]), reports.take(row["phase"], row)) for row in rows]
             shown = {iteration: value for iteration, value in values if value is not None}
             value = objective.value(metrics) if run.status == COMPLETED else None
