@@ -105,8 +105,8 @@ def known_trials(study: Study, space: Space) -> list[Trial]:
     return found
 
 
-def frozen(trial: Trial, space: Space | None = None, **attributes: Any) -> FrozenTrial:
-    """A trial as Optuna has it; space: None, if what was suggested does not matter."""
+def frozen(trial: Trial, space: Space | None = None, attributes: Mapping[str, Any] | None = None) -> FrozenTrial:
+    """A trial as Optuna has it; space: None, if what was suggested does not matter. attributes: the user's."""
     value = trial.value
     if trial.status == PRUNED and trial.values:  # as Optuna's tell() has it
         value = trial.values[-1][1]
@@ -117,7 +117,7 @@ def frozen(trial: Trial, space: Space | None = None, **attributes: Any) -> Froze
         distributions=dict(space) if space else {},
         intermediate_values=dict(trial.values),
         system_attrs=trial.attributes,
-        user_attrs=attributes,
+        user_attrs=dict(attributes or {}),
     )
 
 

@@ -239,7 +239,7 @@ class Search:
             place = {"search": self._record.begun, "trial": index, "status": trial.status}
             if trial.status != RUNNING and _identity(place) not in kept:
                 run = str(self._multirun.directory / trial.run)
-                self._stored.add_trial(frozen(trial, self._space, **place, run=run))
+                self._stored.add_trial(frozen(trial, self._space, place | {"run": run}))
 
     def _name(self, params: dict[str, Any]) -> str:
         """The run directory of some suggestions."""
