@@ -56,11 +56,12 @@ class Panel:
         return group.curve(self.column.name, phase) if own else pd.DataFrame({"mean": [], "low": [], "high": []})
 
 
-def sweep_figure(runs: Sequence[Run]) -> "Figure":
+def sweep_figure(runs: Sequence[Run], best: str | None = None) -> "Figure":
     """Loss and recall error over training iterations, a line per run, and a heat map if two keys were swept.
 
     Runs that differ only in their seed become one line, their mean, in a band from their lowest to their highest; of
     runs that do not even differ in that, the latest counts. Runs without training iterations are left out.
+    best: name of the directory of a run whose line is thick and named so.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -71,6 +72,8 @@ def sweep_figure(runs: Sequence[Run]) -> "Figure":
     keys = [key for key in differing(opened) if key != SEED]
     groups = grouped(opened, keys)
     labels = _labels(groups, keys)
+    marked = [any(each.run.directory.name == best for each in group.members) for group in groups]
+    labels = [f"{label} (best)" if is_best else label for label, is_best in zip(labels, marked, strict=True)]
     panels = _panels(opened)
     grid = _is_grid(groups) and len({each.problem for each in opened}) == 1
     width = 11.0 if grid else 6.4
@@ -82,7 +85,7 @@ def sweep_figure(runs: Sequence[Run]) -> "Figure":
         left, right = parts
         axes = left.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for ax, panel in zip(axes, panels, strict=True):
-            _draw_curves(ax, groups, panel)
+            _draw_curves(ax, groups, panel, marked)
         axes[-1].set_xlabel("training iteration")
         left.align_ylabels(axes)
         if any(labels):
@@ -139,7 +142,7 @@ def _elided(labels: Sequence[str]) -> list[str]:
     return max(choices, key=lambda choice: len(set(choice)))  # the first of those that are equally good
 
 
-def _draw_curves(ax: "Axes", groups: Sequence[RunGroup], panel: Panel) -> None:
+def _draw_curves(ax: "Axes", groups: Sequence[RunGroup], panel: Panel, marked: Sequence[bool]) -> None:
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
@@ -153,7 +156,8 @@ def _draw_curves(ax: "Axes", groups: Sequence[RunGroup], panel: Panel) -> None:
         colour, curve = colours[index], panel.curve(group)
         marker = "." if 0 < len(curve) <= MANY_ROWS else ""
         drawn = _smoothed(curve["mean"], len(groups))
-        ax.plot(curve.index, drawn, marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)])
+        thick: dict[str, Any] = {"linewidth": 2.5, "zorder": 3} if marked[index] else {}
+        ax.plot(curve.index, drawn, marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)], **thick)
         _draw_evaluations(ax, group, panel, colour)
         if len(group.members) > 1 and len(curve):
             ax.fill_between(curve.index, curve["low"], curve["high"], **_band(colour, len(groups)))

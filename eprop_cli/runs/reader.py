@@ -115,7 +115,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """RUNNING, COMPLETED, INTERRUPTED or FAILED, as the run itself last said."""
+        """RUNNING, COMPLETED, PRUNED, INTERRUPTED or FAILED, as the run itself last said."""
         status: str = self.record["status"]
         return status
 
