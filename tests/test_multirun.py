@@ -348,7 +348,7 @@ class TestSearch:
     def test_a_wrong_objective_is_refused_before_any_job(self, refused):
         told = refused("-m", *SEARCH, "objective=val_los", "hydra.sweep.dir=sweep")
         metrics = "loss, accuracy, recall_error, rate_reg, rate_ad"
-        form = f"must be a metric ({metrics}), or val_, test_, best_ or median5_ of one"
+        form = f"must be a metric ({metrics}), or val_, test_, best_, mean10_ or median5_ of one"
         assert told == f"eprop-run: objective=val_los: {form}\n"
 
     def test_a_search_in_which_no_job_returns_an_objective(self, eprop_run):

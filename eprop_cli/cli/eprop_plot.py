@@ -6,7 +6,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, NoReturn
 
-from eprop_cli.cli.eprop_compare import check_dpi, check_names, make_directory
+from eprop_cli.cli.eprop_compare import check_dpi, check_look, check_names, make_directory
 from eprop_cli.config.groups import STYLES
 from eprop_cli.errors import UserError, legible
 from eprop_cli.registry import VARIANTS
@@ -74,19 +74,6 @@ def _plot(options: argparse.Namespace) -> int:
         except UserError as error:
             status = complain("eprop-plot", error)
     return status
-
-
-def check_look(options: argparse.Namespace) -> None:
-    """Raise UserError for a width that is not one, or a font that is not installed."""
-    from eprop_cli.config.groups import LEAST_WIDTH, MOST_WIDTH
-
-    if options.width is not None and not LEAST_WIDTH <= options.width <= MOST_WIDTH:
-        raise UserError(f"--width {options.width}: must be from {LEAST_WIDTH} to {MOST_WIDTH} mm")
-    if options.font is not None:
-        from eprop_cli.figures.style import is_installed
-
-        if not is_installed(options.font):
-            raise UserError(f"--font {options.font}: is not installed; name a family that is, such as serif")
 
 
 def _redraw(run: Run, into: Path, options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from eprop_cli.connectivity.projections import Connectivity
 from eprop_cli.errors import require
 from eprop_cli.losses import Loss, Metric
 from eprop_cli.models.base import Model
-from eprop_cli.objectives import check_objective
+from eprop_cli.objectives import check_objective, parse_objective
 from eprop_cli.optimizers.base import Optimizer
 from eprop_cli.phases import Criterion
 from eprop_cli.registry import fits, variant
@@ -58,6 +58,8 @@ class Config:
         self._check_initial_moments()
         self._check_stopping()
         check_objective(self)
+        if self.plots.metric is not None:
+            parse_objective(self.plots.metric, {column.name: column.better for column in self.columns}, "plots.metric")
         for group in VARIED:
             variant(group, getattr(self, group).name).check(self)
 

@@ -8,6 +8,7 @@ from eprop_cli.registry import variant
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, TIC, Group, Rule, check_multiple, key, one_of
 
 FORMATS = ("png", "pdf", "svg")
+BANDS = ("range", "std", "ci95")
 STYLES = ("default", "paper", "talk", "matplotlibrc")
 LEAST_WIDTH, MOST_WIDTH = 80, 1000  # mm
 LEAST_DPI, MOST_DPI = 10, 1200  # letters of less vanish, a figure of more takes gigabytes of memory
@@ -66,6 +67,8 @@ class Plots(Group):
         Rule(f"from {LEAST_WIDTH} to {MOST_WIDTH}", lambda width: LEAST_WIDTH <= width <= MOST_WIDTH), unit="mm"
     )
     font: str | None
+    band: str = key(one_of(BANDS))
+    metric: str | None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 
 from eprop_cli.columns import Column, judged
+from eprop_cli.config.groups import BANDS, LEAST_WIDTH, MOST_WIDTH, STYLES
 from eprop_cli.phases import TEST, TRAINING, VALIDATION
 from eprop_cli.runs.comparison import (
+    BAND_NOTES,
     MAX_VALUE,
+    RANGE,
     SEED,
     Group,
     Opened,
@@ -19,11 +22,12 @@ from eprop_cli.runs.comparison import (
     _rounded,
     differing,
     grouped,
-    open_run,
+    open_all,
     places,
     short_names,
     spelling,
     units_of,
+    usual_metric,
 )
 from eprop_cli.runs.reader import Run
 
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
 
 MAX_LABELS, MAX_LABEL = 24, 66  # in a legend: entries, and characters of one that fit into a figure
+NARROW, NARROW_GRID = 80.0, 150.0  # mm, with the letters that it is designed with
 MAX_FILLED = 3  # bands
 MAX_PLAIN = 6  # lines that are drawn as they are; of more, running means
 SMOOTHED = 30  # a running mean takes one part in so many of the iterations
@@ -50,56 +55,93 @@ class Panel:
     column: Column
     problem: tuple[str, str] | None = None
 
-    def curve(self, group: Group, phase: str = TRAINING) -> pd.DataFrame:
+    def curve(self, group: Group, phase: str = TRAINING, band: str = RANGE) -> pd.DataFrame:
         """As Group.curve, empty where the group is another problem's."""
         own = self.problem is None or group.members[0].problem == self.problem
-        return group.curve(self.column.name, phase) if own else pd.DataFrame({"mean": [], "low": [], "high": []})
+        return group.curve(self.column.name, phase, band) if own else pd.DataFrame({"mean": [], "low": [], "high": []})
 
 
-def sweep_figure(runs: Sequence[Run]) -> "Figure":
+def sweep_figure(
+    runs: Sequence[Run | Opened],
+    *,
+    band: str | None = None,
+    metric: str | None = None,
+    style: str | None = None,
+    width: float | None = None,
+    font: str | None = None,
+) -> "Figure":
     """Loss and recall error over training iterations, a line per run, and a heat map if two keys were swept.
 
-    Runs that differ only in their seed become one line, their mean, in a band from their lowest to their highest; of
-    runs that do not even differ in that, the latest counts. Runs without training iterations are left out.
+    Runs that differ only in their seed become one line, their mean, in a band; of runs that do not even differ in that,
+    the latest counts. Runs without training iterations are left out.
+
+    band: of BANDS. metric: an objective, shown in the heat map. style, width (mm), font: as in plots. None: what the
+    first run's config has.
     """
-    from matplotlib import style
+    from eprop_cli.figures.style import look
+
+    opened = [each for each in open_all(runs) if len(each.training)]
+    chosen: dict[str, Any] = {"band": RANGE, "style": "default"} | next(
+        (plots for each in opened if (plots := _plots(each))), {}
+    )
+    asked = {"band": band, "style": style, "width": width, "font": font}
+    chosen |= {key: value for key, value in asked.items() if value is not None}
+    with look(str(chosen["style"]), chosen.get("font")):
+        return _figure(opened, str(chosen["band"]), metric or usual_metric(opened), chosen.get("width"))
+
+
+def _plots(opened: Opened) -> dict[str, Any]:
+    """What a run's config says of how a figure of several runs looks, as far as that is possible here."""
+    from eprop_cli.figures.style import is_installed
+
+    possible: dict[str, Callable[[Any], bool]] = {
+        "band": lambda band: band in BANDS,
+        "style": lambda style: style in STYLES,
+        "width": lambda width: isinstance(width, int | float) and LEAST_WIDTH <= width <= MOST_WIDTH,
+        "font": lambda font: isinstance(font, str) and is_installed(font),
+    }
+    given = {key: opened.config.get(f"plots.{key}") for key in possible}
+    return {key: value for key, value in given.items() if value is not None and possible[key](value)}
+
+
+def _figure(opened: Sequence[Opened], band: str, metric: str, wide: float | None) -> "Figure":
     from matplotlib.figure import Figure
 
-    from eprop_cli.figures.style import LABEL_ROW, STYLE
+    from eprop_cli.figures.style import INCH, LABEL_ROW, letters
 
-    opened = [each for each in map(open_run, runs) if len(each.training)]
     keys = [key for key in differing(opened) if key != SEED]
     groups = grouped(opened, keys)
     labels = _labels(groups, keys)
     panels = _panels(opened)
     grid = _is_grid(groups) and len({each.problem for each in opened}) == 1
-    width = 11.0 if grid else 6.4
-    per_row = max(1, int(width * 13 / (max(map(len, labels), default=0) + 8)))
+    least = (NARROW_GRID if grid else NARROW) * letters()
+    width = (11.0 if grid else 6.4) if wide is None else max(wide, least) / INCH
+    per_row = max(1, int(width * 13 / letters() / (max(map(len, labels), default=0) + 8)))
     rows = math.ceil(min(len(groups), MAX_LABELS) / per_row)
-    with style.context(STYLE):
-        figure = Figure(figsize=(width, 1.2 + 1.8 * len(panels) + LABEL_ROW * rows), layout="constrained")
-        parts: Any = figure.subfigures(1, 2, width_ratios=[3, 2]) if grid else (figure, None)
-        left, right = parts
-        axes = left.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for ax, panel in zip(axes, panels, strict=True):
-            _draw_curves(ax, groups, panel)
-        axes[-1].set_xlabel("training iteration")
-        left.align_ylabels(axes)
-        if any(labels):
-            notes = ["lines: means, bands: from lowest to highest"] * any(len(group.members) > 1 for group in groups)
-            phases = {phase for each in opened for phase in each.metrics["phase"].unique()}
-            marks = ["squares: validation"] * (VALIDATION in phases) + ["diamonds: test"] * (TEST in phases)
-            notes += ["lines are running means"] * any(
-                _window(each.training["loss"], len(groups)) > 1 for each in opened
-            ) + [", ".join(marks)] * bool(marks)
-            notes += [f"the first {MAX_LABELS} of {len(labels)} are listed"] * (len(labels) > MAX_LABELS)
-            shown = [line for line in axes[0].get_lines() if line.get_linestyle() != "None"][:MAX_LABELS]
-            place: dict[str, Any] = {"loc": "outside lower center", "ncols": per_row}
-            figure.legend(shown, labels[:MAX_LABELS], title="; ".join(notes) or None, title_fontsize="medium", **place)
-        if right is not None:
-            _draw_grid(right.subplots(), groups, keys)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # were it to go on settling, one saving would differ from the next
+    high = (1.2 + LABEL_ROW * rows) * letters() + 1.8 * len(panels)
+    figure = Figure(figsize=(width, high), layout="constrained")
+    parts: Any = figure.subfigures(1, 2, width_ratios=[3, 2]) if grid else (figure, None)
+    left, right = parts
+    axes = left.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, panel in zip(axes, panels, strict=True):
+        _draw_curves(ax, groups, panel, band)
+    axes[-1].set_xlabel("training iteration")
+    left.align_ylabels(axes)
+    if any(labels):
+        notes = [f"lines: means, bands: {BAND_NOTES[band]}"] * any(len(group.members) > 1 for group in groups)
+        phases = {phase for each in opened for phase in each.metrics["phase"].unique()}
+        marks = ["squares: validation"] * (VALIDATION in phases) + ["diamonds: test"] * (TEST in phases)
+        notes += ["lines are running means"] * any(
+            _window(each.training["loss"], len(groups)) > 1 for each in opened
+        ) + [", ".join(marks)] * bool(marks)
+        notes += [f"the first {MAX_LABELS} of {len(labels)} are listed"] * (len(labels) > MAX_LABELS)
+        shown = [line for line in axes[0].get_lines() if line.get_linestyle() != "None"][:MAX_LABELS]
+        place: dict[str, Any] = {"loc": "outside lower center", "ncols": per_row}
+        figure.legend(shown, labels[:MAX_LABELS], title="; ".join(notes) or None, title_fontsize="medium", **place)
+    if right is not None:
+        _draw_grid(right.subplots(), groups, keys, metric)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # were it to go on settling, one saving would differ from the next
     return figure
 
 
@@ -110,7 +152,7 @@ def _labels(groups: Sequence[Group], keys: Sequence[str]) -> list[str]:
     ends = [f" {units[key]}" if key in units else "" for key in keys]
 
     def label(group: Group, spell: Callable[[Any], str]) -> str:
-        values = [spell(value)[:MAX_VALUE] for value in group.values]
+        values = [spell(value)[:MAX_VALUE] for value in group.keyed]
         return ", ".join(f"{names[key]}={value}{end}" for key, value, end in zip(keys, values, ends, strict=True))
 
     labels = [label(group, _rounded) for group in groups]
@@ -139,7 +181,7 @@ def _elided(labels: Sequence[str]) -> list[str]:
     return max(choices, key=lambda choice: len(set(choice)))  # the first of those that are equally good
 
 
-def _draw_curves(ax: "Axes", groups: Sequence[Group], panel: Panel) -> None:
+def _draw_curves(ax: "Axes", groups: Sequence[Group], panel: Panel, band: str) -> None:
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
@@ -150,7 +192,7 @@ def _draw_curves(ax: "Axes", groups: Sequence[Group], panel: Panel) -> None:
     if len(groups) > len(LINES):
         colours = list(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.92, len(groups))))
     for index, group in enumerate(groups):
-        colour, curve = colours[index], panel.curve(group)
+        colour, curve = colours[index], panel.curve(group, TRAINING, band)
         marker = "." if 0 < len(curve) <= MANY_ROWS else ""
         drawn = _smoothed(curve["mean"], len(groups))
         ax.plot(curve.index, drawn, marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)])
@@ -201,20 +243,21 @@ def _band(colour: Any, n_groups: int) -> dict[str, Any]:
 
 def _is_grid(groups: Sequence[Group]) -> bool:
     """Whether two keys were swept against each other."""
-    if not groups or len(groups[0].values) != 2:
+    if not groups or len(groups[0].keyed) != 2:
         return False
-    sides = [{spelling(group.values[side]) for group in groups} for side in (0, 1)]
+    sides = [{spelling(group.keyed[side]) for group in groups} for side in (0, 1)]
     return min(map(len, sides)) > 1 and len(groups) > max(map(len, sides))
 
 
-def _draw_grid(ax: "Axes", groups: Sequence[Group], keys: Sequence[str]) -> None:
-    """Final loss over the values of two keys."""
-    rows, columns = (sorted({_order(group.values[side]) for group in groups}) for side in (0, 1))
+def _draw_grid(ax: "Axes", groups: Sequence[Group], keys: Sequence[str], metric: str) -> None:
+    """An objective over the values of two keys, the mean over seeds."""
+    rows, columns = (sorted({_order(group.keyed[side]) for group in groups}) for side in (0, 1))
     losses = np.full((len(rows), len(columns)), np.nan)
     for group in groups:
-        losses[rows.index(_order(group.values[0])), columns.index(_order(group.values[1]))] = group.final_loss
+        if values := group.values(metric):
+            losses[rows.index(_order(group.keyed[0])), columns.index(_order(group.keyed[1]))] = np.mean(values)
     image = ax.imshow(losses, "viridis", aspect="auto", origin="lower")
-    middle = (np.nanmin(losses) + np.nanmax(losses)) / 2
+    middle = (np.nanmin(losses) + np.nanmax(losses)) / 2 if not np.isnan(losses).all() else 0.0
     for (row, column), loss in np.ndenumerate(losses):
         if not np.isnan(loss):
             colour = "white" if loss < middle else "black"
@@ -233,4 +276,4 @@ def _draw_grid(ax: "Axes", groups: Sequence[Group], keys: Sequence[str]) -> None
     ax.set_ylabel(labels[0])
     ax.set_xlabel(labels[1])
     seeds = " (mean over seeds)" if any(len(group.members) > 1 for group in groups) else ""
-    ax.figure.colorbar(image, ax=ax, label=f"final training loss{seeds}")
+    ax.figure.colorbar(image, ax=ax, label=f"{metric}{seeds}")

@@ -21,8 +21,7 @@ from eprop_cli.sweeps.multirun import NOT_STARTED, SKIPPED, JobOutcome, Multirun
 from eprop_cli.terminal import drop_output
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from eprop_cli.runs.ranked import Comparison
 
 TABLE, FIGURE = "sweep.csv", "sweep.png"
 DPI = 150
@@ -47,7 +46,7 @@ def close(multirun: Multirun, problem: BaseException | None) -> int:
         multirun.remove()
     try:
         if written:
-            _show(runs, *written)
+            _show(*written)
         _tell(multirun, counts, bad, is_search=n_jobs is None)
         sys.stdout.flush()
     except OSError:  # the reader of a pipe has had enough, or the terminal is gone
@@ -105,13 +104,15 @@ def _seen(directory: Path, outcome: JobOutcome) -> JobOutcome:
     return replace(outcome, status=status)
 
 
-def _write(runs: Sequence[Run], directory: Path, is_search: bool) -> "tuple[pd.DataFrame, list[Path]]":
-    """Write the table and, if there is anything to draw, the figure; returns the table and the paths of both."""
+def _write(runs: Sequence[Run], directory: Path, is_search: bool) -> "tuple[Comparison, list[Path]]":
+    """Write the table and, if there is anything to draw, the figure; returns the comparison and the paths of both."""
     from eprop_cli.figures.comparison import sweep_figure
     from eprop_cli.figures.style import save
-    from eprop_cli.runs.comparison import summarise
+    from eprop_cli.runs.ranked import compare
 
-    table = summarise(runs)
+    searched = [runs[0].config["objective"]] if is_search and not math.isnan(_objective(runs[0])) else []
+    compared = compare(runs, searched)
+    table = compared.table
     for position, (group, values) in enumerate(_choices(runs).items(), start=1):
         if group not in table:
             table.insert(position, group, values)
@@ -121,13 +122,13 @@ def _write(runs: Sequence[Run], directory: Path, is_search: bool) -> "tuple[pd.D
     files = [directory / TABLE]
     if table["iterations"].any():
         files.append(directory / FIGURE)
-        save(sweep_figure(runs), files[-1], DPI)
-    return table, files
+        save(sweep_figure(compared.opened), files[-1], DPI)
+    return compared, files
 
 
-def _show(runs: Sequence[Run], table: "pd.DataFrame", files: Sequence[Path]) -> None:
+def _show(compared: "Comparison", files: Sequence[Path]) -> None:
     print(flush=True)  # or Console would flush it, and end the process where the reader has had enough
-    show(table, runs)
+    show(compared, each_run=False)
     print(f"Files: {', '.join(map(str, map(_from_here, files)))}")
 
 
