@@ -261,8 +261,8 @@ def test_the_table_has_what_was_swept_and_what_came_out(completed_once):
     sweep, printed = completed_once
     rows = table(sweep)
     assert list(rows[0]) == [
-        *("run", "seed", "optimizer.eta", "status", "iterations", "final_loss", "best_loss", "accuracy"),
-        *("test_error", "seconds", "error"),
+        *("index", "run", "seed", "optimizer.eta", "status", "iterations", "final_loss", "best_loss", "mean10_loss"),
+        *("accuracy", "test_error", "seconds", "error"),
     ]
     expected = {(eta, seed) for eta in ("0.001", "0.005") for seed in ("1", "2")}
     assert {(row["optimizer.eta"], row["seed"]) for row in rows} == expected
@@ -271,7 +271,7 @@ def test_the_table_has_what_was_swept_and_what_came_out(completed_once):
         assert [row["iterations"], row["final_loss"], row["accuracy"]] == ["1", *training.split(",")[2:4]]
         assert row["test_error"] == test.split(",")[4]
     shown = printed.split("4 runs in")[1]
-    assert shown.split("\n")[1].split()[:4] == ["run", "seed", "eta", "status"]
+    assert shown.split("\n")[2].split() == ["eta", "test_error", "mean10_loss", "n", "best", "run"]
     assert (sweep / "sweep.png").exists()
 
 

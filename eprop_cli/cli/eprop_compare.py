@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from eprop_cli.config.groups import BANDS, STYLES
-from eprop_cli.config.groups import FORMATS as FIGURE_FORMATS
 from eprop_cli.errors import UserError
+from eprop_cli.looks import BANDS, LEAST_DPI, LEAST_WIDTH, MOST_DPI, MOST_WIDTH, STYLES
+from eprop_cli.looks import FORMATS as FIGURE_FORMATS
 from eprop_cli.reports.table import csv, markdown, show, write_csv
 from eprop_cli.runs.files import natural
 from eprop_cli.runs.reader import Run, find_runs
@@ -173,16 +173,12 @@ def check_names(option: str, names: Sequence[str] | None) -> None:
 
 def check_dpi(dpi: int | None) -> None:
     """Raise UserError for a resolution that is not one."""
-    from eprop_cli.config.groups import LEAST_DPI, MOST_DPI
-
     if dpi is not None and not LEAST_DPI <= dpi <= MOST_DPI:
         raise UserError(f"--dpi {dpi}: must be from {LEAST_DPI} to {MOST_DPI}")
 
 
 def check_look(options: argparse.Namespace) -> None:
     """Raise UserError for a width that is not one, or a font that is not installed."""
-    from eprop_cli.config.groups import LEAST_WIDTH, MOST_WIDTH
-
     if options.width is not None and not LEAST_WIDTH <= options.width <= MOST_WIDTH:
         raise UserError(f"--width {options.width}: must be from {LEAST_WIDTH} to {MOST_WIDTH} mm")
     if options.font is not None:

@@ -4,14 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from eprop_cli.errors import require
+from eprop_cli.looks import BANDS, FORMATS, LEAST_DPI, LEAST_WIDTH, MOST_DPI, MOST_WIDTH, STYLES
 from eprop_cli.registry import variant
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, TIC, Group, Rule, check_multiple, key, one_of
-
-FORMATS = ("png", "pdf", "svg")
-BANDS = ("range", "std", "ci95")
-STYLES = ("default", "paper", "talk", "matplotlibrc")
-LEAST_WIDTH, MOST_WIDTH = 80, 1000  # mm
-LEAST_DPI, MOST_DPI = 10, 1200  # letters of less vanish, a figure of more takes gigabytes of memory
 
 
 def _is_iteration(iteration: Any) -> bool:

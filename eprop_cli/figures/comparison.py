@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from eprop_cli.columns import Column, judged
-from eprop_cli.config.groups import BANDS, LEAST_WIDTH, MOST_WIDTH, STYLES
+from eprop_cli.looks import BANDS, LEAST_WIDTH, MOST_WIDTH, STYLES
 from eprop_cli.phases import TEST, TRAINING, VALIDATION
 from eprop_cli.runs.comparison import (
     BAND_NOTES,

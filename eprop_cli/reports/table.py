@@ -95,7 +95,8 @@ def _heading(comparison: "Comparison") -> str:
     top, _ = places(comparison.runs)
     facts = [f"all {cell(table['status'].iloc[0])}"] if len(table) > 1 and _is_same(table, "status") else []
     if len(table) > 1 and _is_same(table, "iterations") and cell(table["iterations"].iloc[0]):
-        facts.append(f"{cell(table['iterations'].iloc[0])} iterations each")
+        number = int(table["iterations"].iloc[0])
+        facts.append(f"{number} iteration{'s' * (number != 1)} each")
     return legible(f"{len(table)} run{'s' * (len(table) > 1)} in {top}") + "".join(f", {fact}" for fact in facts)
 
 

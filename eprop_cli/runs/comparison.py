@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eprop_cli.columns import Column, judged
-from eprop_cli.config.groups import BANDS
 from eprop_cli.errors import ConfigError, UserError
+from eprop_cli.looks import BANDS
 from eprop_cli.objectives import SHORT, parse_objective
 from eprop_cli.phases import TEST, TRAINING
 from eprop_cli.registry import VARIANTS, is_known, variant

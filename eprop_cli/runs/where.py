@@ -36,7 +36,7 @@ class Condition:
 
     def holds(self, value: Callable[[str], Any]) -> bool:
         """Whether it does, of a run; value: gives that of a key, or MISSING. Raises UserError for 1 < "a"."""
-        return bool(self._value(self.tree, value))
+        return self._true(self.tree, value)
 
     def _value(self, node: ast.expr, value: Callable[[str], Any]) -> Any:
         if isinstance(node, ast.BoolOp):
