@@ -10,8 +10,9 @@ from synthetic_run import REGRESSION, batch_row, regression_row, training_rows, 
 
 from eprop_cli.figures.comparison import sweep_figure
 from eprop_cli.figures.style import save
-from eprop_cli.runs.comparison import SUMMARY, interval, places, short_names, summarise
+from eprop_cli.runs.comparison import SUMMARY, interval, places, summarise
 from eprop_cli.runs.reader import Run, find_runs
+from eprop_cli.schema import short_names
 
 
 @pytest.fixture(scope="module")

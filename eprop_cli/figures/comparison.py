@@ -24,12 +24,12 @@ from eprop_cli.runs.comparison import (
     grouped,
     open_all,
     places,
-    short_names,
     spelling,
     units_of,
     usual_metric,
 )
 from eprop_cli.runs.reader import Run
+from eprop_cli.schema import short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

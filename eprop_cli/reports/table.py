@@ -106,7 +106,8 @@ def _is_same(table: "pd.DataFrame", column: str) -> bool:
 
 def _runs_table(comparison: "Comparison") -> "pd.DataFrame":
     """A line per run, as text; what is the same in all is in the heading."""
-    from eprop_cli.runs.comparison import places, short_names
+    from eprop_cli.runs.comparison import places
+    from eprop_cli.schema import short_names
 
     table = comparison.table
     _, names = places(comparison.runs)
@@ -124,7 +125,7 @@ def _seeds_table(comparison: "Comparison") -> "pd.DataFrame":
     """A line per group of seeds, as text."""
     import pandas as pd
 
-    from eprop_cli.runs.comparison import short_names
+    from eprop_cli.schema import short_names
 
     names = short_names(comparison.keys)
     columns: dict[str, list[str]] = {

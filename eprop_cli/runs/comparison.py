@@ -21,9 +21,10 @@ from eprop_cli.registry import VARIANTS, is_known, variant
 from eprop_cli.runs.files import COMPLETED
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.record import COMPUTING
+from eprop_cli.runs.standing import KILLED
 from eprop_cli.schema import flatten, units
 
-KILLED, UNREADABLE = "KILLED", "UNREADABLE"  # statuses of runs that cannot say so themselves
+UNREADABLE = "UNREADABLE"  # status of a run that cannot be read
 # what summarise() says of a run besides its config
 MEAN = "mean10_loss"  # an objective (objectives.py): steadier than the loss of one batch
 BEFORE, AFTER = ("status", "iterations", "final_loss", "best_loss", MEAN), ("seconds", "error")
@@ -186,13 +187,6 @@ def usual_metric(opened: Sequence[Opened]) -> str:
 def spelling(value: Any) -> str:
     """A config value as on the command line."""
     return json.dumps(value) if value is None or isinstance(value, bool | list | dict) else str(value)
-
-
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """For each key its last part, where that says enough and tells it from the others."""
-    last = [key.rsplit(".", 1)[-1] for key in keys]
-    clear = {key: name != "name" and last.count(name) == 1 for key, name in zip(keys, last, strict=True)}
-    return {key: name if clear[key] else key for key, name in zip(keys, last, strict=True)}
 
 
 def places(runs: Sequence[Run]) -> tuple[Path, list[str]]:

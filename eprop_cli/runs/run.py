@@ -5,11 +5,12 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir, read_keys
@@ -31,6 +32,7 @@ from eprop_cli.runs.progress import describe_metrics, reporter
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.record import changed_versions, now, origin
 from eprop_cli.runs.writer import RunWriter
+from eprop_cli.schema import flatten
 from eprop_cli.training.base import Record, Trainer, draw_parameters, make_trainer
 from eprop_cli.values import Checkpoint, Row
 
@@ -81,6 +83,7 @@ def run(
         except (OSError, UserError) as error:
             log.error("%s: nothing trained (%s)", FAILED, reason(error))
             return Ending(FAILED, 1, reason(error), error)
+        _log_origin(record)
         if changes:
             log.warning("The run goes on with other versions than it had: %s", ", ".join(changes))
         ending = _work(config, writer, clock, checkpoint, interrupts, report)
@@ -95,6 +98,15 @@ def run(
             _report(directory)
         _tell(ending, config, directory, writer.last_rows, _duration(seconds, clock.earlier))
     return ending
+
+
+def _log_origin(record: Mapping[str, Any]) -> None:
+    """Have the log say what runs, with what and how: it may be all that is sent along with a question."""
+    log_to_file.info("command: %s", shlex.join(map(str, record["command"])))
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    log_to_file.info("versions: %s", f"{versions}, commit {record['git_commit']}" if record["git_commit"] else versions)
+    keys = flatten(record["config"])
+    log_to_file.info("config:\n%s", "\n".join(f"  {key}={json.dumps(value)}" for key, value in keys.items()))
 
 
 def _report(directory: Path) -> None:
