@@ -39,7 +39,13 @@ BAND_NOTES = {  # what the band around a mean over seeds is
 }
 RESAMPLES, PERCENTILES = 1000, (2.5, 97.5)
 VERSIONS = "versions."  # before the names of what runs were computed with
-NO_PARAMETERS = ("resume", "objective", "report", "plots")  # keys and groups that do not change what a run computes
+NO_PARAMETERS = (
+    "resume",
+    "objective",
+    "report",
+    "plots",
+    "logger",
+)  # keys and groups that do not change what a run computes
 MAX_VALUE = 40  # characters
 
 

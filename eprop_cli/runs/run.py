@@ -15,6 +15,7 @@ from typing import Any
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir, read_keys
 from eprop_cli.errors import UserError, reason
+from eprop_cli.loggers.base import Loggers
 from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
@@ -32,7 +33,7 @@ from eprop_cli.runs.progress import describe_metrics, reporter
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.record import changed_versions, now, origin
 from eprop_cli.runs.writer import RunWriter
-from eprop_cli.schema import flatten
+from eprop_cli.schema import flatten, to_dict
 from eprop_cli.training.base import Record, Trainer, draw_parameters, make_trainer
 from eprop_cli.values import Checkpoint, Row
 
@@ -86,7 +87,9 @@ def run(
         _log_origin(record)
         if changes:
             log.warning("The run goes on with other versions than it had: %s", ", ".join(changes))
-        ending = _work(config, writer, clock, checkpoint, interrupts, report)
+        loggers = Loggers(config.logger)
+        ending = _work(config, writer, clock, checkpoint, interrupts, report, loggers)
+        loggers.end(ending.status)
         seconds = clock.split()
         try:
             writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
@@ -154,11 +157,12 @@ def _work(
     checkpoint: Checkpoint | None,
     interrupts: Interrupts,
     report: Callable[[Row], None] | None,
+    loggers: Loggers,
 ) -> Ending:
     """Train and draw; interrupts are held back afterwards."""
     try:
         interrupts.release()
-        _train(config, writer, clock, checkpoint, interrupts, report)
+        _train(config, writer, clock, checkpoint, interrupts, report, loggers)
         _draw(config, writer.directory)
         interrupts.hold()
     except Interruption as interruption:
@@ -183,6 +187,7 @@ def _train(
     checkpoint: Checkpoint | None,
     interrupts: Interrupts,
     report: Callable[[Row], None] | None,
+    loggers: Loggers,
 ) -> None:
     done = 0 if checkpoint is None else int(checkpoint["iteration"])
     if checkpoint is not None:
@@ -197,6 +202,7 @@ def _train(
         log.warning(warning)
     with reporter(config, done) if report is None else nullcontext(report) as reported:
         trainer = make_trainer(config, checkpoint)
+        loggers.begin(writer.directory, flatten(to_dict(config)), done)
         clock.build = time.perf_counter() - clock.began
         trainer.hold = interrupts.hold
         keeper = _Keeper(config, writer, trainer)
@@ -207,6 +213,7 @@ def _train(
                 clock.simulate = trainer.simulating
                 keeper.take(record)
                 reported(record.row)
+                loggers.row(record.row)
                 interrupts.release()
         finally:
             interrupts.hold()
