@@ -73,7 +73,8 @@ def test_mlflow_is_told(monkeypatch):
 
 @pytest.mark.parametrize("when", ["__init__", "begin", "row", "end"])
 def test_one_that_fails_ends_nothing_and_is_told_of_once(monkeypatch, caplog, when):
-    Path("bad_logger.py").write_text(f"class Bad:\n    def {when}(self, *_):\n        raise ValueError('no server')\n")
+    head = "from eprop_cli.loggers.base import Logger\n\nclass Bad(Logger):\n"
+    Path("bad_logger.py").write_text(f"{head}    def {when}(self, *_):\n        raise ValueError('no server')\n")
     monkeypatch.syspath_prepend("")
     good = "+logger.good={name: 'json_lines:JsonLines', file: x}"
     done = run([*SHORT, "+logger.bad.name=bad_logger:Bad", good], "run")
