@@ -125,8 +125,8 @@ def _name(path: Path, swept: Iterable[str]) -> str:
 class Teller:
     """Tells what has changed: a line for each job that ended, and in between a line on how all is getting on."""
 
-    def __init__(self, told: Iterable[str] = ()) -> None:
-        """told: names of jobs of which it is known how they ended."""
+    def __init__(self, told: Iterable[Path] = ()) -> None:
+        """told: directories of jobs of which it is known how they ended."""
         self._told = set(told)
         self._began = time.monotonic()
         self._due = self._began + EVERY
@@ -134,9 +134,10 @@ class Teller:
 
     def tell(self, now: Progress) -> None:
         """Print what is to be said at this moment."""
-        ended = [name for name, each in now.jobs.items() if not each.is_running and name not in self._told]
+        # By their directories: once a multirun has cleared up, names are no longer known.
+        ended = [name for name, each in now.jobs.items() if not each.is_running and each.directory not in self._told]
         for name in ended:
-            self._told.add(name)
+            self._told.add(now.jobs[name].directory)
             self._print(legible(f"{now.counted}{name}: {now.jobs[name].words()}"))
         if self._live:
             width = shutil.get_terminal_size().columns - 1
@@ -211,7 +212,7 @@ def follow(directory: Path, once: bool) -> int:
     _tell_bad(now)
     if once:
         return 0
-    teller = Teller(told=[name for name, each in now.jobs.items() if not each.is_running])
+    teller = Teller(told=[each.directory for each in now.jobs.values() if not each.is_running])
     try:
         while now.goes_on:
             time.sleep(POLL)
