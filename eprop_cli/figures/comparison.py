@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MAX_LABELS, MAX_LABEL = 24, 66  # in a legend: entries, and characters of one that fit into a figure
 NARROW, NARROW_GRID = 80.0, 150.0  # mm, with the letters that it is designed with
 MAX_FILLED = 3  # bands
-MAX_PLAIN = 6  # lines that are drawn as they are; of more, running means
+MAX_PLAIN = 6  # lines that are drawn as they are; of more, running means without bands
 SMOOTHED = 30  # a running mean takes one part in so many of the iterations
 EVALUATIONS: dict[str, dict[str, Any]] = {
     VALIDATION: {"marker": "s", "markersize": 4, "markerfacecolor": "none"},
@@ -128,7 +128,8 @@ def _figure(opened: Sequence[Opened], band: str, metric: str, wide: float | None
     axes[-1].set_xlabel("training iteration")
     left.align_ylabels(axes)
     if any(labels):
-        notes = [f"lines: means, bands: {BAND_NOTES[band]}"] * any(len(group.members) > 1 for group in groups)
+        about_bands = f", bands: {BAND_NOTES[band]}" if len(groups) <= MAX_PLAIN else " over seeds"
+        notes = [f"lines: means{about_bands}"] * any(len(group.members) > 1 for group in groups)
         phases = {phase for each in opened for phase in each.metrics["phase"].unique()}
         marks = ["squares: validation"] * (VALIDATION in phases) + ["diamonds: test"] * (TEST in phases)
         notes += ["lines are running means"] * any(
@@ -196,8 +197,8 @@ def _draw_curves(ax: "Axes", groups: Sequence[Group], panel: Panel, band: str) -
         marker = "." if 0 < len(curve) <= MANY_ROWS else ""
         drawn = _smoothed(curve["mean"], len(groups))
         ax.plot(curve.index, drawn, marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)])
-        _draw_evaluations(ax, group, panel, colour)
-        if len(group.members) > 1 and len(curve):
+        _draw_evaluations(ax, group, panel, colour, many=len(groups) > MAX_PLAIN)
+        if len(group.members) > 1 and len(curve) and len(groups) <= MAX_PLAIN:  # of more they hide the lines
             ax.fill_between(curve.index, curve["low"], curve["high"], **_band(colour, len(groups)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=ROUND))
     curves = [curve["mean"] for group in groups if len(curve := panel.curve(group))]
@@ -215,12 +216,20 @@ def _smoothed(values: pd.Series, n_groups: int) -> pd.Series:
     return values.rolling(_window(values, n_groups), min_periods=1, center=True).mean()
 
 
-def _draw_evaluations(ax: "Axes", group: Group, panel: Panel, colour: Any) -> None:
-    """Validations as squares, the mean of the test as a diamond where it was."""
+def _draw_evaluations(ax: "Axes", group: Group, panel: Panel, colour: Any, many: bool) -> None:
+    """Validations as squares, the mean of the test as a diamond where it was; many: small, where there are many."""
+    small: dict[str, Any] = {"markersize": 2.5, "alpha": 0.5} if many else {}
     for phase, look in EVALUATIONS.items():
         found = panel.curve(group, phase)
         if len(found):
-            ax.plot(found.index, found["mean"], linestyle="", color=colour, zorder=4, **look)
+            ax.plot(
+                found.index,
+                found["mean"],
+                linestyle="",
+                color=colour,
+                zorder=4,
+                **look | (small if phase == VALIDATION else {}),
+            )
 
 
 def _panels(opened: Sequence[Opened]) -> list[Panel]:
