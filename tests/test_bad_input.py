@@ -218,6 +218,8 @@ VALUES = {
     "engine.name=gpu": "must be one of nest, compiled, " + OWN.format("engines.base:EngineConfig"),
     "engine=compiled": "needs training=data_parallel",
     # recording, kernel, plots
+    "plots.band=sem": "must be one of range, std, ci95",
+    "plots.metric=nrmse": f"must be a metric ({METRICS}), or val_, test_, best_, mean10_ or median5_ of one",
     "recording.n_record=-1": "must be non-negative",
     "recording.n_record_w=-1": "must be non-negative",
     "recording.interval=0.5": "must be a multiple of kernel.resolution (1.0 ms)",

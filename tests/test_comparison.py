@@ -296,6 +296,28 @@ class TestFigure:
         assert figure.bbox.x0 <= box.x0
         assert box.x1 <= figure.bbox.x1
 
+    def test_many_lines_have_no_bands_and_a_paper_has_its_letters_and_width(self, tmp_path):
+        runs = []
+        for eta, seed in itertools.product(range(1, 9), (1, 2)):
+            runs.append(one(tmp_path, f"optimizer.eta={eta / 1000}", f"seed={seed}", name=f"{eta}-{seed}"))
+        figure = sweep_figure(runs, style="paper", width=100.0)
+        assert [len(ax.collections) for ax in figure.axes] == [0, 0]
+        assert figure.legends[0].get_title().get_text() == "lines: means over seeds"
+        assert figure.get_figwidth() * 25.4 == pytest.approx(100.0)
+        assert {text.get_fontsize() for text in figure.legends[0].get_texts()} == {7}
+
+    def test_what_the_config_of_the_first_run_says_of_plots_holds(self, tmp_path):
+        plots = ("plots.band=std", "plots.width=120", "plots.metric=best_loss")
+        given = itertools.product((0.1, 0.2), (2, 3), (1, 2))
+        runs = [
+            one(tmp_path, f"optimizer.eta={eta}", f"task.n_batch={n}", f"seed={seed}", *plots, name=f"{eta}-{n}-{seed}")
+            for eta, n, seed in given
+        ]
+        figure = sweep_figure(runs)
+        assert figure.get_figwidth() * 25.4 == pytest.approx(150.0)  # no narrower than its letters need
+        assert legend_of_colours(figure) == "best_loss (mean over seeds)"
+        assert figure.legends[0].get_title().get_text() == "lines: means, bands: standard deviation"
+
     def test_many_lines_do_not_flood_the_legend(self, tmp_path, sweep):
         record = json.loads((sweep[0].directory / "run.json").read_text())
         for i in range(30):

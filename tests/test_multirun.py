@@ -29,8 +29,8 @@ def table(sweep):
 
 
 def results(sweep):
-    """The table without its seconds."""
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in table(sweep)]
+    """The table without its seconds and numbers."""
+    return [{key: value for key, value in row.items() if key not in ("seconds", "index")} for row in table(sweep)]
 
 
 def record(directory):
