@@ -7,7 +7,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
-from eprop_cli.config.files import Key, read_keys, read_top  # noqa: E402
+from eprop_cli.config.files import Key, package_of, read_keys, read_top  # noqa: E402
 
 TARGET = TOP / "docs" / "config.md"
 HEAD = """# Config reference
@@ -18,7 +18,7 @@ refers to another key and follows it. The files of `experiment` set keys of othe
 """
 GROUPS = (
     "task", "neuron", "synapse", "connectivity", "optimizer", "training", "engine", "recording", "kernel", "plots",
-    "experiment",
+    "logger",    "experiment",
 )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def reference() -> str:
             lines = path.read_text().splitlines()
             about = " ".join(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)
             parts += [f"### `{group}={path.stem}`", about.split(" The keys below")[0]]
-            parts += [] if group == "experiment" else _table(read_keys(path), f"{group}.")
+            parts += [] if group == "experiment" else _table(read_keys(path), f"{package_of(path)}.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -1,14 +1,14 @@
 """The number that a job returns to the search that started it: one of those in metrics.csv, by name.
 
-[best_ | medianK_][val_ | test_]METRIC: of the training batches the last, the best, or the median of the last K; of the
-validation batches likewise; of the test batches the mean.
+[best_ | meanK_ | medianK_][val_ | test_]METRIC: of the training batches the last, the best, or mean or median of
+the last K; of the validation batches likewise; of the test batches the mean.
 """
 
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from eprop_cli.columns import HIGHER
@@ -20,24 +20,28 @@ if TYPE_CHECKING:
 
 PHASES = {"": TRAINING, "val_": VALIDATION, "test_": TEST}
 SHORT = {"error": "recall_error"}  # other names of metrics
-FORM = re.compile(r"(?:(?P<best>best)_|median(?P<last>[1-9]\d*)_)?(?P<phase>val_|test_)?(?P<metric>\w+)")
+FORM = re.compile(r"(?:(?P<best>best)_|(?P<how>mean|median)(?P<last>[1-9]\d*)_)?(?P<phase>val_|test_)?(?P<metric>\w+)")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A column of one phase, and what is taken of it: "last", "min", "max", "mean", or the median of the last k."""
+    """A column of one phase, and what is taken of it: "last", "min", "max", "mean" or "median".
+
+    last: of how many of its last rows; None: of all.
+    """
 
     phase: str
     column: str
-    take: str | int
+    take: str
+    last: int | None = None
 
     def value(self, metrics: "pd.DataFrame") -> float:
         """The number, from a table as Run.metrics; nan if the phase has no row."""
         values = metrics.loc[metrics["phase"] == self.phase, self.column]
         if not len(values):
             return math.nan
-        if isinstance(self.take, int):
-            return float(median(values.iloc[-self.take :]))
+        if self.last is not None:
+            values = values.iloc[-self.last :]
         return float(values.iloc[-1] if self.take == "last" else values.agg(self.take))
 
 
@@ -51,7 +55,7 @@ class Reports:
         self._phase = objective.phase
         if objective.phase == TEST:
             self._phase = VALIDATION if validates else TRAINING
-        self._column, self._take = objective.column, objective.take
+        self._column, self._take, self._last = objective.column, objective.take, objective.last
         self._values: list[float] = []
 
     def take(self, phase: str, metrics: Mapping[str, float]) -> float | None:
@@ -61,15 +65,15 @@ class Reports:
         self._values.append(float(metrics[self._column]))
         value = self._values[-1]
         numbers = [each for each in self._values if not math.isnan(each)]
-        if isinstance(self._take, int):
-            value = float(median(self._values[-self._take :]))
+        if self._last is not None:
+            value = float((fmean if self._take == "mean" else median)(self._values[-self._last :]))
         elif self._take in ("min", "max") and numbers:
             value = (min if self._take == "min" else max)(numbers)
         return value if math.isfinite(value) else None
 
 
-def parse_objective(name: str, better: dict[str, str]) -> Objective:
-    """The objective that a name means. better: which way each metric is better, by column.
+def parse_objective(name: str, better: dict[str, str], key: str = "objective") -> Objective:
+    """The objective that a name means. better: which way each metric is better, by column. key: that it is a value of.
 
     Raises ConfigError if it means none.
     """
@@ -78,13 +82,13 @@ def parse_objective(name: str, better: dict[str, str]) -> Objective:
     column = SHORT.get(column, column)
     if not match or column not in better:
         choices = ", ".join(better)
-        raise ConfigError("objective", name, f"must be a metric ({choices}), or val_, test_, best_ or median5_ of one")
+        raise ConfigError(key, name, f"must be a metric ({choices}), or val_, test_, best_, mean10_ or median5_ of one")
     phase = PHASES[match["phase"] or ""]
     if match["best"]:
-        require(bool(better[column]), "objective", name, "has no best value; leave best_ out")
+        require(bool(better[column]), key, name, "has no best value; leave best_ out")
         return Objective(phase, column, "max" if better[column] == HIGHER else "min")
     if match["last"]:
-        return Objective(phase, column, int(match["last"]))
+        return Objective(phase, column, match["how"], int(match["last"]))
     return Objective(phase, column, "mean" if phase == TEST else "last")
 
 

@@ -65,6 +65,9 @@ VARIANTS: dict[str, dict[str, str]] = {
         "weight_changes": "eprop_cli.figures.weights:WeightDifferences",
         "firing_rates": "eprop_cli.figures.firing_rates:FiringRates",
     },
+    "logger": {
+        "tensorboard": "eprop_cli.loggers.tensorboard:TensorBoard",
+    },
 }
 # group -> the class that its variants descend from, by which a user's own gets what it does not say itself
 BASES = {
@@ -77,9 +80,15 @@ BASES = {
     "engine": "eprop_cli.engines.base:Engine",
     "training": "eprop_cli.training.base:Trainer",
     "figure": "eprop_cli.figures.base:Drawing",
+    "logger": "eprop_cli.loggers.base:Logger",
 }
 # of groups that are not chosen by their name
-KEYS = {"loss": "neuron.out.loss", "figure": "plots.figures", "connectivity": "connectivity.PROJECTION"}
+KEYS = {
+    "loss": "neuron.out.loss",
+    "figure": "plots.figures",
+    "connectivity": "connectivity.PROJECTION",
+    "logger": "logger.NAME.name",
+}
 
 
 def variant(group: str, name: str) -> type[Any]:

@@ -103,11 +103,20 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """For each key its last part, where that says enough and tells it from the others."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    clear = {key: name != "name" and last.count(name) == 1 for key, name in zip(keys, last, strict=True)}
+    return {key: name if clear[key] else key for key, name in zip(keys, last, strict=True)}
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if hasattr(value, "distribution"):  # values that were drawn from it
         return value.distribution
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 

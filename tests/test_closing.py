@@ -62,7 +62,7 @@ def test_all_completed(multirun, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[-2:] == ["Files: sweep/sweep.csv, sweep/sweep.png", "Jobs: 2 COMPLETED"]
     rows = table(multirun)
-    assert list(rows[0]) == ["run", "seed", *SUMMARY]
+    assert list(rows[0]) == ["index", "run", "seed", *SUMMARY]
     assert [(row["run"], row["seed"], row["status"], row["final_loss"]) for row in rows] == [
         ("seed-0", "0", "COMPLETED", "0.77"),
         ("seed-1", "1", "COMPLETED", "0.77"),
@@ -77,7 +77,7 @@ def test_one_failed(multirun, capsys):
     job(multirun, 1, status="FAILED", error="the loss became nan in training iteration 2")
     assert close(multirun, None) == 1
     printed = capsys.readouterr().out.splitlines()
-    assert "seed-1: the loss became nan in training iteration 2" in printed
+    assert "2: the loss became nan in training iteration 2" in printed
     assert printed[-3:] == [
         "Jobs: 1 COMPLETED, 1 FAILED",
         "Not COMPLETED: seed-1",

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_run import write_run
+from synthetic_run import batch_row, write_run
 
 from eprop_cli.cli import eprop_compare
+from eprop_cli.errors import UserError
 from eprop_cli.reports import table as table_report
 from eprop_cli.runs.comparison import SUMMARY, summarise
 from eprop_cli.runs.reader import Run
+from eprop_cli.runs.where import FORM, MISSING, parse_where
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +52,12 @@ def compared(path="compare.csv"):
 def test_a_folder_of_runs(folder, compare):
     status, out, err = compare(folder)
     assert (status, err) == (0, [])
-    assert out[0] == f"3 runs in {folder}"
-    assert out[1].split() == ["run", "seed", "eta", *SUMMARY[:5], "seconds"]
-    assert out[2].split() == ["a/0", "1", "0.001", "COMPLETED", "3", "0.77", "0.77", "0.25", "1.75"]
-    assert "a/1: the loss became nan" in out
+    assert out[0] == f"3 runs in {folder}, 3 iterations each"
+    shown = [name for name in SUMMARY if name not in ("iterations", "test_error", "error")]
+    assert out[1].split() == ["#", "run", "seed", "eta", *shown]
+    assert out[2].split() == ["*1", "a/0", "1", "0.001", "COMPLETED", "0.77", "0.77", "0.78", "0.25", "1.75"]
+    assert "2: the loss became nan" in out
+    assert f"* best by mean10_loss: 1, 0.78: {folder / 'a' / '0'}" in out
     assert out[-1] == "Files: compare.csv, compare.png"
     assert compared() == [str(folder / name) for name in ("a/0", "a/1", "b/0")]
 
@@ -74,7 +78,8 @@ def test_the_csv_has_what_summarise_gives(folder, compare):
     compare(folder)
     read = pd.read_csv("compare.csv")
     expected = summarise([Run(path) for path in read["run"]])
-    assert list(read.columns) == list(expected.columns)
+    assert list(read.columns) == ["index", *expected.columns]
+    assert read["index"].tolist() == [1, 2, 3]
     assert read["final_loss"].tolist() == expected["final_loss"].tolist()
     assert read["optimizer.eta"].tolist() == [0.001, 0.002, 0.003]
     assert read["error"].tolist()[1] == "the loss became nan"
@@ -132,7 +137,7 @@ def test_a_damaged_run_does_not_keep_the_others_from_it(folder, compare, tmp_pat
     assert status == 2
     assert len(err) == 1
     assert err[0].startswith(f"eprop-compare: {damaged / '1' / 'metrics.csv'}: is damaged: ")
-    assert out[2].split()[:2] == ["0", "0.001"]
+    assert out[2].split()[:3] == ["*1", "0", "0.001"]
     assert compared() == [str(damaged / "0"), str(damaged / "1")]
 
 
@@ -154,6 +159,23 @@ def test_runs_without_an_iteration_have_no_figure(compare, tmp_path):
         (["{folder}", "--formats", "gif"], "--formats gif: must be one of png, pdf, svg"),
         (["{folder}", "--dpi", "many"], "argument --dpi: must be a whole number from 1; see eprop-compare --help"),
         (["{folder}", "--output", "/dev/null/x"], "/dev/null/x: cannot be made: Not a directory"),
+        (["{folder}", "--where", "open('x')"], f"--where open('x'): {FORM}"),
+        (["{folder}", "--where", "eta>'a'"], "--where eta>'a': 0.001 and 'a' do not compare"),
+        (["{folder}", "--where", "eta>1"], "--where eta>1: no run of 3 is so"),
+        (
+            ["{folder}", "--where", "optimiser.eta>1"],
+            "--where optimiser.eta: there is no such key, column or metric; closest: optimizer.eta",
+        ),
+        (
+            ["{folder}", "--sort", "tau_m"],
+            "--sort tau_m: which of neuron.out.tau_m, neuron.rec.tau_m, neuron.reg.tau_m, neuron.ad.tau_m?",
+        ),
+        (
+            ["{folder}", "--metric", "nrmse"],
+            "--metric nrmse: must be a metric (loss, accuracy, recall_error, rate_reg, rate_ad), or val_, test_, "
+            "best_, mean10_ or median5_ of one",
+        ),
+        (["{folder}", "--width", "20"], "--width 20: must be from 80 to 1000 mm"),
         (["{folder}", "--colour"], "unrecognized arguments: --colour; see eprop-compare --help"),
     ],
 )
@@ -168,6 +190,7 @@ def test_columns_that_do_not_fit_go_into_a_second_part():
     )
     assert table_report._parts(table, 80) == [["run", "eta", "status", "loss"]]
     assert table_report._parts(table, 24) == [["run", "eta", "status"], ["run", "loss"]]
+    assert table_report._parts(table, 22) == [["run", "eta", "status"], ["run", "loss"]]  # nothing follows the last
     assert table_report._parts(table, 3) == [["run", "eta"], ["run", "status"], ["run", "loss"]]
 
 
@@ -183,3 +206,101 @@ def test_help_has_examples_and_is_quick(command):
     assert f"  eprop-{command} outputs/" in ending.stdout
     loaded = {line.split("|")[-1].strip() for line in ending.stderr.splitlines()}
     assert not loaded & {"numpy", "pandas", "pyarrow", "matplotlib", "omegaconf", "rich", "nest"}
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Two learning rates with seeds 1, 2, 3: last losses 0.40, 0.42, 0.44 and 0.50, 0.60, 0.70; a run that failed."""
+    directory = tmp_path_factory.mktemp("seeds") / ("a-name-of-more-than-twenty-characters" * 3)
+    for eta, losses in ((0.01, (0.40, 0.42, 0.44)), (0.001, (0.5, 0.6, 0.7))):
+        for seed, loss in enumerate(losses, start=1):
+            rows = [batch_row(1, "training", loss, 0.5, 0.5, 1.0, 1.0, 1.0)]
+            versions = {"numpy": "2.0" if eta == 0.01 else "2.1", "pandas": str(seed)}
+            place = directory / f"optimizer.eta-{eta}__seed-{seed}__and-more"
+            write_run(place, f"optimizer.eta={eta}", f"seed={seed}", rows=rows, versions=versions)
+    write_run(directory / "failed", "optimizer.eta=0.1", rows=[], status="FAILED", error="no", versions={})
+    return directory
+
+
+def test_mean_and_deviation_over_seeds_versions_and_the_best(seeds, compare):
+    status, out, _ = compare(seeds, "--dpi", "20")
+    assert status == 0
+    lines = [line.split() for line in out]
+    assert lines[1][:4] == ["#", "seed", "eta", "numpy"]  # pandas computes nothing
+    at = out.index("over seeds: mean ± standard deviation")
+    assert lines[at + 1 : at + 4] == [
+        ["eta", "mean10_loss", "n", "best", "run"],
+        ["0.001", "0.60", "±", "0.10", "3", "2"],
+        ["0.01", "0.420", "±", "0.020", "3", "*5"],
+    ]
+    assert out[-2] == f"* best by mean10_loss: 5, 0.4: {seeds / 'optimizer.eta-0.01__seed-1__and-more'}"
+
+
+def numbers(out):
+    """The indices that a comparison lists, as printed with --format csv."""
+    return [int(row["index"]) for row in csv.DictReader(out)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], [1, 2, 3, 4, 5, 6, 7]),
+        (["--reverse"], [7, 6, 5, 4, 3, 2, 1]),
+        (["--sort", "final_loss"], [5, 6, 7, 2, 3, 4, 1]),
+        (["--sort", "loss", "--reverse"], [4, 3, 2, 7, 6, 5, 1]),
+        (["--sort", "seed", "--where", "status=='COMPLETED'"], [2, 5, 3, 6, 4, 7]),
+        (["--sort", "status", "--where", "index<3"], [2, 1]),
+        (["--where", "optimizer.eta>1e-3 and not status in ('FAILED',) and seed!=2"], [5, 7]),
+        (["--where", "1e-3<=eta<0.05 and (final_loss<0.41 or mean10_loss>=0.7)"], [4, 5]),
+        (["--where", "versions.numpy=='2.1'"], [2, 3, 4]),
+        (["--where", "test_loss>0 or error=='no'"], [1]),  # there was no test
+        (["--where", "'learning' in plots.figures and resume is null and not report"], [1, 2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_sorted_and_filtered_runs_keep_their_numbers(seeds, compare, options, expected):
+    status, out, err = compare(seeds, "--dpi", "20", "--format", "csv", *options)
+    assert (status, err) == (0, [])
+    assert numbers(out) == expected
+    assert Path("compare.csv").read_text().splitlines() == out
+
+
+def test_markdown(seeds, compare):
+    _, out, _ = compare(seeds, "--dpi", "20", "--format", "markdown", "--where", "eta==0.01", "--metric", "accuracy")
+    assert out == [
+        "| # | seed | final_loss | best_loss | mean10_loss | accuracy | seconds |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| **5** | 1 | 0.4 | 0.4 | 0.4 | 0.5 | 1.75 |",
+        "| 6 | 2 | 0.42 | 0.42 | 0.42 | 0.5 | 1.75 |",
+        "| 7 | 3 | 0.44 | 0.44 | 0.44 | 0.5 | 1.75 |",
+        "",
+        "Over seeds, mean ± standard deviation:",
+        "",
+        "| accuracy | n | best run |",
+        "| ---: | ---: | ---: |",
+        "| 0.5 ± 0 | 3 | **5** |",
+        "",
+        f"Best by accuracy: 5, 0.5: {seeds / 'optimizer.eta-0.01__seed-1__and-more'}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["f(1)==1", "a[0]==1", "a+1>2", "lambda: 1", "1", "'x'", "(a:=1)", "f'{a}'==1", "[x for x in y]", "a=1", "a in 3",
+     "", "a==(1,(2,))", "-'a'<x", "a.b().c>1", "a>1;b", "not " * 99 + "a", "(" * 999, "a==" + "1" * 5000],
+)  # fmt: skip
+def test_what_is_no_condition_is_refused(text):
+    with pytest.raises(UserError, match="must compare keys with values"):
+        parse_where(text)
+
+
+def test_what_a_run_does_not_have_compares_with_nothing():
+    has = {"a": 1, "none": None}
+    cases = {
+        "a==1 and b==1": False,
+        "a==1 or b==1": True,
+        "not b>1": True,
+        "none>1": False,
+        "none==null": True,
+        "b": False,
+    }
+    assert {text: parse_where(text).holds(lambda name: has.get(name, MISSING)) for text in cases} == cases

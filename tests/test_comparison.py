@@ -5,12 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 from synthetic_run import REGRESSION, batch_row, regression_row, training_rows, write_run, written_columns
 
 from eprop_cli.figures.comparison import sweep_figure
 from eprop_cli.figures.style import save
-from eprop_cli.runs.comparison import SUMMARY, places, short_names, summarise
+from eprop_cli.runs.comparison import SUMMARY, interval, places, summarise
 from eprop_cli.runs.reader import Run, find_runs
+from eprop_cli.schema import short_names
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,10 @@ def of_regression(tmp_path):
 
 def legend(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()] if figure.legends else []
+
+
+def legend_of_colours(figure):
+    return all_axes(figure)[-1].get_ylabel()
 
 
 def all_axes(figure):
@@ -147,6 +153,17 @@ class TestFigure:
         assert loss.get_ylabel() == "loss\n(cross-entropy)"
         assert error.get_ylabel() == "recall error\n(fraction of sequences)"
 
+    def test_bands_are_of_a_kind(self, sweep):
+        runs = [run for run in sweep if run.config["optimizer"]["eta"] == 0.02 and run.config["task"]["n_batch"] == 2]
+        halves = {}  # of the band around 0.69 at the first iteration; the two seeds are 0.1 away from it
+        for band in ("range", "std", "ci95"):
+            figure = sweep_figure(runs, band=band)
+            (filled,) = figure.axes[0].collections
+            points = filled.get_paths()[0].vertices
+            halves[band] = float(np.ptp(points[points[:, 0] == 1, 1])) / 2
+        assert halves == pytest.approx({"range": 0.1, "std": 0.1 * math.sqrt(2), "ci95": 0.1})  # two have few samples
+        assert figure.legends[0].get_title().get_text().endswith("bands: 95 % interval of the mean (bootstrap)")
+
     def test_many_bands_are_not_filled(self, sweep):
         opacities = []
         for runs in (sweep[:2], sweep[:4], sweep):
@@ -174,12 +191,18 @@ class TestFigure:
 
     def test_two_keys_give_a_heat_map(self, sweep):
         *_, heat_map, _ = all_axes(sweep_figure(sweep))
-        expected = [[10 * eta + 0.1 * n_batch + 0.3 - 0.03 for eta in (0.005, 0.02)] for n_batch in (2, 4)]
+        expected = [[10 * eta + 0.1 * n_batch + 0.3 - 0.02 for eta in (0.005, 0.02)] for n_batch in (2, 4)]
         np.testing.assert_allclose(heat_map.get_images()[0].get_array(), expected, rtol=1e-12)
         assert [heat_map.get_ylabel(), heat_map.get_xlabel()] == ["n_batch", "eta"]
         assert [text.get_text() for text in heat_map.get_yticklabels()] == ["2", "4"]
         assert [text.get_text() for text in heat_map.get_xticklabels()] == ["0.005", "0.02"]
-        assert [text.get_text() for text in heat_map.texts] == ["0.520", "0.670", "0.720", "0.870"]
+        assert [text.get_text() for text in heat_map.texts] == ["0.530", "0.680", "0.730", "0.880"]
+        assert legend_of_colours(sweep_figure(sweep)) == "mean10_loss (mean over seeds)"
+
+    def test_the_heat_map_takes_a_metric(self, sweep):
+        *_, heat_map, _ = all_axes(sweep_figure(sweep, metric="loss"))
+        assert heat_map.texts[0].get_text() == "0.520"
+        assert legend_of_colours(sweep_figure(sweep, metric="best_accuracy")) == "best_accuracy (mean over seeds)"
 
     def test_units_are_those_of_conf(self, tmp_path):
         keys = ("neuron.ad.adapt_tau", "neuron.rec.f_target")
@@ -273,6 +296,28 @@ class TestFigure:
         assert figure.bbox.x0 <= box.x0
         assert box.x1 <= figure.bbox.x1
 
+    def test_many_lines_have_no_bands_and_a_paper_has_its_letters_and_width(self, tmp_path):
+        runs = []
+        for eta, seed in itertools.product(range(1, 9), (1, 2)):
+            runs.append(one(tmp_path, f"optimizer.eta={eta / 1000}", f"seed={seed}", name=f"{eta}-{seed}"))
+        figure = sweep_figure(runs, style="paper", width=100.0)
+        assert [len(ax.collections) for ax in figure.axes] == [0, 0]
+        assert figure.legends[0].get_title().get_text() == "lines: means over seeds"
+        assert figure.get_figwidth() * 25.4 == pytest.approx(100.0)
+        assert {text.get_fontsize() for text in figure.legends[0].get_texts()} == {7}
+
+    def test_what_the_config_of_the_first_run_says_of_plots_holds(self, tmp_path):
+        plots = ("plots.band=std", "plots.width=120", "plots.metric=best_loss")
+        given = itertools.product((0.1, 0.2), (2, 3), (1, 2))
+        runs = [
+            one(tmp_path, f"optimizer.eta={eta}", f"task.n_batch={n}", f"seed={seed}", *plots, name=f"{eta}-{n}-{seed}")
+            for eta, n, seed in given
+        ]
+        figure = sweep_figure(runs)
+        assert figure.get_figwidth() * 25.4 == pytest.approx(150.0)  # no narrower than its letters need
+        assert legend_of_colours(figure) == "best_loss (mean over seeds)"
+        assert figure.legends[0].get_title().get_text() == "lines: means, bands: standard deviation"
+
     def test_many_lines_do_not_flood_the_legend(self, tmp_path, sweep):
         record = json.loads((sweep[0].directory / "run.json").read_text())
         for i in range(30):
@@ -291,6 +336,18 @@ class TestFigure:
         save(sweep_figure(sweep), tmp_path / "c.svg", 40)
         assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
         assert (tmp_path / "b.svg").read_bytes() == (tmp_path / "c.svg").read_bytes()
+
+
+def test_the_interval_is_that_of_scipy():
+    values = np.random.RandomState(3).randn(2, 12)
+    low, high = interval(values)
+    for row, found in zip(values, zip(low, high, strict=True), strict=True):
+        expected = bootstrap((row,), np.mean, n_resamples=9999, method="percentile", random_state=1).confidence_interval
+        np.testing.assert_allclose(found, expected, atol=0.06)
+    holes = values.copy()
+    holes[0, 6:] = np.nan  # of seeds that stopped early
+    assert interval(holes)[0][0] == pytest.approx(interval(np.delete(holes, range(6, 12), 1))[0][0], abs=0.15)
+    np.testing.assert_array_equal(interval(np.array([[2.0]])), [[2.0], [2.0]])
 
 
 def test_short_names():

@@ -33,6 +33,7 @@ CHOICES = {
     "engine": [*SMALL, "engine.name=coarse:Coarse"],
     "training": [*SMALL, "training.name=averaged:Averaged"],
     "connectivity": [*SMALL, "connectivity.rec_rec={rule: ring:Ring, reach: 2}"],
+    "logger": [*SMALL, "logger=[tensorboard,json_lines]"],
     "figure": [*SMALL, "plots.figures=[histogram:Histogram]"],
 }
 

@@ -17,12 +17,13 @@ FLOORS = [  # folders or modules; a file that is named is not on its folder's fl
         "figures",
         "results",
         "runs",
+        "loggers",
         "training",
         "engines",
         "config",
     ),
     *("objectives", "models", "optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values"),
-    *("schema", "styles", "columns", "terminal", "registry", "formats", "archives", "errors"),
+    *("schema", "columns", "terminal", "registry", "formats", "looks", "archives", "errors"),
 ]
 DOORS = ("__init__", "__main__")  # of the package itself, left of everything
 # Files or folders that may import inside functions, and why.
@@ -40,6 +41,7 @@ LATE = {
     "figures/__init__.py": "a variable that keeps Matplotlib from being imported is put aside meanwhile",
     "figures/comparison.py": "Matplotlib takes a while to import; a table needs none of it",
     "reports": "pandas, Rich, Jinja and Matplotlib take a while to import",
+    "loggers": "what they tell may not be installed",
     "runs/files.py": "PyArrow takes a while to import; a run that records nothing needs none of it",
     "runs/progress.py": "Rich takes a while to import; where nobody looks there is no progress bar",
     "runs/reader.py": "pandas and PyArrow take a while to import; what became of a run can be read without",

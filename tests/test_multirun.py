@@ -29,8 +29,8 @@ def table(sweep):
 
 
 def results(sweep):
-    """The table without its seconds."""
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in table(sweep)]
+    """The table without its seconds and numbers."""
+    return [{key: value for key, value in row.items() if key not in ("seconds", "index")} for row in table(sweep)]
 
 
 def record(directory):
@@ -261,8 +261,8 @@ def test_the_table_has_what_was_swept_and_what_came_out(completed_once):
     sweep, printed = completed_once
     rows = table(sweep)
     assert list(rows[0]) == [
-        *("run", "seed", "optimizer.eta", "status", "iterations", "final_loss", "best_loss", "accuracy"),
-        *("test_error", "seconds", "error"),
+        *("index", "run", "seed", "optimizer.eta", "status", "iterations", "final_loss", "best_loss", "mean10_loss"),
+        *("accuracy", "test_error", "seconds", "error"),
     ]
     expected = {(eta, seed) for eta in ("0.001", "0.005") for seed in ("1", "2")}
     assert {(row["optimizer.eta"], row["seed"]) for row in rows} == expected
@@ -271,7 +271,7 @@ def test_the_table_has_what_was_swept_and_what_came_out(completed_once):
         assert [row["iterations"], row["final_loss"], row["accuracy"]] == ["1", *training.split(",")[2:4]]
         assert row["test_error"] == test.split(",")[4]
     shown = printed.split("4 runs in")[1]
-    assert shown.split("\n")[1].split()[:4] == ["run", "seed", "eta", "status"]
+    assert shown.split("\n")[2].split() == ["eta", "test_error", "mean10_loss", "n", "best", "run"]
     assert (sweep / "sweep.png").exists()
 
 
@@ -348,7 +348,7 @@ class TestSearch:
     def test_a_wrong_objective_is_refused_before_any_job(self, refused):
         told = refused("-m", *SEARCH, "objective=val_los", "hydra.sweep.dir=sweep")
         metrics = "loss, accuracy, recall_error, rate_reg, rate_ad"
-        form = f"must be a metric ({metrics}), or val_, test_, best_ or median5_ of one"
+        form = f"must be a metric ({metrics}), or val_, test_, best_, mean10_ or median5_ of one"
         assert told == f"eprop-run: objective=val_los: {form}\n"
 
     def test_a_search_in_which_no_job_returns_an_objective(self, eprop_run):

@@ -25,6 +25,9 @@ BETTER = {"loss": LOWER, "recall_error": LOWER, "accuracy": HIGHER}
 VALUES = {
     "loss": 0.6,
     "best_loss": 0.2,
+    "mean2_loss": 0.4,
+    "mean99_accuracy": 0.5,
+    "mean2_val_error": 0.35,
     "median3_loss": 0.6,
     "median2_loss": 0.4,
     "median99_loss": 0.6,
@@ -61,7 +64,7 @@ def test_a_loss_that_is_nan_is_seen():
     assert all(math.isnan(parse_objective(name, BETTER).value(metrics)) for name in names)
 
 
-CHOICES = "must be a metric (loss, recall_error, accuracy), or val_, test_, best_ or median5_ of one"
+CHOICES = "must be a metric (loss, recall_error, accuracy), or val_, test_, best_, mean10_ or median5_ of one"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_what_is_no_objective_is_refused(name):
         (
             ["objective=val_los"],
             "objective=val_los: must be a metric (loss, accuracy, recall_error, rate_reg, rate_ad), or val_, test_, "
-            "best_ or median5_ of one",
+            "best_, mean10_ or median5_ of one",
         ),
         (["objective=test_error"], "objective=test_error: needs a test; set training.n_iter_test, e.g. to 4"),
         (["objective=val_loss"], "objective=val_loss: needs validation; set training.do_early_stopping=true"),
@@ -96,12 +99,12 @@ def test_what_is_no_objective_is_refused(name):
         (
             ["objective=nrmse"],
             "objective=nrmse: must be a metric (loss, accuracy, recall_error, rate_reg, rate_ad), or val_, test_, "
-            "best_ or median5_ of one",
+            "best_, mean10_ or median5_ of one",
         ),
         (
             ["objective=rate_ad", "neuron.n_ad=0"],
-            "objective=rate_ad: must be a metric (loss, accuracy, recall_error, rate_reg), or val_, test_, best_ or "
-            "median5_ of one",
+            "objective=rate_ad: must be a metric (loss, accuracy, recall_error, rate_reg), or val_, test_, best_, "
+            "mean10_ or median5_ of one",
         ),
     ],
 )

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eprop_cli.connectivity.rule import RuleConfig
+from eprop_cli.loggers.base import LoggerConfig
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.losses import Loss as AnyLoss
 from eprop_cli.losses import MeanSquaredError
@@ -91,6 +92,13 @@ class Connectivity:
     Config = RuleConfig
 
     def draw(self, rng, n_pre, n_post):
+        pass
+
+
+class Logger:
+    Config = LoggerConfig
+
+    def row(self, row):
         pass
 
 

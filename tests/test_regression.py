@@ -208,7 +208,19 @@ def test_the_table_of_regressions_has_no_empty_column(tmp_path):
     for seed in (1, 2):
         trained(tmp_path / str(seed), *TINY, *BARE, NUMPY, *COMPILED, f"seed={seed}")
     table = summarise([Run(tmp_path / str(seed)) for seed in (1, 2)])
-    columns = ["run", "seed", "status", "iterations", "final_loss", "best_loss", "nrmse", "seconds", "error"]
+    columns = [
+        "index",
+        "run",
+        "seed",
+        "status",
+        "iterations",
+        "final_loss",
+        "best_loss",
+        "mean10_loss",
+        "nrmse",
+        "seconds",
+        "error",
+    ]
     assert list(table.columns) == columns
     assert not table.drop(columns="error").isna().any(axis=None)
     lasts = [Run(tmp_path / str(seed)).metrics["nrmse"].iloc[-1] for seed in (1, 2)]

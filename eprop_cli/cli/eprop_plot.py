@@ -6,22 +6,25 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, NoReturn
 
-from eprop_cli.cli.eprop_compare import check_dpi, check_names, make_directory
+from eprop_cli.cli.eprop_compare import check_dpi, check_look, check_names, make_directory
 from eprop_cli.errors import UserError, legible
+from eprop_cli.looks import BANDS, FORMATS, STYLES
 from eprop_cli.registry import VARIANTS
 from eprop_cli.runs.allowed import allow
 from eprop_cli.runs.directory import check_inside
 from eprop_cli.runs.files import FIGURES as FIGURE_DIRECTORY
 from eprop_cli.runs.files import RUN
 from eprop_cli.runs.reader import Run
-from eprop_cli.styles import STYLES
 from eprop_cli.terminal import Parser, complain, index_list, leave, name_list, positive
 
 if TYPE_CHECKING:
     from eprop_cli.config.groups import Plots
 
 # Kinds of the keys that say how figures look.
-LOOKS = {"dpi": (int,), "style": (str,), "width": (int, float, NoneType), "font": (str, NoneType)}
+TEXT = (str, NoneType)
+LOOKS = {"dpi": (int,), "style": (str,), "width": (int, float, NoneType), "font": TEXT, "band": (str,), "metric": TEXT}
+# Of runs from before there were these keys.
+BEFORE = {"style": "default", "width": None, "font": None, "band": BANDS[0], "metric": None}
 PLOT_HELP = """\
 examples:
   eprop-plot outputs/2026-01-31/12-00-00-000000   redraw as the run drew them
@@ -76,22 +79,8 @@ def _plot(options: argparse.Namespace) -> int:
     return status
 
 
-def check_look(options: argparse.Namespace) -> None:
-    """Raise UserError for a width that is not one, or a font that is not installed."""
-    from eprop_cli.config.groups import LEAST_WIDTH, MOST_WIDTH
-
-    if options.width is not None and not LEAST_WIDTH <= options.width <= MOST_WIDTH:
-        raise UserError(f"--width {options.width}: must be from {LEAST_WIDTH} to {MOST_WIDTH} mm")
-    if options.font is not None:
-        from eprop_cli.figures.style import is_installed
-
-        if not is_installed(options.font):
-            raise UserError(f"--font {options.font}: is not installed; name a family that is, such as serif")
-
-
 def _redraw(run: Run, into: Path, options: argparse.Namespace) -> int:
     """Draw the figures of a run; one that cannot be drawn does not keep the others from it."""
-    from eprop_cli.config.groups import FORMATS
     from eprop_cli.figures.base import Look
     from eprop_cli.figures.draw import draw_run
 
@@ -120,7 +109,7 @@ def _chosen(run: Run, options: argparse.Namespace) -> "Plots":
 
     given = {"style": options.style, "width": options.width, "font": options.font}
     keys = run.config["plots"] | {key: value for key, value in given.items() if value is not None}
-    keys = {"style": "default", "width": None, "font": None} | keys  # runs of before have none
+    keys = BEFORE | keys
     texts = (keys.get("figures"), keys.get("formats"))
     try:
         whole = all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in texts)

@@ -29,6 +29,7 @@ from eprop_cli.errors import require
 from eprop_cli.registry import variant
 from eprop_cli.runs.allowed import take_allowed
 from eprop_cli.runs.beginning import check_subdir, save_composed, take
+from eprop_cli.runs.log import keep_warnings
 
 INTERRUPTED = 130  # exit status
 # What is said after a run of the defaults
@@ -51,6 +52,7 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     # A full disk, or a reader of a pipe who has had enough, must not have the log add tracebacks to the terminal.
     logging.raiseExceptions = False
+    keep_warnings()
     warnings.filterwarnings("error", message=r".*is not available", module="hydra")  # of a folder of config files
     for name, resolver in RESOLVERS.items():
         OmegaConf.register_new_resolver(f"eprop.{name}", resolver, replace=True)

@@ -1,6 +1,7 @@
 """The whole typed config, what follows from it, and the checks that need more than one group."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from eprop_cli.columns import EPOCH, HIGHER, Column, rate_column
@@ -12,7 +13,7 @@ from eprop_cli.connectivity.projections import Connectivity
 from eprop_cli.errors import require
 from eprop_cli.losses import Loss, Metric
 from eprop_cli.models.base import Model
-from eprop_cli.objectives import check_objective
+from eprop_cli.objectives import check_objective, parse_objective
 from eprop_cli.optimizers.base import Optimizer
 from eprop_cli.phases import Criterion
 from eprop_cli.registry import fits, variant
@@ -43,6 +44,7 @@ class Config:
     kernel: Kernel
     recording: RecordingConfig
     plots: Plots
+    logger: Any  # name -> keys, of the class that their name means
 
     def __post_init__(self) -> None:
         check_rules(self, "")
@@ -58,6 +60,9 @@ class Config:
         self._check_initial_moments()
         self._check_stopping()
         check_objective(self)
+        self._check_loggers()
+        if self.plots.metric is not None:
+            parse_objective(self.plots.metric, {column.name: column.better for column in self.columns}, "plots.metric")
         for group in VARIED:
             variant(group, getattr(self, group).name).check(self)
 
@@ -144,6 +149,12 @@ class Config:
         require(model.softmax or not self.loss.softmax, key, name, remedy)
         constraint = f"does not go with neuron={self.neuron.name}; choose synapse={model.fits[0] if model.fits else ''}"
         require(fits("synapse", self.synapse.name, model.fits), "synapse", self.synapse.name, constraint)
+
+    def _check_loggers(self) -> None:
+        for name, keys in self.logger.items():
+            logger = variant("logger", keys.name)
+            there = logger.package is None or find_spec(logger.package) is not None
+            logger.check(f"logger.{name}.name", keys.name, there)
 
     def _check_recording(self) -> None:
         interval, dt, sequence = self.recording.interval, self.kernel.resolution, self.task.sequence_steps

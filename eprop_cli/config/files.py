@@ -9,6 +9,7 @@ from typing import Any
 from eprop_cli.errors import UserError
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#]*?))?(?: +# (?P<comment>.*))?$")
+PACKAGE = "# @package "  # Hydra's
 CONFIG_DIR = "EPROP_CONFIG_DIR"  # in the environment
 OTHER_FILES = ("experiment", "hydra")  # folders whose keys are those of other groups, or Hydra's
 
@@ -53,12 +54,18 @@ def read_keys(path: Path) -> dict[str, Key]:
     return keys
 
 
+def package_of(path: Path) -> str:
+    """Where the keys of a file belong: its group, unless its first line says so."""
+    first = path.read_text().partition("\n")[0]
+    return first.removeprefix(PACKAGE) if first.startswith(PACKAGE) else path.parent.name
+
+
 def all_keys() -> dict[str, Key]:
     """The keys of all files, whichever of a group is chosen; the first file that has one tells its meaning."""
     keys = read_top(conf_dir() / "config.yaml")
     for path in sorted(conf_dir().glob("*/*.yaml")):
-        group = path.parent.name
-        if group not in OTHER_FILES:
+        group = package_of(path)
+        if path.parent.name not in OTHER_FILES:
             keys = {f"{group}.{key}": value for key, value in read_keys(path).items()} | keys
     return keys
 

@@ -57,6 +57,10 @@ def _choices(config: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         keys = config.get(group)
         if isinstance(keys, dict):
             yield f"{group}.name", group, str(keys.get("name"))
+    loggers = config.get("logger")
+    for name, keys in loggers.items() if isinstance(loggers, dict) else ():
+        if isinstance(keys, dict):
+            yield f"logger.{name}.name", "logger", str(keys.get("name"))
     for group, key in KEYS.items():
         found: Any = config
         for part in key.split("."):

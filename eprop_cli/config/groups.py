@@ -4,13 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from eprop_cli.errors import require
+from eprop_cli.looks import BANDS, FORMATS, LEAST_DPI, LEAST_WIDTH, MOST_DPI, MOST_WIDTH, STYLES
 from eprop_cli.registry import variant
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, TIC, Group, Rule, check_multiple, key, one_of
-from eprop_cli.styles import STYLES
-
-FORMATS = ("png", "pdf", "svg")
-LEAST_WIDTH, MOST_WIDTH = 80, 1000  # mm
-LEAST_DPI, MOST_DPI = 10, 1200  # letters of less vanish, a figure of more takes gigabytes of memory
 
 
 def _is_iteration(iteration: Any) -> bool:
@@ -66,6 +62,8 @@ class Plots(Group):
         Rule(f"from {LEAST_WIDTH} to {MOST_WIDTH}", lambda width: LEAST_WIDTH <= width <= MOST_WIDTH), unit="mm"
     )
     font: str | None
+    band: str = key(one_of(BANDS))
+    metric: str | None
 
     def __post_init__(self) -> None:
         super().__post_init__()

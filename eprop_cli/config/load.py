@@ -32,6 +32,7 @@ def load(composed: DictConfig) -> Config:
             kind = _schema(group, composed[group])
             schema[group] = OmegaConf.structured(kind)
             _make_whole(kind, composed[group])
+        composed = _with_loggers(composed, schema)
         _make_whole(Config, composed)
         composed = _with_defaults(composed)
         merged = OmegaConf.merge(schema, composed)
@@ -42,6 +43,22 @@ def load(composed: DictConfig) -> Config:
         raise UserError(explain(error)) from error
     assert isinstance(config, Config)
     return config
+
+
+def _with_loggers(composed: DictConfig, schema: DictConfig) -> DictConfig:
+    """A composed config with a group of loggers, which gets its schema; a run of before had none."""
+    with open_dict(composed):
+        if not composed.get("logger"):
+            composed.logger = {}
+    kinds: dict[str, Any] = {}
+    for key, keys in composed.logger.items():
+        whole = isinstance(keys, DictConfig) and "name" in keys
+        require(whole, f"logger.{key}", keys, "must be a group of keys with a name, as a file of its own has them")
+        kind = variant("logger", str(keys.name)).Config
+        kinds[str(key)] = OmegaConf.structured(kind)
+        _make_whole(kind, keys)
+    schema.logger = kinds
+    return composed
 
 
 def _make_whole(schema: Any, composed: DictConfig) -> None:

@@ -4,6 +4,8 @@ from eprop_cli import Run
 from eprop_cli.figures import figure
 
 figure(Run("outputs/2026-01-31/12-00-00-000000"), "learning", style="paper", width=88)
+
+sweep_figure(Sweep("sweeps/eta").runs, band="std") is that of several.
 """
 
 import contextlib
@@ -25,6 +27,7 @@ def _import_matplotlib() -> None:
 
 _import_matplotlib()
 
+from eprop_cli.figures.comparison import sweep_figure  # noqa: E402
 from eprop_cli.figures.draw import figure  # noqa: E402  (imports Matplotlib)
 
-__all__ = ["figure"]
+__all__ = ["figure", "sweep_figure"]

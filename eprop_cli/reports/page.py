@@ -88,7 +88,7 @@ def _template() -> Any:
 
 
 def _run_page(run: Run) -> dict[str, Any]:
-    from eprop_cli.runs.comparison import KILLED
+    from eprop_cli.runs.standing import KILLED
 
     problems: list[str] = []
     record = run.record
@@ -234,7 +234,7 @@ def _parts(run: Run, directory: Path) -> tuple[str, ...]:
 
 
 def _table(title: str, frame: "pd.DataFrame", links: Sequence[str] = (), note: str = "") -> Table:
-    from eprop_cli.runs.comparison import short_names
+    from eprop_cli.schema import short_names
 
     text = frame.map(cell, digits=".4g")
     shown = [name for name in frame.columns if (text[name] != "").any()]

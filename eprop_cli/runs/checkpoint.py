@@ -36,7 +36,15 @@ from eprop_cli.values import Checkpoint
 CHECKPOINT = "checkpoint.npz"
 SMALL_BYTES = 10_000_000  # a checkpoint of less is kept in any case
 # Keys that say how a run is carried out and looked at; they change nothing in what it leaves but its figures.
-HOW_KEYS: tuple[str, ...] = ("resume", "objective", "report", "plots.", "training.checkpoint_", "training.keep_")
+HOW_KEYS: tuple[str, ...] = (
+    "resume",
+    "objective",
+    "report",
+    "plots.",
+    "logger.",
+    "training.checkpoint_",
+    "training.keep_",
+)
 HOW_KEYS += tuple(f"engine.{key}" for key in ("n_workers", "local_num_threads", "backend", "scheduler", "max_retries"))
 NOT_OF_A_RUN = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
 # Keys that may differ from the checkpoint's: they do not change results, or only extend them.

@@ -10,21 +10,42 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from eprop_cli.columns import Column
-from eprop_cli.errors import UserError
+from eprop_cli.columns import Column, judged
+from eprop_cli.errors import ConfigError, UserError
+from eprop_cli.looks import BANDS
+from eprop_cli.objectives import SHORT, parse_objective
 from eprop_cli.phases import TEST, TRAINING
 from eprop_cli.registry import VARIANTS, is_known, variant
+from eprop_cli.runs.files import COMPLETED
 from eprop_cli.runs.reader import Run
+from eprop_cli.runs.record import COMPUTING
+from eprop_cli.runs.standing import KILLED
 from eprop_cli.schema import flatten, units
 
-KILLED, UNREADABLE = "KILLED", "UNREADABLE"  # statuses of runs that cannot say so themselves
+UNREADABLE = "UNREADABLE"  # status of a run that cannot be read
 # what summarise() says of a run besides its config
-BEFORE, AFTER = ("status", "iterations", "final_loss", "best_loss"), ("seconds", "error")
+MEAN = "mean10_loss"  # an objective (objectives.py): steadier than the loss of one batch
+BEFORE, AFTER = ("status", "iterations", "final_loss", "best_loss", MEAN), ("seconds", "error")
 CLASSES, SIGNALS = ("accuracy", "test_error"), ("nrmse", "test_nrmse")  # where there are classes, and where not
 SUMMARY = (*BEFORE, *CLASSES, *AFTER)
 SEED = "seed"
-NO_PARAMETERS = ("resume", "objective", "report", "plots")  # keys and groups that do not change what a run computes
+RANGE, DEVIATION, INTERVAL = BANDS  # of plots.band
+BAND_NOTES = {  # what the band around a mean over seeds is
+    RANGE: "from lowest to highest",
+    DEVIATION: "standard deviation",
+    INTERVAL: "95 % interval of the mean (bootstrap)",
+}
+RESAMPLES, PERCENTILES = 1000, (2.5, 97.5)
+VERSIONS = "versions."  # before the names of what runs were computed with
+NO_PARAMETERS = (
+    "resume",
+    "objective",
+    "report",
+    "plots",
+    "logger",
+)  # keys and groups that do not change what a run computes
 MAX_VALUE = 40  # characters
 
 
@@ -49,6 +70,26 @@ class Opened:
         return self.metrics[self.metrics["phase"] == TRAINING]
 
     @property
+    def better(self) -> dict[str, str]:
+        """Which way each metric is better."""
+        return {column.name: column.better for column in self.columns}
+
+    def value(self, objective: str) -> float:
+        """What an objective (as in objectives.py) comes to; nan where there is none."""
+        try:
+            return parse_objective(objective, self.better).value(self.metrics)
+        except (ConfigError, KeyError):
+            return math.nan
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What it was computed with, by VERSIONS and a name."""
+        known = dict(self.record.get("versions") or {})
+        found = {f"{VERSIONS}{name}": str(known[name]) for name in COMPUTING if name in known}
+        commit = self.record.get("git_commit")
+        return found | ({f"{VERSIONS}git_commit": str(commit)[:9]} if commit else {})
+
+    @property
     def problem(self) -> tuple[str, str]:
         """Task and loss; the losses of two problems do not compare."""
         return str(self.config.get("task.name")), str(self.config.get("neuron.out.loss"))
@@ -58,20 +99,41 @@ class Opened:
 class RunGroup:
     """Runs that differ in nothing but their seed, and their values of the keys in which others differ."""
 
-    values: tuple[Any, ...]
+    keyed: tuple[Any, ...]
     members: list[Opened]
 
-    def curve(self, column: str, phase: str = TRAINING) -> pd.DataFrame:
-        """Columns mean, low and high of a metric, by training iteration, over the runs that got there."""
+    def curve(self, column: str, phase: str = TRAINING, band: str = RANGE) -> pd.DataFrame:
+        """Columns mean, low and high of a metric, by training iteration, over the runs that got there.
+
+        band: of BANDS, what low and high are.
+        """
         tables = [each.metrics[each.metrics["phase"] == phase] for each in self.members]
         have = [rows for rows in tables if column in rows]
         table = pd.concat([_by_iteration(rows, column, phase) for rows in have], axis=1) if have else pd.DataFrame()
-        return pd.DataFrame({"mean": table.mean(axis=1), "low": table.min(axis=1), "high": table.max(axis=1)})
+        mean = table.mean(axis=1)
+        if band == DEVIATION:
+            deviation = table.std(axis=1).fillna(0.0)  # of a single run
+            return pd.DataFrame({"mean": mean, "low": mean - deviation, "high": mean + deviation})
+        if band == INTERVAL and len(table):
+            low, high = interval(table.to_numpy())
+            return pd.DataFrame({"mean": mean, "low": low, "high": high})
+        return pd.DataFrame({"mean": mean, "low": table.min(axis=1), "high": table.max(axis=1)})
 
-    @property
-    def final_loss(self) -> float:
-        """Mean of the runs' losses in their last training iterations."""
-        return float(np.mean([each.training["loss"].iloc[-1] for each in self.members]))
+    def values(self, objective: str) -> list[float]:
+        """What an objective comes to in the runs that have it."""
+        return [value for each in self.members if not math.isnan(value := each.value(objective))]
+
+
+def interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ends of the 95 % interval of each row's mean by bootstrap (percentiles; the same each time); nan is left out."""
+    rng = np.random.RandomState(0)
+    n = values.shape[1]
+    drawn = rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES).T  # how often each value is in each sample
+    there = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        means = np.where(there, values, 0.0) @ drawn / (there @ drawn)
+        low, high = np.nanpercentile(means, PERCENTILES, axis=1)
+    return low, high
 
 
 def _by_iteration(rows: pd.DataFrame, column: str, phase: str) -> "pd.Series[float]":
@@ -80,37 +142,57 @@ def _by_iteration(rows: pd.DataFrame, column: str, phase: str) -> "pd.Series[flo
     return grouped.mean() if phase == TEST else grouped.last()
 
 
-def summarise(runs: Sequence[Run]) -> pd.DataFrame:
+def summarise(runs: Sequence[Run | Opened], objectives: Sequence[str] = ()) -> pd.DataFrame:
     """One row per run.
 
-    Columns: run (its directory), the config keys in which the runs that have them differ, and SUMMARY; SIGNALS besides
-    or instead of CLASSES where runs have them. Keys that only follow others (references in conf/) are left out, as are
-    NO_PARAMETERS. final_loss, best_loss, accuracy and nrmse are of training batches, test_error is the mean recall
-    error of the test phase, test_nrmse its mean nRMSE. A run that cannot be read has a row with its error.
-    What a run does not have is nan.
+    Columns: run (its directory), the config keys in which the runs that have them differ, versions in which they do,
+    and SUMMARY; SIGNALS besides or instead of CLASSES where runs have them; objectives that are none of those. Keys
+    that only follow others (references in conf/) are left out, as are NO_PARAMETERS. final_loss, best_loss,
+    mean10_loss, accuracy and nrmse are of training batches, test_error is the mean recall error of the test phase,
+    test_nrmse its mean nRMSE. A run that cannot be read has a row with its error. What a run does not have is nan.
     """
-    opened = [open_run(run) for run in runs]
+    opened = open_all(runs)
     columns: dict[str, Any] = {"run": [str(each.run.directory) for each in opened]}
     for key in differing(opened):
         columns[key] = pd.Series([each.config.get(key, math.nan) for each in opened], dtype=object)
+    for name in dict.fromkeys(name for each in opened for name in each.versions):
+        found = [each.versions.get(name, math.nan) for each in opened]
+        if len({version for version in found if isinstance(version, str)}) > 1:
+            columns[name] = pd.Series(found, dtype=object)
     rows = [_summary(each) for each in opened]
     signals = [name for name in SIGNALS if any(not math.isnan(row[name]) for row in rows)]
     classes = CLASSES if not signals or any("accuracy" in each.metrics for each in opened) else ()
-    columns |= {name: [row[name] for row in rows] for name in (*BEFORE, *classes, *signals, *AFTER)}
+    columns |= {name: [row[name] for row in rows] for name in (*BEFORE, *classes, *signals)}
+    columns |= {name: [each.value(name) for each in opened] for name in objectives if name not in columns}
+    columns |= {name: [row[name] for row in rows] for name in AFTER}
     columns["error"] = pd.Series(columns["error"], dtype=object)
     return pd.DataFrame(columns).astype({"iterations": "Int64"})
+
+
+def open_all(runs: Sequence[Run | Opened]) -> list[Opened]:
+    """Runs, opened unless they are."""
+    return [each if isinstance(each, Opened) else open_run(each) for each in runs]
+
+
+def usual_metric(opened: Sequence[Opened]) -> str:
+    """The objective by which runs compare: plots.metric, or their error in a test if all were tested, or else MEAN."""
+    for each in opened:
+        chosen = each.config.get("plots.metric")
+        if isinstance(chosen, str) and not math.isnan(each.value(chosen)):
+            return chosen
+    judging = {judged(each.columns)[-1].name for each in opened if each.columns}
+    if len(judging) == 1:
+        (name,) = judging
+        test = f"test_{next((short for short, column in SHORT.items() if column == name), name)}"
+        finished = [each for each in opened if each.record["status"] == COMPLETED]
+        if finished and not any(math.isnan(each.value(test)) for each in finished):
+            return test
+    return MEAN
 
 
 def spelling(value: Any) -> str:
     """A config value as on the command line."""
     return json.dumps(value) if value is None or isinstance(value, bool | list | dict) else str(value)
-
-
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """For each key its last part, where that says enough and tells it from the others."""
-    last = [key.rsplit(".", 1)[-1] for key in keys]
-    clear = {key: name != "name" and last.count(name) == 1 for key, name in zip(keys, last, strict=True)}
-    return {key: name if clear[key] else key for key, name in zip(keys, last, strict=True)}
 
 
 def places(runs: Sequence[Run]) -> tuple[Path, list[str]]:
@@ -169,6 +251,7 @@ def _summary(opened: Opened) -> dict[str, Any]:
         "iterations": int(training["iteration"].max()) if len(training) else 0,
         "final_loss": last("loss"),
         "best_loss": training["loss"].min() if len(training) else math.nan,
+        MEAN: opened.value(MEAN),
         "accuracy": last("accuracy"),
         "test_error": tested("recall_error"),
         "nrmse": last("nrmse"),
@@ -197,7 +280,7 @@ def grouped(opened: Sequence[Opened], keys: Sequence[str]) -> list[RunGroup]:
     for each in latest.values():
         values = tuple(each.config.get(key) for key in keys)
         groups.setdefault(_spelt(each, keys), RunGroup(values, [])).members.append(each)
-    return sorted(groups.values(), key=lambda group: tuple(map(_order, group.values)))
+    return sorted(groups.values(), key=lambda group: tuple(map(_order, group.keyed)))
 
 
 def _spelt(opened: Opened, keys: Sequence[str]) -> tuple[str, ...]:

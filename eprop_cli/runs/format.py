@@ -83,7 +83,9 @@ def migrated_config(config: dict[str, Any]) -> dict[str, Any]:
         "keep_checkpoint": False,
     }
     config["training"] = missing | config["training"]
-    config["plots"] = {"style": "default", "width": None, "font": None} | config["plots"]
+    looks = {"style": "default", "width": None, "font": None, "band": "range", "metric": None}
+    config["plots"] = looks | config["plots"]
+    config.setdefault("logger", {})
     config.setdefault("report", False)
     config.setdefault("connectivity", CONNECTIVITY)
     projections = CONNECTIVITY["plastic"]

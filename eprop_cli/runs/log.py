@@ -2,9 +2,11 @@
 
 import logging
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 OURS, TO_FILE = logging.getLogger("eprop_cli"), logging.getLogger("eprop_cli.file")  # the latter for tracebacks
 FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")  # as conf/hydra/job_logging has it
@@ -26,6 +28,20 @@ def logged(path: Path) -> Iterator[None]:
     finally:
         _diversion.end(file)
         file.close()
+
+
+def keep_warnings() -> None:
+    """Have Python's warnings of this process in the log of its run too; shown they are as they were."""
+    shown = warnings.showwarning
+    if getattr(shown, "kept", False):
+        return
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+        TO_FILE.warning("%s: %s (%s:%d)", category.__name__, message, filename, lineno)
+        shown(message, category, filename, lineno, *rest)
+
+    show.kept = True  # type: ignore[attr-defined]
+    warnings.showwarning = show  # type: ignore[assignment]
 
 
 class _Quiet(logging.FileHandler):

@@ -12,6 +12,7 @@ from eprop_cli.phases import EARLY_STOPPING, TEST, TRAINING, VALIDATION
 from eprop_cli.values import Row
 
 log = logging.getLogger(__name__)
+log_to_file = logging.getLogger("eprop_cli.file")  # conf/hydra/job_logging keeps it off the terminal
 LOG_EVERY = 10.0  # s, between two lines of a log ...
 LOG_FRACTION = 0.02  # ... or this part of the time that the run has taken, if that is longer
 
@@ -31,8 +32,14 @@ class Terminal(logging.Handler):
 def reporter(config: Config, done: int = 0) -> Iterator[Callable[[Row], None]]:
     """Give a function that takes each row; done: training iterations that an earlier run finished."""
     if sys.stdout.isatty():
+        to_file = lines(config, log_to_file)
         with _live(config, done) as report:
-            yield report
+
+            def both(row: Row) -> None:
+                report(row)
+                to_file(row)
+
+            yield both
     else:
         yield lines(config)
 
@@ -80,8 +87,8 @@ class Place:
         return (self._count, self._totals[row.phase]) if own else (row.iteration, self._n_iter)
 
 
-def lines(config: Config) -> Callable[[Row], None]:
-    """A function that takes each row and tells of one now and then."""
+def lines(config: Config, log: logging.Logger = log) -> Callable[[Row], None]:
+    """A function that takes each row and logs one now and then."""
     columns, place = config.columns, Place(config)
     began = time.monotonic()
     due = 0.0

@@ -5,15 +5,17 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir, read_keys
 from eprop_cli.errors import UserError, reason
+from eprop_cli.loggers.base import Loggers
 from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
@@ -31,6 +33,7 @@ from eprop_cli.runs.progress import describe_metrics, reporter
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.record import changed_versions, now, origin
 from eprop_cli.runs.writer import RunWriter
+from eprop_cli.schema import flatten, to_dict
 from eprop_cli.training.base import Record, Trainer, draw_parameters, make_trainer
 from eprop_cli.values import Checkpoint, Row
 
@@ -83,9 +86,12 @@ def run(
         except (OSError, UserError) as error:
             log.error("%s: nothing trained (%s)", FAILED, reason(error))
             return Ending(FAILED, 1, reason(error), error)
+        _log_origin(record)
         if changes:
             log.warning("The run goes on with other versions than it had: %s", ", ".join(changes))
-        ending = _work(config, writer, clock, checkpoint, interrupts, report, is_hopeless)
+        loggers = Loggers(config.logger)
+        ending = _work(config, writer, clock, checkpoint, interrupts, report, loggers, is_hopeless)
+        loggers.end(ending.status)
         seconds = clock.split()
         try:
             writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
@@ -97,6 +103,15 @@ def run(
             _report(directory)
         _tell(ending, config, directory, writer.last_rows, _duration(seconds, clock.earlier))
     return ending
+
+
+def _log_origin(record: Mapping[str, Any]) -> None:
+    """Have the log say what runs, with what and how: it may be all that is sent along with a question."""
+    log_to_file.info("command: %s", shlex.join(map(str, record["command"])))
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    log_to_file.info("versions: %s", f"{versions}, commit {record['git_commit']}" if record["git_commit"] else versions)
+    keys = flatten(record["config"])
+    log_to_file.info("config:\n%s", "\n".join(f"  {key}={json.dumps(value)}" for key, value in keys.items()))
 
 
 def _report(directory: Path) -> None:
@@ -144,12 +159,13 @@ def _work(
     checkpoint: Checkpoint | None,
     interrupts: Interrupts,
     report: Callable[[Row], None] | None,
+    loggers: Loggers,
     is_hopeless: Callable[[Row], bool] | None,
 ) -> Ending:
     """Train and draw; interrupts are held back afterwards."""
     try:
         interrupts.release()
-        _train(config, writer, clock, checkpoint, interrupts, report, is_hopeless)
+        _train(config, writer, clock, checkpoint, interrupts, report, loggers, is_hopeless)
         _draw(config, writer.directory)
         interrupts.hold()
     except Interruption as interruption:
@@ -181,6 +197,7 @@ def _train(
     checkpoint: Checkpoint | None,
     interrupts: Interrupts,
     report: Callable[[Row], None] | None,
+    loggers: Loggers,
     is_hopeless: Callable[[Row], bool] | None,
 ) -> None:
     done = 0 if checkpoint is None else int(checkpoint["iteration"])
@@ -199,6 +216,7 @@ def _train(
         log.warning(warning)
     with reporter(config, done) if report is None else nullcontext(report) as reported:
         trainer = make_trainer(config, checkpoint)
+        loggers.begin(writer.directory, flatten(to_dict(config)), done)
         clock.build = time.perf_counter() - clock.began
         trainer.hold = interrupts.hold
         keeper = _Keeper(config, writer, trainer)
@@ -209,6 +227,7 @@ def _train(
                 clock.simulate = trainer.simulating
                 keeper.take(record)
                 reported(record.row)
+                loggers.row(record.row)
                 hopeless = is_hopeless is not None and is_hopeless(record.row)
                 interrupts.release()
                 if hopeless:

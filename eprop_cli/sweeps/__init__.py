@@ -38,6 +38,13 @@ def arguments_to_resume(
     return resume.arguments_to_resume(directory, options, overrides, allowed)
 
 
+def watch(directory: Path, once: bool) -> int:
+    """Tell how the runs in a directory are getting on, until all have ended; returns the exit status."""
+    from eprop_cli.sweeps import watching
+
+    return watching.follow(directory, once)
+
+
 def run_job(composed: DictConfig) -> float | None:
     """Run a job and return its objective; None if it has none."""
     from eprop_cli.sweeps import job
@@ -56,7 +63,10 @@ def end(problem: BaseException | None) -> int:
     from eprop_cli.config.refusal import refuse
     from eprop_cli.sweeps.closing import close, why_broken_off
     from eprop_cli.sweeps.multirun import Multirun
+    from eprop_cli.sweeps.watching import end as end_watch
 
+    end_watch()
+    end_watch()
     multirun = Multirun(Path(OmegaConf.select(JobRuntime.instance().conf, MULTIRUN)))
     if isinstance(problem, BAD_INPUTS) and not multirun.outcomes:
         multirun.undo(multirun.plan.fresh)

@@ -22,8 +22,9 @@ from eprop_cli.sweeps.multirun import NOT_STARTED, SKIPPED, JobOutcome, Multirun
 from eprop_cli.terminal import drop_output
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
+
+    from eprop_cli.runs.ranked import Comparison
 
 
 TABLE, FIGURE = "sweep.csv", "sweep.png"
@@ -51,7 +52,7 @@ def close(multirun: Multirun, problem: BaseException | None) -> int:
         multirun.remove()
     try:
         if written:
-            _show(runs, *written)
+            _show(*written)
         if record is not None:
             _tell_best(multirun.directory, record)
         _tell(multirun, counts, bad, is_search=n_jobs is None)
@@ -134,15 +135,17 @@ def _trial_numbers(record: SearchRecord | None) -> dict[str, int]:
 
 def _write(
     runs: Sequence[Run], directory: Path, record: SearchRecord | None, is_search: bool
-) -> "tuple[pd.DataFrame, list[Path]]":
-    """Write the table and, if there is anything to draw, the figure; returns the table and the paths of both."""
+) -> "tuple[Comparison, list[Path]]":
+    """Write the table and, if there is anything to draw, figures; returns the comparison and the paths of all."""
     import pandas as pd
 
     from eprop_cli.figures.comparison import sweep_figure
     from eprop_cli.figures.style import save
-    from eprop_cli.runs.comparison import summarise
+    from eprop_cli.runs.ranked import compare
 
-    table = summarise(runs)
+    searched = [runs[0].config["objective"]] if is_search and not math.isnan(_objective(runs[0])) else []
+    compared = compare(runs, searched)
+    table = compared.table
     for position, (group, values) in enumerate(_choices(runs).items(), start=1):
         if group not in table:
             table.insert(position, group, values)
@@ -152,22 +155,23 @@ def _write(
     if record is not None:
         numbers = _trial_numbers(record)
         names = [run.directory.name for run in runs]
-        table.insert(1, "trial", pd.Series([numbers.get(name) for name in names], dtype="Int64"))
+        table.insert(1, "trial", pd.Series([numbers.get(name) for name in names], dtype="Int64", index=table.index))
         table.insert(1, "best", ["*" if name == best else math.nan for name in names])
     write_csv(table.assign(run=[run.directory.name for run in runs]), directory / TABLE)
     files = [directory / TABLE]
     if table["iterations"].any():
         files.append(directory / FIGURE)
-        save(sweep_figure(runs, best), files[-1], DPI)
+        save(sweep_figure(compared.opened, best=best), files[-1], DPI)
     for name, figure in _search_figures(runs, record).items() if record else ():
         files.append(directory / f"{name}.png")
         save(figure, files[-1], DPI)
-    return table, files
+    return compared, files
 
 
 def _search_figures(runs: Sequence[Run], record: SearchRecord) -> "dict[str, Figure]":
     from eprop_cli.figures.search import search_figures
-    from eprop_cli.runs.comparison import open_run, short_names, units_of
+    from eprop_cli.runs.comparison import open_run, units_of
+    from eprop_cli.schema import short_names
     from eprop_cli.sweeps.optuna_study import importances
 
     opened = [each for each in map(open_run, runs) if each.columns]
@@ -185,9 +189,9 @@ def _search_figures(runs: Sequence[Run], record: SearchRecord) -> "dict[str, Fig
     return search_figures(record, importances(record), labels, objective)
 
 
-def _show(runs: Sequence[Run], table: "pd.DataFrame", files: Sequence[Path]) -> None:
+def _show(compared: "Comparison", files: Sequence[Path]) -> None:
     print(flush=True)  # or Console would flush it, and end the process where the reader has had enough
-    show(table, runs)
+    show(compared, each_run=False)
     print(f"Files: {', '.join(map(str, map(_from_here, files)))}")
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from eprop_cli.runs.files import is_alive
+from eprop_cli.runs.log import keep_warnings
 from eprop_cli.sweeps.paths import find_modules_in
 
 POLL = 0.2  # s, between two looks at whether to stop
@@ -34,8 +35,8 @@ class JobRequest:
     """What a job's process has to do, and where.
 
     config: as to_dict() gives it. directory: the run directory. logging, verbose: Hydra's job_logging and verbose.
-    command: of run.json. output: file that takes what is printed past the logs; None: the terminal. modules_in: where
-    modules of the user's are found, too. pruner: of the search that suggested the job; None: there is none.
+    command: of run.json. output: file that takes what is printed past the logs. modules_in: where modules of the user's
+    are found, too. pruner: of the search that suggested the job; None: there is none.
     """
 
     config: dict[str, Any]
@@ -43,7 +44,7 @@ class JobRequest:
     logging: dict[str, Any]
     verbose: Any
     command: list[str]
-    output: str | None
+    output: str
     working_directory: str
     modules_in: str | None
     pruner: dict[str, Any] | None = None
@@ -141,9 +142,8 @@ def main() -> None:
     threading.Thread(target=_end_with_starter, daemon=True).start()
     os.chdir(request.working_directory)
     find_modules_in(request.modules_in)
-    if request.output is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        os.dup2(os.open(request.output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), sys.stderr.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(request.output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), sys.stderr.fileno())
     sys.argv = request.command
 
     from hydra.core.utils import configure_log
@@ -152,6 +152,7 @@ def main() -> None:
     from eprop_cli.config.load import load
     from eprop_cli.runs.run import run
 
+    keep_warnings()
     configure_log(OmegaConf.create(request.logging), request.verbose)
     logging.raiseExceptions = False  # as in eprop_run, which this process has not seen
     config, directory, is_hopeless = load(OmegaConf.create(request.config)), Path(request.directory), None

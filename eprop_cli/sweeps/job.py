@@ -53,14 +53,14 @@ def run_job(composed: DictConfig) -> float | None:
         multirun.note(replace(outcome, status=RUNNING))
         directory = JobDirectory(multirun.directory / outcome.name, scratch, ["eprop-run", *plan.options, *overrides])
         try:
-            status, error, returned = _attempt(directory, composed, multirun, quiet=not plan.is_mine)
+            status, error, returned = _attempt(directory, composed, multirun)
         except Exception as problem:  # whatever it is, it is this job's own
             log_to_file.exception("the job failed")
             status, error = FAILED, f"{type(problem).__name__}: {problem}"
             with contextlib.suppress(UserError, OSError):  # there may be no run directory yet
                 status, error = directory.conclude(error)
         outcome = replace(outcome, status=status, error=error)
-        if status == SKIPPED or not plan.is_mine:
+        if not plan.tied:  # in the log of a cluster's job; the one who started it tells of the others
             log.info("#%d %s: %s%s", outcome.num, outcome.name, status, f" ({error})" if error else "")
     multirun.note(outcome)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -69,9 +69,7 @@ def run_job(composed: DictConfig) -> float | None:
     return returned
 
 
-def _attempt(
-    directory: JobDirectory, composed: DictConfig, multirun: Multirun, quiet: bool
-) -> tuple[str, str | None, float | None]:
+def _attempt(directory: JobDirectory, composed: DictConfig, multirun: Multirun) -> tuple[str, str | None, float | None]:
     """Do what is left to do of a job: its status, error and objective."""
     try:
         config = load(with_absolute_paths(composed, multirun.plan.beginning))
@@ -82,8 +80,7 @@ def _attempt(
         return FAILED, str(error), None
     status, problem = SKIPPED, None
     if ready is not None:
-        output = str(directory.path / LOG) if quiet else None
-        request = _request(ready, directory, output, multirun.plan.modules_in)
+        request = _request(ready, directory, str(directory.path / LOG), multirun.plan.modules_in)
         ended = run_forked(request, lambda: multirun.stopped)
         killed = f"was killed by {signal.Signals(-ended).name}" if ended < 0 else f"ended with status {ended}"
         stopped = multirun.stopped is not None
@@ -91,7 +88,7 @@ def _attempt(
     return status, problem, objective(directory.path, config) if status in (COMPLETED, SKIPPED) else None
 
 
-def _request(config: Config, directory: JobDirectory, output: str | None, modules_in: str | None) -> JobRequest:
+def _request(config: Config, directory: JobDirectory, output: str, modules_in: str | None) -> JobRequest:
     """What the job's process has to do, with Hydra's logging as if Hydra had begun the job in its run directory."""
     hydra: Any = copy.deepcopy(HydraConfig.instance().cfg)
     OmegaConf.set_readonly(hydra.hydra, False)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -35,9 +36,13 @@ from eprop_cli.sweeps.overrides import job_overrides
 from eprop_cli.sweeps.paths import absolute_storage, find_modules_in, with_absolute_paths
 from eprop_cli.sweeps.record import SweepRecord
 from eprop_cli.sweeps.slurm import check_time_limit, is_slurm, watch
+from eprop_cli.sweeps.watching import begin
 from eprop_cli.training.base import check_ready
 
 TIED = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs end with the process that starts them
+
+# Their loggers, which tell of each job that is launched.
+LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,9 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
     launch_only_the_rest(config)
     if is_slurm(launcher):
         watch(multirun)
+    for name in LAUNCHERS:
+        logging.getLogger(name).setLevel(logging.WARNING)  # it is told here, in fewer lines
+    begin(multirun)
     for number in stopping():
         signal.signal(number, lambda number, _: stop(multirun, number))
     return multirun
