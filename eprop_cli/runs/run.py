@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir, read_keys
 from eprop_cli.errors import UserError, reason
@@ -32,6 +34,7 @@ from eprop_cli.runs.reader import Run
 from eprop_cli.runs.record import changed_versions, now, origin
 from eprop_cli.runs.writer import RunWriter
 from eprop_cli.training.base import Record, Trainer, draw_parameters, make_trainer
+from eprop_cli.training.diagnoses import Diagnoses, Notice, before, recorded
 from eprop_cli.values import Checkpoint, Row
 
 log = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ def run(
     """
     checkpoint, rows, record, clock = None, None, origin(config, command), _Clock()
     changes: list[str] = []
+    notices: list[Notice] = []
     if config.resume:
         checkpoint, earlier = load_checkpoint(directory, config), read_record(directory)
         if earlier["status"] == COMPLETED and (why := _why_done(checkpoint, config.task.n_iter)):
@@ -75,6 +79,8 @@ def run(
         changes = changed_versions(earlier, record)
         record |= {"start": earlier["start"], "sessions": [*earlier.get("sessions", []), *record["sessions"]]}
         record["seconds"] = clock.earlier = earlier.get("seconds") or {}
+        notices = before(earlier.get("warnings") or [], int(checkpoint["iteration"]))
+        record["warnings"] = recorded(notices)
     with interruptible() as interrupts:
         try:
             writer = RunWriter(directory, record, rows)
@@ -83,7 +89,8 @@ def run(
             return Ending(FAILED, 1, reason(error), error)
         if changes:
             log.warning("The run goes on with other versions than it had: %s", ", ".join(changes))
-        ending = _work(config, writer, clock, checkpoint, interrupts, report)
+        diagnoses = Diagnoses(config, notices, writer.earlier)
+        ending = _work(config, writer, clock, checkpoint, interrupts, report, diagnoses)
         seconds = clock.split()
         try:
             writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
@@ -93,7 +100,7 @@ def run(
             drop_large_checkpoint(directory)
         if config.report:
             _report(directory)
-        _tell(ending, config, directory, writer.last_rows, _duration(seconds, clock.earlier))
+        _tell(ending, config, directory, writer.last_rows, _duration(seconds, clock.earlier), diagnoses.notices)
     return ending
 
 
@@ -142,11 +149,13 @@ def _work(
     checkpoint: Checkpoint | None,
     interrupts: Interrupts,
     report: Callable[[Row], None] | None,
+    diagnoses: Diagnoses,
 ) -> Ending:
     """Train and draw; interrupts are held back afterwards."""
     try:
         interrupts.release()
-        _train(config, writer, clock, checkpoint, interrupts, report)
+        with np.errstate(all="ignore"):  # what comes of it is diagnosed
+            _train(config, writer, clock, checkpoint, interrupts, report, diagnoses)
         _draw(config, writer.directory)
         interrupts.hold()
     except Interruption as interruption:
@@ -171,6 +180,7 @@ def _train(
     checkpoint: Checkpoint | None,
     interrupts: Interrupts,
     report: Callable[[Row], None] | None,
+    diagnoses: Diagnoses,
 ) -> None:
     done = 0 if checkpoint is None else int(checkpoint["iteration"])
     if checkpoint is not None:
@@ -187,7 +197,7 @@ def _train(
         trainer = make_trainer(config, checkpoint)
         clock.build = time.perf_counter() - clock.began
         trainer.hold = interrupts.hold
-        keeper = _Keeper(config, writer, trainer)
+        keeper = _Keeper(config, writer, trainer, diagnoses)
         interrupts.patient = True
         try:
             for record in trainer.records():
@@ -196,6 +206,8 @@ def _train(
                 keeper.take(record)
                 reported(record.row)
                 interrupts.release()
+            interrupts.hold()
+            keeper.conclude()
         finally:
             interrupts.hold()
             interrupts.patient = False
@@ -239,8 +251,8 @@ def _with_drawn_parameters(config: Config, writer: RunWriter) -> Config:
 class _Keeper:
     """Puts records and checkpoints where they belong."""
 
-    def __init__(self, config: Config, writer: RunWriter, trainer: Trainer) -> None:
-        self._writer, self._trainer = writer, trainer
+    def __init__(self, config: Config, writer: RunWriter, trainer: Trainer, diagnoses: Diagnoses) -> None:
+        self._writer, self._trainer, self._diagnoses = writer, trainer, diagnoses
         self._resolution = config.kernel.resolution
         self._every, self._minutes = config.training.checkpoint_every, config.training.checkpoint_minutes
         self._saved = time.monotonic()
@@ -257,9 +269,20 @@ class _Keeper:
         if record.confusion is not None and len(record.confusion) >= MANY_CLASSES:
             self._writer.confusion(row.iteration, row.phase, record.confusion)
         if row.phase == TRAINING:
+            self._warn(self._diagnoses.look(record, self._trainer))  # before weights that are NaN get into a checkpoint
             self._checkpoint = self._trainer.commit()
             if self._is_time(row.iteration):
                 self._save()
+
+    def conclude(self) -> None:
+        """Say what is to be said of a run whose training is over."""
+        self._warn(self._diagnoses.conclude(self._trainer))
+
+    def _warn(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            log.warning("%s", notice)
+        if notices:
+            self._writer.update(warnings=recorded(self._diagnoses.notices))
 
     def _is_time(self, iteration: int) -> bool:
         """Whether a checkpoint is due."""
@@ -286,7 +309,14 @@ def _draw(config: Config, directory: Path) -> None:
         variant("figure", name).write(Run(directory), plots.formats, plots.dpi, directory / "figures", plots)
 
 
-def _tell(ending: Ending, config: Config, directory: Path, last_rows: Sequence[Row], duration: str) -> None:
+def _tell(
+    ending: Ending,
+    config: Config,
+    directory: Path,
+    last_rows: Sequence[Row],
+    duration: str,
+    notices: Sequence[Notice],
+) -> None:
     """The last lines on the terminal: result, files, what next."""
     shown = _from_here(directory)
     result = "nothing trained"
@@ -297,6 +327,8 @@ def _tell(ending: Ending, config: Config, directory: Path, last_rows: Sequence[R
         if len(last_rows) > 1:
             result += f" (means of {len(last_rows)} batches)"
     log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")
+    for notice in notices:
+        log.info("Warning: %s", notice)
     log.info("Files: %s", shown)
     if ending.status == INTERRUPTED:
         log.info(_how_to_go_on(config, directory))
