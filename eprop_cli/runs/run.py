@@ -340,9 +340,8 @@ def _tell(
 
 def _how_to_go_on(config: Config, directory: Path) -> str:
     """The command that continues a run, or why there is none."""
-    trainer = variant("training", config.training.name)
-    if not trainer.resumable:
-        return f"It cannot be continued: {trainer.not_resumable}"
+    if why_not := variant("training", config.training.name).not_resumable(config.engine.name):
+        return f"It cannot be continued: {why_not}"
     if not (directory / CHECKPOINT).exists():
         return "Nothing was trained that could be continued"
     return f"Continue: eprop-run {shlex.quote(f'resume={_from_here(directory)}')}"
