@@ -64,6 +64,8 @@ def check_rules(group: Any, path: str) -> None:
     """Raise ConfigError for the first value that breaks a rule of its key, in nested groups too."""
     for each in fields(group):
         value, name = getattr(group, each.name), f"{path}.{each.name}" if path else each.name
+        fits = is_dataclass(value) or not is_dataclass(each.type)  # a reference may have led to anything
+        require(fits, name, value, "must be a group of keys")
         for inner in value if isinstance(value, list) else [value]:
             if is_dataclass(inner):
                 check_rules(inner, name)
@@ -136,7 +138,8 @@ def check_magnitude(key: str, value: float) -> None:
     """Refuse numbers that nothing can be computed with."""
     require(math.isfinite(value), key, value, "must be a finite number")
     if isinstance(value, int) and not key.endswith("seed"):
-        require(value <= MOST_COUNT, key, value, f"must be at most {MOST_COUNT}")
+        most = int(MOST) if key.startswith("neuron.") else MOST_COUNT
+        require(value <= most, key, value, f"must be at most {most}")
     if key.startswith("neuron."):
         require(abs(value) <= MOST, key, value, f"must be from {-MOST:g} to {MOST:g}")
         require(value == 0 or abs(value) >= LEAST, key, value, f"must be 0, or at least {LEAST:g} away from it")
@@ -150,5 +153,5 @@ def check_choice(key: str, value: Any, choices: Any) -> None:
 def check_multiple(key: str, value: float, unit: float, name: str) -> None:
     """Refuse a value that is not a multiple of a unit."""
     ratio = value / unit
-    whole = ratio > 0.5 and math.isclose(ratio, round(ratio), rel_tol=1e-9)
+    whole = 0.5 < ratio < math.inf and math.isclose(ratio, round(ratio), rel_tol=1e-9)
     require(whole, key, value, f"must be a multiple of {name}")

@@ -70,13 +70,13 @@ def test_a_test_counts_its_own_batches_and_ends_with_a_line(caplog, clock):
 
 def test_regression_has_no_recall_error():
     said = describe(regression_row(1, "training", 12.5, 0.5, 0.75, 10.04, 12.5, 1.0), REGRESSION)
-    assert said == "loss 12.5000, nRMSE 0.500, rates 10.0 (regular) and 12.5 (adaptive) spikes/s"
+    assert said == "loss 12.50, nRMSE 0.500, rates 10.0 (regular) and 12.5 (adaptive) spikes/s"
 
 
 def test_one_population_has_one_rate():
     columns = [column for column in REGRESSION if column.name != "rate_ad"]
     said = describe(regression_row(1, "training", 12.5, 0.5, 0.75, 10.04, 12.5, 1.0), columns)
-    assert said == "loss 12.5000, nRMSE 0.500, rate 10.0 (regular) spikes/s"
+    assert said == "loss 12.50, nRMSE 0.500, rate 10.0 (regular) spikes/s"
 
 
 def test_the_terminal_is_what_standard_output_is_at_that_moment(capsys):

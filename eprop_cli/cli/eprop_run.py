@@ -53,6 +53,7 @@ def main() -> None:
     # A full disk, or a reader of a pipe who has had enough, must not have the log add tracebacks to the terminal.
     logging.raiseExceptions = False
     keep_warnings()
+    warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy's; what comes of it is told (diagnoses.py)
     warnings.filterwarnings("error", message=r".*is not available", module="hydra")  # of a folder of config files
     for name, resolver in RESOLVERS.items():
         OmegaConf.register_new_resolver(f"eprop.{name}", resolver, replace=True)

@@ -15,10 +15,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
+from eprop_cli.config.composed import RESUMED
 from eprop_cli.config.files import conf_dir, own_config_dir
 from eprop_cli.config.load import explain
 from eprop_cli.config.words import unknown
-from eprop_cli.errors import ConfigError, UserError, reason
+from eprop_cli.errors import ConfigError, UserError, reason, require
 
 FORM = "is not KEY=VALUE (see eprop-run --help), or its quotes or brackets do not match"
 UNREADABLE = (YAMLError, UnicodeDecodeError, OSError)  # OmegaConf raises the last for a file without keys
@@ -41,7 +42,23 @@ def check_arguments(arguments: Sequence[str]) -> None:
     parsed = parser.parse_args(arguments)
     if parsed.experimental_rerun is not None:
         raise UserError(f"--experimental-rerun {parsed.experimental_rerun}: is Hydra's; use resume=RUN_DIR")
+    if parsed.config_name not in (None, "config", RESUMED):
+        for place in filter(None, (parsed.config_dir, conf_dir())):
+            if (path := Path(place) / f"{parsed.config_name.removesuffix('.yaml')}.yaml").is_file():
+                remedy = "must have config in its defaults list; an experiment is chosen by experiment=NAME"
+                require(_has_config(path, set()), "--config-name", parsed.config_name, remedy)
+                break
     check_overrides(parsed.overrides)
+
+
+def _has_config(path: Path, seen: set[Path]) -> bool:
+    """Whether a file has conf/config.yaml among its defaults, or among those of files beside it."""
+    if path in seen or not path.is_file():
+        return False
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    defaults = content.get("defaults") if isinstance(content, dict) else None
+    names = [str(entry).lstrip("/") for entry in defaults if isinstance(entry, str)] if defaults else []
+    return "config" in names or any(_has_config(path.with_name(f"{name}.yaml"), {*seen, path}) for name in names)
 
 
 def in_order(arguments: Sequence[str]) -> list[str]:

@@ -1,11 +1,14 @@
 """What can be told from a config as Hydra composed it."""
 
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
     """A composed config without Hydra's own part."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    keys: list[Any] = [key for key in config if key != "hydra"]  # numbers too: load() refuses them
+    return OmegaConf.masked_copy(config, keys)
 
 
 RESUMED = "eprop_cli_resumed"  # name of the config of a run that is resumed

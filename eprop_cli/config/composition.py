@@ -1,5 +1,6 @@
 """Compose a config as eprop-run does, in whatever process and thread, leaving Hydra's globals as they are."""
 
+import errno
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +28,14 @@ from eprop_cli.config.files import conf_dir, own_config_dir
 from eprop_cli.errors import UserError
 
 BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # what keeps Hydra from writing its files
 _composing = threading.Lock()
 
 
 def is_of_a_file(error: BaseException) -> bool:
     """Whether Hydra stumbled over what a config file or argument holds, and raised what it does not mean to raise."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return False
     frames = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, OSError):  # a full disk, for one
         return False

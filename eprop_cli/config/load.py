@@ -1,11 +1,12 @@
 """Turn a composed config into its typed form, or say in one line what is wrong with it."""
 
 import logging
+import re
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, Node, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from eprop_cli.config.config import VARIED, Config, default_metric
@@ -22,14 +23,19 @@ def load(composed: DictConfig) -> Config:
 
     Raises UserError (most often ConfigError) with one line for the first thing wrong.
     """
+    if "experiment" in composed:
+        raise UserError("experiment: the file that was chosen must begin with the line # @package _global_")
     try:
         for group in VARIED:
             whole = isinstance(composed[group], DictConfig)
             require(whole, group, composed[group], "must be a group of keys, as a file of its own has them")
+            name, choices = composed[group].name, ", ".join(VARIANTS[group])
+            require(isinstance(name, str), f"{group}.name", name, f"must be one of {choices}, or module:Class")
         composed = with_new_keys(composed)
         schema = OmegaConf.structured(Config)
         for group in VARIED:
             kind = _schema(group, composed[group])
+            _check_items(kind, group, composed[group])
             schema[group] = OmegaConf.structured(kind)
             _make_whole(kind, composed[group])
         composed = _with_loggers(composed, schema)
@@ -59,6 +65,19 @@ def _with_loggers(composed: DictConfig, schema: DictConfig) -> DictConfig:
         _make_whole(kind, keys)
     schema.logger = kinds
     return composed
+
+
+def _check_items(schema: Any, group: str, composed: DictConfig) -> None:
+    """Raise UserError for a group of keys within a list, of which OmegaConf would not say where it stands."""
+    for key, wanted in get_type_hints(schema).items():
+        kind = next(iter(get_args(wanted)), None)
+        items = OmegaConf.select(composed, key) if is_dataclass(kind) and get_origin(wanted) is list else None
+        for index, item in enumerate(items if isinstance(items, ListConfig) else ()):
+            try:
+                if isinstance(item, DictConfig):
+                    OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), item))
+            except OmegaConfBaseException as error:
+                raise UserError(f"{group}.{key}[{index}].{explain(error)}") from error
 
 
 def _make_whole(schema: Any, composed: DictConfig) -> None:
@@ -112,6 +131,8 @@ def explain(error: OmegaConfBaseException) -> str:
     if isinstance(error, ValidationError) and (kind := _wanted(error)):
         value = error.value._value() if isinstance(error.value, Node) else error.value
         return str(ConfigError(str(error.full_key), value, f"must be {kind}"))
+    if match := re.search(r"Missing mandatory value: (\S+)$", message):  # what another key refers to
+        return f"{match[1]}: is missing"
     if isinstance(error, MissingMandatoryValue) or message.startswith("Missing key"):
         message = "is missing"
     elif isinstance(error, ConfigKeyError):
@@ -138,7 +159,8 @@ def _wanted(error: OmegaConfBaseException) -> str | None:
     if is_dataclass(error.object_type):
         wanted = get_type_hints(error.object_type).get(str(error.key))
     elif error.object_type is list:
-        (wanted,) = get_args(error.ref_type)
+        own = error.ref_type if get_origin(error.ref_type) is list else next(iter(get_args(error.ref_type)), None)
+        wanted = next(iter(get_args(own)), None)
     if optional := isinstance(wanted, UnionType):
         wanted = next(kind for kind in get_args(wanted) if kind is not NoneType)
     if is_dataclass(wanted):

@@ -74,6 +74,10 @@ class Stream(Protocol):
         """Weights as the synapses hold them; one that has not transmitted since its last batch lags behind."""
         ...
 
+    def moments(self) -> Mapping[str, Weights]:
+        """What the optimizer keeps of synapses, name -> projection -> values; some of them where they are many."""
+        ...
+
 
 class KeptStream(Stream, Protocol):
     """A stream whose whole state can be kept, so that it can be taken up again and be copied.

@@ -29,7 +29,19 @@ DPI = 150
 MAX_ROWS = 2000  # of a table; more are in the files that it comes from
 MAX_ITERATIONS = 4  # recorded iterations whose figures are shown
 # What run.json says that is told elsewhere on the page, or only to programs.
-TOLD = ("status", "error", "config", "columns", "populations", "loss", "last_row", "format", "is_stream", "seconds")
+TOLD = (
+    "status",
+    "error",
+    "config",
+    "columns",
+    "populations",
+    "loss",
+    "last_row",
+    "format",
+    "is_stream",
+    "seconds",
+    "warnings",
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,7 @@ def _run_page(run: Run) -> dict[str, Any]:
         "statuses": {status: 1},
         "facts": _facts(run, problems),
         "error": str(record.get("error") or ""),
+        "warnings": [f"iteration {each['iteration']}: {each['text']}" for each in record.get("warnings") or []],
         "pictures": list(_pictures(_run_figures(run, problems), problems)),
         "differences": _read(lambda: differences(run), problems) or [],
         "tables": tables,
@@ -128,6 +141,7 @@ def _sweep_page(directory: Path) -> dict[str, Any]:
         "statuses": statuses,
         "facts": {"runs": str(len(runs)), "seconds in all": f"{table['seconds'].sum():.1f}"},
         "error": "",
+        "warnings": [],
         "pictures": list(_pictures(_sweep_figures(whole), problems)),
         "differences": [each for run in first for each in differences(run) if each.key not in swept],
         "tables": [_runs_table(runs, table, directory)],

@@ -240,11 +240,13 @@ def _summary(opened: Opened) -> dict[str, Any]:
     test = metrics[metrics["phase"] == TEST]
     seconds = record.get("seconds")
 
+    known = {column.name for column in opened.columns}  # what else is in the table may be text
+
     def last(column: str) -> float:
-        return float(training[column].iloc[-1]) if len(training) and column in training else math.nan
+        return float(training[column].iloc[-1]) if len(training) and column in known else math.nan
 
     def tested(column: str) -> float:
-        return float(test[column].mean()) if column in test else math.nan
+        return float(test[column].mean()) if column in known else math.nan
 
     return {
         "status": KILLED if opened.run.killed else record["status"],

@@ -100,6 +100,7 @@ RECORD: dict[str, Check] = {
     "seconds": _optional(_dict_of(_duration)),
     "last_row": _optional(_row),
     "error": _optional(_text),
+    "warnings": _list_of(_group({"kind": _text, "iteration": _whole(0), "text": _text})),
     "columns": _list_of(_COLUMN),
     "populations": _list_of(_group({"name": _name, "label": _text, "size": _whole(1, 2**31 - 1)})),
     "planes": _list_of(lambda value: isinstance(value, list) and len(value) == 2 and all(map(is_count, value))),

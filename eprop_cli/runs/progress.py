@@ -63,10 +63,15 @@ def describe_metrics(metrics: Mapping[str, float], columns: Sequence[Column]) ->
     parts = []
     for column in judged(columns):
         if column.name == "loss":
-            parts.append(f"loss {metrics['loss']:.4f}")
+            parts.append(f"loss {_digits(metrics['loss'])}")
         else:
             parts.append(f"{column.short} {metrics[column.name]:.3f}")
     return ", ".join(parts)
+
+
+def _digits(value: float) -> str:
+    """A number with four digits that count; a whole number where it has more."""
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:#.4g}"
 
 
 class Place:

@@ -44,6 +44,7 @@ def start(command: Sequence[str] | None = None) -> dict[str, Any]:
         "seconds": None,
         "last_row": None,
         "error": None,
+        "warnings": [],
         "columns": [],
         "populations": [],
     }

@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir, read_keys
 from eprop_cli.errors import UserError, reason
@@ -35,6 +37,7 @@ from eprop_cli.runs.record import changed_versions, now, origin
 from eprop_cli.runs.writer import RunWriter
 from eprop_cli.schema import flatten, to_dict
 from eprop_cli.training.base import Record, Trainer, draw_parameters, make_trainer
+from eprop_cli.training.diagnoses import Diagnoses, Notice, before, recorded
 from eprop_cli.values import Checkpoint, Row
 
 log = logging.getLogger(__name__)
@@ -71,6 +74,7 @@ def run(
     """
     checkpoint, rows, record, clock = None, None, origin(config, command), _Clock()
     changes: list[str] = []
+    notices: list[Notice] = []
     if config.resume:
         checkpoint, earlier = load_checkpoint(directory, config), read_record(directory)
         if earlier["status"] == COMPLETED and (why := _why_done(checkpoint, config.task.n_iter)):
@@ -80,6 +84,8 @@ def run(
         changes = changed_versions(earlier, record)
         record |= {"start": earlier["start"], "sessions": [*earlier.get("sessions", []), *record["sessions"]]}
         record["seconds"] = clock.earlier = earlier.get("seconds") or {}
+        notices = before(earlier.get("warnings") or [], int(checkpoint["iteration"]))
+        record["warnings"] = recorded(notices)
     with interruptible() as interrupts:
         try:
             writer = RunWriter(directory, record, rows)
@@ -89,8 +95,8 @@ def run(
         _log_origin(record)
         if changes:
             log.warning("The run goes on with other versions than it had: %s", ", ".join(changes))
-        loggers = Loggers(config.logger)
-        ending = _work(config, writer, clock, checkpoint, interrupts, report, loggers, is_hopeless)
+        loggers, diagnoses = Loggers(config.logger), Diagnoses(config, notices, writer.earlier)
+        ending = _work(config, writer, clock, checkpoint, interrupts, report, diagnoses, loggers, is_hopeless)
         loggers.end(ending.status)
         seconds = clock.split()
         try:
@@ -101,7 +107,7 @@ def run(
             drop_large_checkpoint(directory)
         if config.report:
             _report(directory)
-        _tell(ending, config, directory, writer.last_rows, _duration(seconds, clock.earlier))
+        _tell(ending, config, directory, writer.last_rows, _duration(seconds, clock.earlier), diagnoses.notices)
     return ending
 
 
@@ -159,13 +165,15 @@ def _work(
     checkpoint: Checkpoint | None,
     interrupts: Interrupts,
     report: Callable[[Row], None] | None,
+    diagnoses: Diagnoses,
     loggers: Loggers,
     is_hopeless: Callable[[Row], bool] | None,
 ) -> Ending:
     """Train and draw; interrupts are held back afterwards."""
     try:
         interrupts.release()
-        _train(config, writer, clock, checkpoint, interrupts, report, loggers, is_hopeless)
+        with np.errstate(all="ignore"):  # what comes of it is diagnosed
+            _train(config, writer, clock, checkpoint, interrupts, report, diagnoses, loggers, is_hopeless)
         _draw(config, writer.directory)
         interrupts.hold()
     except Interruption as interruption:
@@ -197,6 +205,7 @@ def _train(
     checkpoint: Checkpoint | None,
     interrupts: Interrupts,
     report: Callable[[Row], None] | None,
+    diagnoses: Diagnoses,
     loggers: Loggers,
     is_hopeless: Callable[[Row], bool] | None,
 ) -> None:
@@ -219,7 +228,7 @@ def _train(
         loggers.begin(writer.directory, flatten(to_dict(config)), done)
         clock.build = time.perf_counter() - clock.began
         trainer.hold = interrupts.hold
-        keeper = _Keeper(config, writer, trainer)
+        keeper = _Keeper(config, writer, trainer, diagnoses)
         interrupts.patient = True
         try:
             for record in trainer.records():
@@ -232,6 +241,8 @@ def _train(
                 interrupts.release()
                 if hopeless:
                     raise _Hopeless
+            interrupts.hold()
+            keeper.conclude()
         finally:
             interrupts.hold()
             interrupts.patient = False
@@ -275,8 +286,8 @@ def _with_drawn_parameters(config: Config, writer: RunWriter) -> Config:
 class _Keeper:
     """Puts records and checkpoints where they belong."""
 
-    def __init__(self, config: Config, writer: RunWriter, trainer: Trainer) -> None:
-        self._writer, self._trainer = writer, trainer
+    def __init__(self, config: Config, writer: RunWriter, trainer: Trainer, diagnoses: Diagnoses) -> None:
+        self._writer, self._trainer, self._diagnoses = writer, trainer, diagnoses
         self._resolution = config.kernel.resolution
         self._every, self._minutes = config.training.checkpoint_every, config.training.checkpoint_minutes
         self._saved = time.monotonic()
@@ -293,9 +304,20 @@ class _Keeper:
         if record.confusion is not None and len(record.confusion) >= MANY_CLASSES:
             self._writer.confusion(row.iteration, row.phase, record.confusion)
         if row.phase == TRAINING:
+            self._warn(self._diagnoses.look(record, self._trainer))  # before weights that are NaN get into a checkpoint
             self._checkpoint = self._trainer.commit()
             if self._is_time(row.iteration):
                 self._save()
+
+    def conclude(self) -> None:
+        """Say what is to be said of a run whose training is over."""
+        self._warn(self._diagnoses.conclude(self._trainer))
+
+    def _warn(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            log.warning("%s", notice)
+        if notices:
+            self._writer.update(warnings=recorded(self._diagnoses.notices))
 
     def _is_time(self, iteration: int) -> bool:
         """Whether a checkpoint is due."""
@@ -322,7 +344,14 @@ def _draw(config: Config, directory: Path) -> None:
         variant("figure", name).write(Run(directory), plots.formats, plots.dpi, directory / "figures", plots)
 
 
-def _tell(ending: Ending, config: Config, directory: Path, last_rows: Sequence[Row], duration: str) -> None:
+def _tell(
+    ending: Ending,
+    config: Config,
+    directory: Path,
+    last_rows: Sequence[Row],
+    duration: str,
+    notices: Sequence[Notice],
+) -> None:
     """The last lines on the terminal: result, files, what next."""
     shown = _from_here(directory)
     result = "nothing trained"
@@ -333,6 +362,8 @@ def _tell(ending: Ending, config: Config, directory: Path, last_rows: Sequence[R
         if len(last_rows) > 1:
             result += f" (means of {len(last_rows)} batches)"
     log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")
+    for notice in notices:
+        log.info("Warning: %s", notice)
     log.info("Files: %s", shown)
     if ending.status in (INTERRUPTED, PRUNED):
         log.info(_how_to_go_on(config, directory))

@@ -50,6 +50,7 @@ class RunWriter:
         """
         self.directory = directory
         self.last_rows: list[Row] = []  # the last batches that were of one phase and of the same weights
+        self.earlier: list[Row] = []  # of a run that goes on
         self._record = dict(record)
         self._confused: tuple[int, str, NDArray[np.int64]] | None = None  # iteration, phase, as losses.confusion
         self._columns = [column["name"] for column in record["columns"]]
@@ -159,8 +160,8 @@ class RunWriter:
         """Cut metrics.csv after its first n rows."""
         _, *rows = lines = (self.directory / METRICS).read_bytes().splitlines(keepends=True)[: n + 1]
         self._metrics.truncate(sum(map(len, lines)))
-        if rows:
-            self.last_rows = [parse_row(rows[-1].decode(), self._columns)]
+        self.earlier = [parse_row(row.decode(), self._columns) for row in rows]
+        self.last_rows = self.earlier[-1:]
 
     def _append(self, line: str) -> None:
         size, data = self._metrics.tell(), line.encode() + b"\n"

@@ -16,7 +16,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from eprop_cli.errors import ConfigError, UserError, require
@@ -80,7 +80,9 @@ def open_study(url: str, name: str, direction: str) -> Study:
     """The stored study of a name, made if there is none; raises ConfigError."""
     key = "hydra.sweeper.storage"
     try:
-        study = optuna.create_study(storage=url, study_name=name, direction=direction, load_if_exists=True)
+        study = optuna.create_study(
+            storage=url, study_name=name, direction=StudyDirection[direction.upper()], load_if_exists=True
+        )
         stored = study.direction.name.lower() if len(study.directions) == 1 else "several objectives"
     except ImportError as error:
         raise ConfigError(key, url, f"needs {error.name}, which is not installed") from error
@@ -135,7 +137,10 @@ class Judge:
     def __init__(self, pruner: BasePruner, record: SearchRecord, index: int) -> None:
         """index: which of the record's trials is judged."""
         self._study = optuna.create_study(
-            direction=record.direction, pruner=pruner, sampler=RandomSampler(0), study_name=IN_MEMORY
+            direction=StudyDirection[record.direction.upper()],
+            pruner=pruner,
+            sampler=RandomSampler(0),
+            study_name=IN_MEMORY,
         )
         self._study.add_trials([frozen(each) for each in (*record.earlier, *record.trials[:index])])
         self._trial = self._study.ask()
@@ -161,7 +166,7 @@ def importances(record: SearchRecord) -> dict[str, float]:
     for key, plain in record.space.items():
         distribution: BaseDistribution = json_to_distribution(json.dumps(plain))
         space[key] = distribution
-    study = optuna.create_study(direction=record.direction)
+    study = optuna.create_study(direction=StudyDirection[record.direction.upper()])
     study.add_trials([frozen(trial, space) for trial in record.trials if trial.status == COMPLETED])
     try:
         return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())

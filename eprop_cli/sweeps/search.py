@@ -149,7 +149,9 @@ class Search:
         """A study in memory that knows of some trials, and how many are to be suggested in all."""
         sampler = make_sampler(self._keys.sampler, self._space, len(known))
         options: dict[str, Any] = {"pruner": self._pruner} if self._pruner else {}
-        study = optuna.create_study(direction=self._record.direction, sampler=sampler, study_name=IN_MEMORY, **options)
+        study = optuna.create_study(
+            direction=StudyDirection[self._record.direction.upper()], sampler=sampler, study_name=IN_MEMORY, **options
+        )
         study.add_trials([frozen(trial, self._space) for trial in known])
         n = n_points(sampler, self._space)
         return study, self._keys.n_trials if n is None else min(n, self._keys.n_trials)

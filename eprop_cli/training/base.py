@@ -64,6 +64,7 @@ class Record:
     recording: None unless this iteration is one that is recorded.
     weight_changes: columns projection, pre, post, time (ms since training began), weight; None outside training.
     confusion: of what was evaluated, as losses.confusion; None in training, or where there are no classes.
+    at_limit: as in Score, of training.
     """
 
     row: Row
@@ -71,6 +72,7 @@ class Record:
     recording: Recording | None = None
     weight_changes: Table | None = None
     confusion: NDArray[np.int64] | None = None
+    at_limit: float = 0.0
 
 
 class Trainer:
@@ -79,10 +81,12 @@ class Trainer:
     wiring, initial: synapses, and the weights they begin with.
     hold: called before what a checkpoint holds changes in place: no interruption until the next record is taken.
     needs: what it needs of the engine, GRADIENT or STREAM of models.base.
+    look_every: iterations between two looks at all weights; more than 1 where it takes time to tell them.
     """
 
     Config: ClassVar[type[TrainingConfig]] = TrainingConfig
     needs: ClassVar[str]
+    look_every: int = 1
 
     wiring: Wiring
     initial: Weights
@@ -123,6 +127,10 @@ class Trainer:
     def weights(self) -> Weights:
         """Weights after what has been trained so far."""
         raise NotImplementedError
+
+    def moments(self) -> Mapping[str, Weights]:
+        """What the optimizer keeps per synapse, name -> weights; of some synapses where it takes time to tell them."""
+        return {}
 
     def close(self) -> None:
         """Give workers back; whatever happened before."""
@@ -209,12 +217,17 @@ def check_ready(config: RunConfig) -> RunConfig:
 
 @dataclass(frozen=True)
 class Score:
-    """What a batch came to: metrics and firing rates by column, and as losses.confusion where there are classes."""
+    """What a batch came to: metrics and firing rates by column, and as losses.confusion where there are classes.
+
+    at_limit: fraction of the learning window in which readouts are where nothing can be learned: a softmax of
+        exactly 1, or potentials at V_min.
+    """
 
     n_sequences: int
     metrics: dict[str, float]
     rates: dict[str, float]
     confusion: NDArray[np.int64] | None
+    at_limit: float
 
 
 @dataclass
@@ -229,6 +242,7 @@ class Bookkeeper:
         self._has_classes, self._has_epochs = self.config.has_classes, self.config.task_class.has_epochs
         self._populations = self.config.model.populations
         self._timing = self.config.timing
+        self._softmax, self._least = self.config.loss.softmax, getattr(self.config.neuron.out, "V_min", None)
 
     def wants(self, progress: Progress) -> bool:
         """Whether the training iteration under way is to be recorded. That it is the last is known beforehand."""
@@ -248,7 +262,14 @@ class Bookkeeper:
             for population in self._populations
         }
         told_apart = confusion(outcome.readout, target) if self._has_classes else None
-        return Score(len(batch.spikes), metrics, rates, told_apart)
+        return Score(len(batch.spikes), metrics, rates, told_apart, self._at_limit(outcome.readout))
+
+    def _at_limit(self, readout: NDArray[np.float64]) -> float:
+        largest = readout.max(axis=0)
+        if self._softmax:
+            clamped = self._least is not None and len(readout) > 1  # all of them: their softmax is the same
+            return float(np.mean(largest == readout.min(axis=0) if clamped else largest == 1.0))
+        return 0.0 if self._least is None else float(np.mean(readout <= self._least))
 
     def row(self, iteration: int, phase: str, scores: Sequence[Score], epoch: float) -> Row:
         """The row of batches that were evaluated together; raises TrainingError if their loss is not finite.

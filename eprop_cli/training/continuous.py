@@ -5,7 +5,8 @@ where training's last batch is all but over, before it is known which phase come
 """
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -13,7 +14,6 @@ import numpy as np
 
 from eprop_cli.archives import check_arrays, check_in_range
 from eprop_cli.config.config import Config as RunConfig
-from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.connectivity.projections import SYMMETRIC
 from eprop_cli.engines.base import KeptStream, Outcome, engine_class, make_engine
 from eprop_cli.errors import require
@@ -30,7 +30,6 @@ from eprop_cli.training.base import (
     Score,
     Trainer,
     check_begun,
-    check_finite,
     initial_network,
     make_task,
     random_streams,
@@ -42,6 +41,8 @@ from eprop_cli.training.base import (
     wiring_state,
 )
 from eprop_cli.values import Batch, Checkpoint, Weights
+
+LOOK_STEPS = 256_000  # time steps between two looks at NEST's weights, which then take about 1 % of the time
 
 
 class Continuous(Trainer):
@@ -63,6 +64,8 @@ class Continuous(Trainer):
             self.initial = _group(checkpoint, "initial_")
         self._engine = make_engine(config, self.wiring)
         self._keeps = self._engine.keeps_state()
+        steps = config.task.n_batch * config.timing.sequence
+        self.look_every = 1 if self._keeps else math.ceil(LOOK_STEPS / steps)
         self._stream = self._engine.stream(self.initial)
         self._pending: tuple[int, str, Batch] | None = None  # iteration, phase, batch that has begun
         if checkpoint is not None:
@@ -152,8 +155,6 @@ class Continuous(Trainer):
             self._pending = begun
             timed(self, self._stream.go_on)
         yield from self._known(book, timed(self, self._stream.finish), mark)
-        # Once is enough: a weight that is NaN stays so, and makes its neuron silent.
-        check_finite(self.weights(), PLASTIC)
 
     def commit(self) -> Checkpoint | None:
         """The state in which the last training batch was about to end; what was evaluated since is done again."""
@@ -162,6 +163,10 @@ class Continuous(Trainer):
     def weights(self) -> Weights:
         """Weights as the synapses hold them; one that has not transmitted since its last batch lags behind."""
         return self._stream.weights()
+
+    def moments(self) -> Mapping[str, Weights]:
+        """As the synapses hold them."""
+        return self._stream.moments()
 
     def close(self) -> None:
         """Give back what the engine holds."""
@@ -200,7 +205,8 @@ class Continuous(Trainer):
         row = book.row(iteration, phase, scores, self._task.epochs(iteration))
         self._progress.metric = row.metrics[self._config.training.stop_metric]
         self._rows += 1
-        return Record(row, batch, confusion=None if phase == TRAINING else total_confusion(scores))
+        confusion = None if phase == TRAINING else total_confusion(scores)
+        return Record(row, batch, confusion=confusion, at_limit=scores[0].at_limit if phase == TRAINING else 0.0)
 
     def _capture(self) -> Checkpoint:
         """Everything that the rest of the run depends on, before a phase begins."""

@@ -5,7 +5,7 @@ What follows from it: the same result however a batch is shared out, evaluation 
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +142,10 @@ class DataParallel(Trainer):
         """Weights after the last whole training iteration, or the best of those that were validated."""
         return self._best or self._weights
 
+    def moments(self) -> Mapping[str, Weights]:
+        """The state of the optimizer."""
+        return self._state.moments
+
     def close(self) -> None:
         """Stop the engine's workers."""
         self._engine.close()
@@ -152,10 +156,11 @@ class DataParallel(Trainer):
         batch, following = self._next_batch()
         record = book.wants(self._progress)
         outcome: Outcome = timed(self, lambda: self._engine.gradient(self._weights, batch, following, record))
-        row = book.row(iteration, TRAINING, [book.score(outcome, batch)], self._task.epochs(iteration))
+        score = book.score(outcome, batch)
+        row = book.row(iteration, TRAINING, [score], self._task.epochs(iteration))
         assert outcome.gradients is not None
         self._step({name: outcome.gradients[name] for name in self._constraints.learning}, iteration)
-        return Record(row, batch, outcome.recording, self._sampled_weights(iteration))
+        return Record(row, batch, outcome.recording, self._sampled_weights(iteration), at_limit=score.at_limit)
 
     def _step(self, gradients: Weights, iteration: int) -> None:
         """Change the weights."""

@@ -127,6 +127,14 @@ class CompiledStream:
             weights[projection] = mask.listed().matrix(values) if mask.is_dense else values
         return {projection: weights[projection] for projection in self._initial}
 
+    def moments(self) -> dict[str, Weights]:
+        """What the optimizer keeps of all synapses."""
+        if self._network is None:
+            return {}
+        kept = {"m": online.M, "v": online.V}
+        names = self._config.make_optimizer().moments
+        return {name: dict(zip(PLASTIC, self._network.synapses(kept[name]), strict=True)) for name in names}
+
     def state(self) -> dict[str, Any]:
         """All that it needs to go on, once go_on() has come to its end; arrays are copies."""
         state: dict[str, Any] = {"now": self._now, "eta": self._eta}

@@ -23,7 +23,7 @@ from eprop_cli.engines.nest.kernel import start_kernel
 from eprop_cli.engines.nest.network import Network, build_network, force_final_update, present
 from eprop_cli.engines.nest.recordings import count_spikes, readout, recording_of
 from eprop_cli.engines.nest.stream import NestStream
-from eprop_cli.engines.nest.workers import Workers
+from eprop_cli.engines.nest.workers import Workers, check_scheduler
 from eprop_cli.errors import TrainingError, require
 from eprop_cli.models.base import GRADIENT, STREAM, Model
 from eprop_cli.schema import NON_NEGATIVE, at_least, key, one_of
@@ -124,11 +124,12 @@ class NestEngine(Engine):
 
     @classmethod
     def check_possible(cls, config: RunConfig) -> None:
-        """Raise ConfigError if NEST is not installed, or Dask where it is wanted."""
+        """Raise ConfigError if NEST is not installed, or Dask does not answer where it is wanted."""
         super().check_possible(config)
         if config.engine.backend == "dask":
             missing = "needs distributed, which is not installed; pip install '.[dask]' in the checkout"
             require(find_spec("distributed") is not None, "engine.backend", "dask", missing)
+            check_scheduler(str(config.engine.scheduler))
 
     def stream(self, weights: Weights) -> NestStream:
         """One NEST simulation, in this process."""

@@ -15,6 +15,8 @@ from eprop_cli.engines.nest.network import Network, build_network, force_final_u
 from eprop_cli.engines.nest.recordings import count_spikes, readout, recording_of
 from eprop_cli.values import Batch, Table, Weights
 
+MOST_LOOKED_AT = 1000  # synapses of a projection whose optimizers are asked, which takes NEST a while
+
 
 @dataclass(frozen=True)
 class _Begun:
@@ -69,6 +71,19 @@ class NestStream:
     def weights(self) -> Weights:
         """Weights as the synapses hold them."""
         return self._final or read_weights(self._nest, self._network, self._wiring, self._initial)
+
+    def moments(self) -> dict[str, Weights]:
+        """What the optimizer keeps of some synapses of each projection, evenly spaced."""
+        names = self._config.make_optimizer().moments
+        found: dict[str, Weights] = {name: {} for name in names}
+        for projection in PLASTIC if names else ():
+            pre, post = (self._network.nodes(population) for population in ends(projection))
+            synapses = self._nest.GetConnections(pre, post, self._network.synapse)
+            kept = synapses[:: 1 + len(synapses) // MOST_LOOKED_AT].get("optimizer") if len(synapses) else []
+            kept = [kept] if isinstance(kept, dict) else kept  # NEST gives that of a single one as it is
+            for name in names:
+                found[name][projection] = np.array([each[name] for each in kept])
+        return found
 
     def _simulate(self, steps: int) -> None:
         self._nest.Simulate(self._network.timing.ms(steps))

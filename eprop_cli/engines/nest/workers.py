@@ -22,8 +22,14 @@ RECYCLE_AFTER = 2000  # network builds per worker; each leaks about 30 kB in NES
 IDLE_TIMEOUT = 600  # s, after which an unused worker ends
 PATIENCE = 10  # s, that a Dask scheduler is given to answer
 STOPPED_AFTER = 15.0  # s without a result between two looks whether a worker has been stopped
+WORKER_DEATHS = ("KilledWorker", "CommClosedError")  # errors of Dask's
+SCHEDULER_DEATHS = ("CancelledError", "FutureCancelledError")
 LIBRARY_FIRST = "PYTHONSAFEPATH"  # has Python 3.11 and later not look for modules in the working directory first
 ORPHAN_POLL = 1.0  # s, between two looks of a worker at whether its driver is still there
+
+
+class NoSchedulerError(UserError):
+    """No Dask scheduler answers."""
 
 
 class Workers:
@@ -41,9 +47,9 @@ class Workers:
         most max_retries times; then TrainingError.
         """
         for attempt in range(self._engine.max_retries + 1):
-            if self._executor is None:
-                self._executor = self._start()
             try:
+                if self._executor is None:
+                    self._executor = self._start()
                 with _interrupts_left_to_the_driver():  # workers start when they are given something
                     futures = [self._executor.submit(function, item) for item in items]
                 results = self._results(futures)
@@ -53,13 +59,16 @@ class Workers:
                     raise TrainingError(
                         f"a worker cannot import {module}; start the workers where it is found, or add it to PYTHONPATH"
                     ) from error
-                if not _is_death(error):
+                is_gone = attempt > 0 and isinstance(error, NoSchedulerError)  # it was there, and may come back
+                if not is_gone and not _is_death(error):
                     raise
+                lost = is_gone or type(error).__name__ in SCHEDULER_DEATHS
                 if attempt == self._engine.max_retries:
-                    raise TrainingError(
-                        f"a worker died {attempt + 1} times in one iteration; out of memory?"
-                    ) from error
-                log.warning("A worker died; the iteration is run again on fresh ones (retry %d)", attempt + 1)
+                    what = "the Dask scheduler was lost" if lost else "a worker died"
+                    remedy = "" if lost else "; out of memory?"
+                    raise TrainingError(f"{what} {attempt + 1} times in one iteration{remedy}") from error
+                what = "The Dask scheduler was lost" if lost else "A worker died"
+                log.warning("%s; the iteration is run again on fresh ones (retry %d)", what, attempt + 1)
             else:
                 self._builds += builds
                 if self._builds >= RECYCLE_AFTER:
@@ -72,7 +81,10 @@ class Workers:
         seen: set[int] = set()
         while any(not future.done() for future in futures):
             pending = [future for future in futures if not future.done()]
-            if self._engine.backend == "dask" or wait(pending, STOPPED_AFTER, FIRST_EXCEPTION).done:
+            if wait(pending, STOPPED_AFTER, FIRST_EXCEPTION).done:
+                continue
+            if isinstance(self._executor, _DaskExecutor):
+                self._executor.tell()
                 continue
             stopped = {pid for pid in getattr(self._executor, "_processes", None) or () if _is_stopped(pid)}
             for pid in stopped & seen:
@@ -102,23 +114,40 @@ class Workers:
             return ProcessPoolExecutor(n_workers, timeout=IDLE_TIMEOUT, initializer=_follow, initargs=driver)  # type: ignore[no-any-return]
 
 
+def check_scheduler(scheduler: str) -> None:
+    """Raise UserError unless a Dask scheduler answers at an address."""
+    _connected(scheduler).close()
+
+
+def _connected(scheduler: str) -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise UserError("engine.backend=dask: needs Dask; pip install '.[dask]' in the checkout") from error
+    logging.getLogger("distributed.utils").setLevel(logging.CRITICAL)  # what is lost is told here, in a line
+    try:
+        return distributed.Client(scheduler, timeout=PATIENCE)  # type: ignore[no-untyped-call,unused-ignore]
+    except (OSError, ValueError) as error:
+        raise NoSchedulerError(f"engine.scheduler={scheduler}: no Dask scheduler answers there") from error
+
+
 class _DaskExecutor(Executor):
     """The workers of a Dask cluster."""
 
     def __init__(self, scheduler: str) -> None:
-        try:
-            import distributed
-        except ImportError as error:
-            raise UserError("engine.backend=dask: needs Dask; pip install '.[dask]' in the checkout") from error
-        try:
-            self._client: Any = distributed.Client(scheduler, timeout=PATIENCE)  # type: ignore[no-untyped-call,unused-ignore]
-        except (OSError, ValueError) as error:
-            raise UserError(f"engine.scheduler={scheduler}: no Dask scheduler answers there") from error
+        self._client, self._scheduler = _connected(scheduler), scheduler
+        self._told = False
         # Every call is simulated, even one with the same arguments as an earlier one.
         self._executor: Any = self._client.get_executor(pure=False)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         return self._executor.submit(function, *args, **kwargs)
+
+    def tell(self) -> None:
+        """Say that there are no workers, or no scheduler any more, if that is why there are no results."""
+        if not self._told and not self._client.scheduler_info()["workers"]:
+            log.warning("The Dask scheduler has no workers; start some: dask worker %s", self._scheduler)
+            self._told = True
 
     def close(self) -> None:
         with contextlib.suppress(OSError, TimeoutError):
@@ -173,4 +202,4 @@ def _is_death(error: BaseException) -> bool:
     """Whether an error means that a worker is gone, rather than that its work failed."""
     from joblib.externals.loky import BrokenProcessPool
 
-    return isinstance(error, BrokenProcessPool) or type(error).__name__ in ("KilledWorker", "CommClosedError")
+    return isinstance(error, BrokenProcessPool) or type(error).__name__ in WORKER_DEATHS + SCHEDULER_DEATHS

@@ -283,9 +283,13 @@ class Stream:
 
     def weights(self) -> tuple[Floats, Floats, Floats]:
         """Weights (pA) of the synapses from inputs, from recurrent neurons, and onto readouts, as given. Copies."""
-        n_in = self.first[self.n_in]
-        weights, out_weights = self.state.synapses[kernels.WEIGHT], self.state.out_synapses[kernels.WEIGHT]
-        return weights[:n_in].copy(), weights[n_in:].copy(), out_weights.copy()
+        in_rec, rec_rec, rec_out = self.synapses(kernels.WEIGHT)
+        return in_rec.copy(), rec_rec.copy(), rec_out.copy()
+
+    def synapses(self, kind: int) -> tuple[Floats, Floats, Floats]:
+        """As weights(), one kind of what synapses have (kernels.WEIGHT, M, V). Not copies."""
+        n_in, values = self.first[self.n_in], self.state.synapses[kind]
+        return values[:n_in], values[n_in:], self.state.out_synapses[kind]
 
     def check(self) -> None:
         """Raise ValueError unless the kernels, going on from the state, stay within their arrays, whoever wrote it."""
