@@ -38,7 +38,10 @@ LOSSES: dict[str, dict[str, Any]] = {
         "symbols": {"target": "$y_k^*$ (mV)", "readout": "$y_k$ (mV)", "error": "$y_k-y_k^*$ (mV)"},
     },
 }
-OF_A_SESSION = ("start", "command", "pid", "host", "slurm_job", "git_commit", "versions")  # entries of run.json
+OF_A_SESSION = (  # entries of run.json
+    *("start", "command", "pid", "host", "machine", "slurm_job"),
+    *("git_commit", "versions", "repositories", "code"),
+)
 
 
 def migrated(record: dict[str, Any], path: Path) -> dict[str, Any]:
