@@ -77,20 +77,21 @@ def earlier_config(
 
 
 def begin_like(
-    arguments: Sequence[str], directory: Path, allowed: Collection[str], named: Collection[str]
+    arguments: Sequence[str], directory: Path, allowed: Collection[str], named: Collection[str], key: str = LIKE
 ) -> tuple[list[str], dict[str, Any]]:
     """Arguments without like=DIRECTORY, and the config of the run in there, on top of which they are to be put.
 
-    allowed: modules that the directory may name. named: those of them that are named with the arguments.
+    allowed: modules that the directory may name. named: those of them that are named with the arguments. key: by which
+    the directory was given; empty of one that is an argument by itself.
     """
     rest = [argument for argument in arguments if not argument.startswith(f"{LIKE}=")]
     resumed = given_directory(rest, RESUME)
     require(resumed is None, RESUME, resumed, f"cannot be given with {LIKE}; leave one of them out")
-    config = earlier_config(directory, trusted(allowed, rest), LIKE, trusted(named, rest))
+    config = earlier_config(directory, trusted(allowed, rest), key, trusted(named, rest))
     # Another file of a group takes the place of all its keys.
     given = {argument.partition("=")[0] for argument in rest if "=" in argument}
-    chosen = {key for key in given & config.keys() if (conf_dir() / key).is_dir()}
-    return rest, {key: value for key, value in config.items() if key not in chosen} | {RESUME: None}
+    chosen = {group for group in given & config.keys() if (conf_dir() / group).is_dir()}
+    return rest, {name: value for name, value in config.items() if name not in chosen} | {RESUME: None}
 
 
 def save_composed(composed: DictConfig, hydra_config: DictConfig, directory: Path) -> None:
