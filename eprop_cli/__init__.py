@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eprop_cli.api import Run, Sweep, compose, run
 
-__version__ = "0.2.0"
+    __version__: str
+
 __all__ = ["Run", "Sweep", "__version__", "compose", "run"]
 
 
 def __getattr__(name: str) -> Any:
     """What is public is imported when it is asked for: the commands answer before."""
+    if name == "__version__":
+        from eprop_cli.versions import own_version
+
+        return own_version()
     if name in __all__:
         from eprop_cli import api
 

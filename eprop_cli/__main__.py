@@ -4,7 +4,8 @@ import contextlib
 import os
 import sys
 
-from eprop_cli.terminal import HELP, VERSION, narrow, replace_closed_outputs, version
+from eprop_cli.terminal import HELP, VERSION, narrow, replace_closed_outputs
+from eprop_cli.versions import version_line
 
 
 def main() -> None:
@@ -13,7 +14,7 @@ def main() -> None:
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that are started find the library, whatever lies here
     arguments = set(sys.argv[1:])
     if VERSION in arguments:  # Hydra would print its own
-        print(version("eprop-run"))
+        print(version_line("eprop-run"))
         return
     try:
         from eprop_cli.cli.eprop_run import main as eprop_run

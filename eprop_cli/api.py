@@ -22,7 +22,17 @@ from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
 from eprop_cli.errors import ConfigError, TrainingError, UserError
 from eprop_cli.objectives import parse_objective
-from eprop_cli.runs.beginning import check_subdir, earlier_config, quoted, save_composed, take
+from eprop_cli.runs.beginning import (
+    LIKE,
+    RESUME,
+    begin_like,
+    check_subdir,
+    earlier_config,
+    given_directory,
+    quoted,
+    save_composed,
+    take,
+)
 from eprop_cli.runs.comparison import summarise
 from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, LOG, SWEEP
 from eprop_cli.runs.interrupts import Interruption
@@ -60,15 +70,17 @@ def run(
 ) -> Run:
     """Train as eprop-run does, and return the run directory for reading.
 
-    overrides, config_dir: as for compose(); "resume=RUN_DIR" goes on with a run, whoever began it.
+    overrides, config_dir: as for compose(); "resume=RUN_DIR" goes on with a run, whoever began it,
+        and "like=RUN_DIR" begins one with the config of that run.
     directory: the run directory, which must be empty or not there; by default one named after date and time in outputs.
-    allow_modules: modules of your own that a run which is resumed may name, as --allow-module; not remembered.
+    allow_modules: modules of your own that such a run may name, as --allow-module; not remembered.
     on_row: called with each row of metrics.csv once it is written; what it raises ends the run.
 
     Raises UserError before anything is written if the run cannot begin. If it ends FAILED, raises what ended it, most
     often a TrainingError; if it is interrupted, KeyboardInterrupt. What was trained until then is in the directory.
     """
-    command = ["eprop_cli.run", *map(str, overrides)]
+    options = [] if config_dir is None else ["--config-dir", str(config_dir)]
+    command = ["eprop_cli.run", *options, *map(str, overrides)]
     given, base = _with_earlier(overrides, allow_modules)
     if directory is not None:
         given.append(f"hydra.run.dir={quoted(Path(directory))}")
@@ -88,7 +100,7 @@ def run(
             if on_row is not None:
                 on_row(row)
 
-        ending = carry_out(config, place, command=command, report=report)
+        ending = carry_out(config, place, command=command, report=report, like=given_directory(command, LIKE))
     _raise(ending)
     return Run(place)
 
@@ -151,16 +163,18 @@ def _composed(overrides: Sequence[str], config_dir: Place | None, base: dict[str
 
 
 def _with_earlier(overrides: Sequence[str], allowed: Sequence[str]) -> tuple[list[str], dict[str, Any] | None]:
-    """Overrides, and the config of the run that is to be resumed, if any."""
+    """Overrides, and the config of the run that is to be resumed, or to be begun like one, if any."""
     given = [str(override) for override in overrides]
-    resumed = [override.removeprefix("resume=") for override in given if override.startswith("resume=")]
-    if not resumed or resumed[-1] in ("", "null"):
+    like, directory = (given_directory(given, key) for key in (LIKE, RESUME))
+    if like is not None:
+        return begin_like(given, like, allowed, allowed)
+    if directory is None:
         return given, None
-    directory = Path(resumed[-1].strip("'\""))
     if (directory / SWEEP).exists():
         raise ConfigError("resume", directory, "is a multirun; resume it with the command eprop-run")
     new = [f"resume={quoted(directory)}" if override.startswith("resume=") else override for override in given]
-    return new, earlier_config(directory, trusted(allowed, given))
+    names = trusted(allowed, given)
+    return new, earlier_config(directory, names, named=names)
 
 
 def _raise(ending: Ending) -> None:

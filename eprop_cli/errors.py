@@ -15,11 +15,12 @@ class UserError(Exception):
 class ConfigError(UserError):
     """A config value breaks a constraint.
 
-    The message names key, value, constraint and, where the constraint alone does not tell, the remedy.
+    The message names key, value, constraint and, where the constraint alone does not tell, the remedy. Without a key
+    the value is an argument by itself.
     """
 
     def __init__(self, key: str, value: Any, constraint: str) -> None:
-        super().__init__(legible(f"{key}={_spelling(value)}: {constraint}"))
+        super().__init__(legible(f"{key}{'=' if key else ''}{_spelling(value)}: {constraint}"))
         self.key = key
 
     def __reduce__(self) -> Any:  # an exception made from three arguments pickles as one otherwise

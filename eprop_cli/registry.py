@@ -122,6 +122,12 @@ def is_known(group: str, name: str) -> bool:
     return name in VARIANTS[group]
 
 
+def look_here() -> None:
+    """Have modules found from the working directory, after all others."""
+    if "" not in sys.path:
+        sys.path.append("")
+
+
 def _load(place: str) -> Any:
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
@@ -132,8 +138,7 @@ def _own(key: str, name: str) -> Any:
     module, _, attribute = name.partition(":")
     if not attribute:
         return None
-    if "" not in sys.path:
-        sys.path.append("")
+    look_here()
     try:
         return getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # whatever a module of the user's may do

@@ -2,24 +2,21 @@
 
 import argparse
 import contextlib
-import importlib.metadata
 import io
 import logging
 import os
-import platform
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from eprop_cli import __version__
 from eprop_cli.errors import UserError, legible
+from eprop_cli.versions import version_line
 
 BAD_INPUT = 2  # exit status
 VERSION = "--version"
 HELP = {"--help", "-h"}
 WIDTH = 80  # columns that help fits in
-PACKAGES = {"NEST": "nest-simulator", "Numba": "numba", "NumPy": "numpy"}  # what results depend on
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,22 +25,19 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, epilog: str) -> None:
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(prog, description=description, epilog=epilog, formatter_class=raw, allow_abbrev=False)
-        self.add_argument(VERSION, action="version", version=version(prog), help="print versions and exit")
+        self.add_argument(VERSION, action=_Version, nargs=0, help="print versions and exit")
 
     def error(self, message: str) -> NoReturn:
         """Exit."""
         self.exit(BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def version(prog: str) -> str:
-    """Versions of eprop-cli and of what it computes with, in one line; nothing is imported for it."""
-    found = []
-    for name, package in PACKAGES.items():
-        try:
-            found.append(f"{name} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            found.append(f"no {name}")
-    return f"{prog} {__version__} ({', '.join(found)}, Python {platform.python_version()})"
+class _Version(argparse.Action):
+    """Prints versions, which are found out only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(version_line(parser.prog))
+        parser.exit()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from eprop_cli import __version__
-from eprop_cli.terminal import WIDTH, narrow, version
+from eprop_cli.terminal import WIDTH, narrow
+from eprop_cli.versions import version_line
 
 COMMANDS = sorted(entry.name for entry in importlib.metadata.distribution("eprop-cli").entry_points)
 
@@ -37,8 +38,8 @@ def test_version(command):
 
 
 def test_a_package_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr("eprop_cli.terminal.PACKAGES", {"NEST": "no-such-package", "NumPy": "numpy"})
-    assert version("eprop-run").startswith(f"eprop-run {__version__} (no NEST, NumPy ")
+    monkeypatch.setattr("eprop_cli.versions.SHOWN", {"NEST": "no-such-package", "NumPy": "numpy"})
+    assert version_line("eprop-run").startswith(f"eprop-run {__version__} (no NEST, NumPy ")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

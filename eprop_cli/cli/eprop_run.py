@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from eprop_cli.config.moved import moved_among, with_new_names
 from eprop_cli.config.refusal import exiting, fail, refuse
 from eprop_cli.errors import require
 from eprop_cli.registry import variant
-from eprop_cli.runs.allowed import take_allowed
-from eprop_cli.runs.beginning import check_subdir, save_composed, take
+from eprop_cli.runs.allowed import named_modules, take_allowed
+from eprop_cli.runs.beginning import LIKE, check_subdir, given_directory, save_composed, take
 from eprop_cli.runs.log import keep_warnings
 
 INTERRUPTED = 130  # exit status
@@ -62,13 +62,21 @@ def main() -> None:
         if any(argument.partition("=")[0] == OPTION for argument in sys.argv[1:]):
             show_keys(sys.argv[1:])
             return
+        command = [Path(sys.argv[0]).name, *sys.argv[1:]]  # as it was typed
         arguments, allowed = take_allowed(with_quotes(sys.argv[1:]))
-        sys.argv[1:] = in_order(with_earlier_arguments(in_order(arguments), allowed))
+        like = given_directory(arguments, LIKE)
+        named = named_modules(command)[1]
+        sys.argv[1:] = in_order(with_earlier_arguments(in_order(arguments), allowed, named))
         for line in moved_among(sys.argv[1:]):
             print(f"eprop-run: {line}", file=sys.stderr)
         sys.argv[1:] = with_new_names(sys.argv[1:])
         check_arguments(sys.argv[1:])
-        _main()
+
+        @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+        def act(composed: DictConfig) -> float | None:
+            return _act(composed, command, like)
+
+        act()
     except (Exception, KeyboardInterrupt) as error:
         problem = error
     # Hydra tells its callbacks of the end of a multirun only if nothing came in between; here it always comes by.
@@ -84,8 +92,8 @@ def main() -> None:
         raise problem
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-def _main(composed: DictConfig) -> float | None:
+def _act(composed: DictConfig, command: Sequence[str], like: Path | None) -> float | None:
+    """A run, or a job of a multirun. command: as it was typed. like: the run whose config this one has."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return sweeps.run_job(composed)
     # --help needs none of what trains, nor of what checks that it can.
@@ -95,7 +103,7 @@ def _main(composed: DictConfig) -> float | None:
     if composed.resume:
         hydra_config: Any = HydraConfig.instance().cfg
         save_composed(composed, hydra_config, directory)
-    ending = run(load(composed), directory)
+    ending = run(load(composed), directory, command=command, like=like)
     if ending.exit_status:
         sys.exit(ending.exit_status)
     if not HydraConfig.get().overrides.task:

@@ -1,6 +1,7 @@
-"""eprop-verify: do NEST and the compiled engine agree on a config?
+"""eprop-verify: does a run come out again, do NEST and the compiled engine agree on a config, and a script with us?
 
-Both train for a few iterations on the same inputs, each with its own gradients; what they give is compared on the way.
+Both engines train for a few iterations on the same inputs, each with its own gradients; what they give is compared on
+the way. Runs are compared in verify_run.py, scripts in verify_script.py.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from omegaconf import OmegaConf
 
+from eprop_cli.cli.verify_run import is_run_dir, verify_run
+from eprop_cli.cli.verify_script import verify_script
 from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.composition import compose as compose_with_hydra
 from eprop_cli.config.config import Config
@@ -28,6 +31,7 @@ from eprop_cli.models.base import GRADIENT, STREAM
 from eprop_cli.optimizers.base import set_moments
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
+from eprop_cli.runs.allowed import allow
 from eprop_cli.terminal import Parser, leave, positive
 from eprop_cli.training.base import check_ready, draw_parameters, initial_network, make_task
 
@@ -43,26 +47,37 @@ PLACE = {"sequence", "time", "population", "neuron"}  # columns that say where a
 ELSEWHERE = {"learning_signal"}
 ITERATIONS = 3
 HELP = """\
-examples:
+does a run come out again?
+  eprop-verify RUN_DIR                       all of it
+  eprop-verify RUN_DIR --iterations 5        its first iterations
+  It is run in a directory that is removed afterwards. Metrics, recordings and
+  weights are compared bit by bit; what differs first is shown, and in which
+  versions, code and machine this differs from the run. Keys of the engine may
+  be given: engine.n_workers=1.
+
+do we give the losses of a script that NEST ships?
+  eprop-verify --script regression_lemniscate_bsshslm_2020 --iterations 10
+  Any other NAME lists the names. Numbers are changed in both: --seed 2,
+  task.n_batch=2.
+
+do NEST and the compiled engine agree?
   eprop-verify                               the default network
   eprop-verify experiment=bellec2020 task.n_batch=4
                                              a config before a long run on
                                              engine=compiled
   eprop-verify synapse.weights_from=RUN_DIR  with trained weights
-  eprop-verify --iterations 20 seed=5 training.as_continuous=true
   eprop-verify experiment=sine_waves_eprop_iaf
                                              a model that trains with
                                              training=continuous
+  Both engines train with training=data_parallel on the same inputs, each with
+  its own gradients; models whose weights change at every spike, with
+  training=continuous, in one simulation each. The table shows the largest
+  differences in units of the largest value; of spikes it counts those that
+  only one engine has. "evaluation" is the readout signal of both without
+  learning, compared with that of NEST with learning.
 
-Both engines train with training=data_parallel on the same inputs, each with
-its own gradients; models whose weights change at every spike, with
-training=continuous, in one simulation each. The table shows the largest
-differences between them in units of the largest value; of spikes it counts
-those that only one engine has. "evaluation" is the readout signal of both
-without learning, compared with that of NEST with learning.
-
-Nothing is written. Exit status: 0 if all differences are within tolerance, 1 if
-not or if an engine failed, 2 if something was wrong with the input.
+Nothing is left behind. Exit status: 0 if identical, equal or within tolerance,
+1 if not or if something failed, 2 if something was wrong with the input.
 """
 # Sums in another order round differently; Adam's division magnifies that where gradients are small.
 TOLERANCES = {
@@ -88,29 +103,58 @@ class Compared:
 
 def main() -> NoReturn:
     """Entry point of eprop-verify."""
-    parser = Parser("eprop-verify", "Compare NEST and the compiled engine on a config.", HELP)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for eprop-run")
+    parser = Parser("eprop-verify", "Run again, and compare: a run, a script of NEST's, or both engines.", HELP)
+    parser.add_argument(
+        "arguments", nargs="*", metavar="RUN_DIR | KEY=VALUE", help="a run, or a config as for eprop-run"
+    )
+    parser.add_argument("--script", metavar="NAME", help="compare with a script of NEST's installation")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="config files of your own, as for eprop-run")
     parser.add_argument(
         "--iterations",
         type=positive,
-        default=ITERATIONS,
         metavar="N",
-        help=f"training iterations, at most task.n_iter (default: {ITERATIONS})",
+        help=f"training iterations (default: all of a run, else at most {ITERATIONS})",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="the same as seed=N")
+    parser.add_argument(
+        "--allow-module", action="append", default=[], metavar="NAME", help="module of your own that a run may name"
     )
     leave(parser.prog, lambda: _verify(parser.prog, parser.parse_intermixed_args()))
 
 
 def _verify(prog: str, options: argparse.Namespace) -> int:
-    config = compose(options.overrides, options.config_dir)
-    n_iter = min(options.iterations, config.task.n_iter)
-    require(n_iter > 0, "task.n_iter", config.task.n_iter, "must be at least 1 to compare anything")
-    print(f"engines {' and '.join(ENGINES)}, seed {config.seed}, iterations {n_iter}, n_batch {config.task.n_batch}")
+    directories = [argument for argument in options.arguments if is_run_dir(argument)]
+    overrides = [argument for argument in options.arguments if argument not in directories]
+    overrides += [] if options.seed is None else [f"seed={options.seed}"]
+    config_dir = options.config_dir
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: is not a directory")
+    if len(directories) > 1 or (directories and options.script is not None):
+        raise UserError(f"{directories[-1]}: is one too many; compare one run, or one script, at a time")
     try:
-        rows = worst(compare(config, n_iter))
+        if directories:
+            allowed, named = allow(options.allow_module), options.allow_module
+            return verify_run(Path(directories[0]), overrides, config_dir, options.iterations, allowed, named)
+        if options.script is not None:
+            return verify_script(options.script, [*overrides, *_iterations(options)], config_dir)
+        return _verify_engines(overrides, config_dir, options.iterations or ITERATIONS)
     except (TrainingError, SystemExit) as error:  # a task of the user's may raise the latter
         print(f"{prog}: {reason(error)}", file=sys.stderr)
         return FAILED
+
+
+def _iterations(options: argparse.Namespace) -> list[str]:
+    """The number of iterations of a script as an override."""
+    given = options.iterations is not None or not any(each.startswith("task.n_iter=") for each in options.arguments)
+    return [f"task.n_iter={options.iterations or ITERATIONS}"] if given else []
+
+
+def _verify_engines(overrides: list[str], config_dir: Path | None, iterations: int) -> int:
+    config = compose(overrides, config_dir)
+    n_iter = min(iterations, config.task.n_iter)
+    require(n_iter > 0, "task.n_iter", config.task.n_iter, "must be at least 1 to compare anything")
+    print(f"engines {' and '.join(ENGINES)}, seed {config.seed}, iterations {n_iter}, n_batch {config.task.n_batch}")
+    rows = worst(compare(config, n_iter))
     allowed = tolerances(config)
     _show(rows, allowed)
     return 0 if all(within(row, allowed) for row in rows) else FAILED

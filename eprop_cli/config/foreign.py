@@ -9,7 +9,12 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
 from eprop_cli.config.config import VARIED, Config
+from eprop_cli.connectivity.base import FEEDBACK, PLASTIC
+from eprop_cli.connectivity.rule import read_rule
 from eprop_cli.errors import UserError
 from eprop_cli.registry import KEYS, is_known
 
@@ -40,15 +45,20 @@ def check_foreign(config: Any, trusted: Collection[str]) -> None:
 
 def check_names(config: dict[str, Any], trusted: Collection[str]) -> None:
     """Raise UserError for a module of somebody's own, or a scheduler, that is not among those trusted."""
-    for key, group, name in _choices(config):
+    for key, name in own_names(config):
         module = name.partition(":")[0]
-        if not is_known(group, name) and ":" in name and not {name, module} & set(trusted):
+        if not {name, module} & set(trusted):
             raise UserError(f"has {key}={name}, which is not ours; if you trust it, add --allow-module {module}")
     engine = config.get("engine")
     scheduler = engine.get("scheduler") if isinstance(engine, dict) else None
     if scheduler is not None and str(scheduler) not in trusted:
         remedy = "if you trust it, give it here, too"
         raise UserError(f"has engine.scheduler={scheduler}, whose answers are programs; {remedy}")
+
+
+def own_names(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """Key and name of all that a config chooses that is not ours: module:Class."""
+    return [(key, name) for key, group, name in _choices(config) if ":" in name and not is_known(group, name)]
 
 
 def _choices(config: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -68,6 +78,15 @@ def _choices(config: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         for name in found if isinstance(found, list) else [found]:
             if name is not None:
                 yield key, group, str(name)
+    connectivity = config.get("connectivity")
+    rules = connectivity if isinstance(connectivity, dict) else {}
+    for projection in (*PLASTIC, FEEDBACK):
+        try:
+            rule = read_rule(rules.get(projection))
+        except (YAMLError, OmegaConfBaseException):
+            continue  # of which no rule is made
+        if isinstance(rule, dict):
+            yield f"connectivity.{projection}", "connectivity", str(rule.get("rule"))
 
 
 def _leaves(tree: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:

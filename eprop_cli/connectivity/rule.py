@@ -66,12 +66,10 @@ class ConnectionRule:
 def make_rule(projection: str, value: Any) -> ConnectionRule:
     """The rule that a config gives as a name, or as {rule: NAME, KEY: VALUE}; raises ConfigError."""
     key = f"connectivity.{projection}"
-    given = {"rule": value} if isinstance(value, str) else value
-    if isinstance(value, str) and value.startswith("{"):  # text, which unlike keys is replaced and not merged
-        try:
-            given = OmegaConf.to_container(OmegaConf.create(value))
-        except (YAMLError, OmegaConfBaseException) as error:
-            raise ConfigError(key, value, "must be the keys of a rule, as in {rule: bernoulli, p: 0.1}") from error
+    try:
+        given = read_rule(value)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(key, value, "must be the keys of a rule, as in {rule: bernoulli, p: 0.1}") from error
     whole = isinstance(given, dict) and isinstance(given.get("rule"), str)
     require(whole, key, value, "must be the name of a rule, or its keys, as in {rule: bernoulli, p: 0.1}")
     try:
@@ -92,6 +90,13 @@ def make_rule(projection: str, value: Any) -> ConnectionRule:
     rule = rule_class(config, projection)
     assert isinstance(rule, ConnectionRule)
     return rule
+
+
+def read_rule(value: Any) -> Any:
+    """The keys of a rule that is given as a name, as keys, or as text of keys; raises what YAML raises for the last."""
+    if isinstance(value, str) and value.startswith("{"):  # text, which unlike keys is replaced and not merged
+        return OmegaConf.to_container(OmegaConf.create(value))
+    return {"rule": value} if isinstance(value, str) else value
 
 
 def _typed(rule_class: type[Any], key: str, name: str, value: Any) -> Any:

@@ -17,6 +17,12 @@ OPTION = "--allow-module"
 
 def take_allowed(arguments: Sequence[str]) -> tuple[list[str], frozenset[str]]:
     """Arguments without --allow-module, and all modules that are allowed here; those that it gives are remembered."""
+    kept, given = named_modules(arguments)
+    return kept, allow(given)
+
+
+def named_modules(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Arguments without --allow-module, and the modules that it gives."""
     kept: list[str] = []
     given: list[str] = []
     rest = iter(arguments)
@@ -27,7 +33,7 @@ def take_allowed(arguments: Sequence[str]) -> tuple[list[str], frozenset[str]]:
             given.append(_module(argument.partition("=")[2]))
         else:
             kept.append(argument)
-    return kept, allow(given)
+    return kept, given
 
 
 def allow(modules: Sequence[str]) -> frozenset[str]:

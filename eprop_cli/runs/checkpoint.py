@@ -108,16 +108,17 @@ def _migrated(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     return checkpoint
 
 
-def read_record(directory: Path) -> dict[str, Any]:
-    """run.json of the run directory to be resumed; raises ConfigError if there is none."""
+def read_record(directory: Path, key: str = "resume") -> dict[str, Any]:
+    """run.json of the run directory that a key of the config gives; raises ConfigError if there is none."""
     try:
         text = (directory / RUN).read_text()
     except (OSError, ValueError) as error:
-        raise ConfigError("resume", directory, f"is not a run directory: it has no readable {RUN}") from error
+        raise ConfigError(key, directory, f"is not a run directory: it has no readable {RUN}") from error
     try:
         return migrated(parse_record(text), directory / RUN)
     except NOT_OF_A_RUN as error:
-        raise ConfigError("resume", directory, f"cannot be resumed: its {RUN} is damaged ({error})") from error
+        what = "resumed" if key == "resume" else "run again"
+        raise ConfigError(key, directory, f"cannot be {what}: its {RUN} is damaged ({error})") from error
 
 
 def check_resume(config: Config, directory: Path) -> None:

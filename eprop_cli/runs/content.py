@@ -23,6 +23,10 @@ def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _whole(least: int, most: int = MOST_NUMBER) -> Check:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
@@ -90,6 +94,9 @@ _SESSION = {
     "slurm_job": _optional(_text),
     "git_commit": _optional(_text),
     "versions": _optional(_dict_of(_text)),
+    "machine": _optional(_group({"processor": _text, "cores": is_count, "system": _text})),
+    "repositories": _optional(_list_of(_group({"of": _text, "commit": _text, "clean": _flag}))),
+    "code": _optional(_dict_of(_text)),
 }
 # Entries of run.json that are looked at, but for its format, which is check_format()'s; others may be there, and all of
 # these but status may be missing.
@@ -107,7 +114,8 @@ RECORD: dict[str, Check] = {
     "loss": lambda value: isinstance(value, dict) and _dict_of(_text)(value.get("symbols", {})),
     "sessions": _list_of(_group({}, _SESSION)),
     "resumed": _list_of(_text),  # of format 1
-    "is_stream": lambda value: isinstance(value, bool),
+    "is_stream": _flag,
+    "like": _optional(_text),
     "seed": _optional(_whole(-MOST_NUMBER)),
     "config": lambda value: isinstance(value, dict),
 }

@@ -18,6 +18,8 @@ RUNNING, COMPLETED, INTERRUPTED, FAILED = "RUNNING", "COMPLETED", "INTERRUPTED",
 PRUNED = "PRUNED"  # stopped by the search that began it
 RUN, METRICS, WEIGHTS, RECORDINGS = "run.json", "metrics.csv", "weights.npz", "recordings"
 CONFUSION = "confusion.csv"
+INSTALLED = "packages.txt"  # name==version of all packages of the environment
+CODE = "code"  # directory of the sources of modules of the user's own
 SWEEP = "sweep.json"  # in a sweep directory: the arguments of the multirun begun last there
 PARAMETERS = "parameters.npz"  # drawn for each neuron
 WEIGHT_CHANGES = f"{RECORDINGS}/weights.parquet"
@@ -71,7 +73,12 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that it appears whole or not at all."""
-    write_whole(path, lambda file: _discard(file.write(text.encode())))
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it appears whole or not at all."""
+    write_whole(path, lambda file: _discard(file.write(content)))
 
 
 def write_table(path: Path, table: Table) -> None:

@@ -38,7 +38,10 @@ LOSSES: dict[str, dict[str, Any]] = {
         "symbols": {"target": "$y_k^*$ (mV)", "readout": "$y_k$ (mV)", "error": "$y_k-y_k^*$ (mV)"},
     },
 }
-OF_A_SESSION = ("start", "command", "pid", "host", "slurm_job", "git_commit", "versions")  # entries of run.json
+OF_A_SESSION = (  # entries of run.json
+    *("start", "command", "pid", "host", "machine", "slurm_job"),
+    *("git_commit", "versions", "repositories", "code"),
+)
 
 
 def migrated(record: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def migrated(record: dict[str, Any], path: Path) -> dict[str, Any]:
     begun = [record.get("start"), *record.get("resumed", [])]
     # Those before the last are known by nothing but their beginning.
     sessions = [{"start": start} for start in begun[:-1]] + [session(record) | {"start": begun[-1]}]
-    record = {key: value for key, value in record.items() if key != "resumed"}
+    record = dict.fromkeys(OF_A_SESSION) | {key: value for key, value in record.items() if key != "resumed"}
     return record | {"format": FORMAT, "sessions": sessions, "config": config} | _described(config)
 
 

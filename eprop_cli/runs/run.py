@@ -29,16 +29,18 @@ from eprop_cli.runs.checkpoint import (
     read_record,
     save_checkpoint,
 )
-from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, LOG, PRUNED, RUN
+from eprop_cli.runs.code import checksums, keep_sources, own_sources
+from eprop_cli.runs.files import COMPLETED, FAILED, INSTALLED, INTERRUPTED, LOG, PRUNED, RUN, write_text
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
 from eprop_cli.runs.progress import describe_metrics, reporter
 from eprop_cli.runs.reader import Run
-from eprop_cli.runs.record import changed_versions, now, origin
+from eprop_cli.runs.record import changed, changed_versions, now, origin
 from eprop_cli.runs.writer import RunWriter
 from eprop_cli.schema import flatten, to_dict
 from eprop_cli.training.base import Record, Trainer, draw_parameters, make_trainer
 from eprop_cli.training.diagnoses import Diagnoses, Notice, before, recorded
 from eprop_cli.values import Checkpoint, Row
+from eprop_cli.versions import installed_packages
 
 log = logging.getLogger(__name__)
 MANY_CLASSES = 3  # from which on it is worth knowing which one was taken for which
@@ -65,16 +67,23 @@ def run(
     command: Sequence[str] | None = None,
     report: Callable[[Row], None] | None = None,
     is_hopeless: Callable[[Row], bool] | None = None,
+    like: Path | None = None,
 ) -> Ending:
     """Train as config says and leave everything in directory; whatever happens is told by the ending, not raised.
 
     command: what run.json calls the command; this process's by default. report: takes each row once it is written, in
     place of what shows the progress. is_hopeless: takes each row after that, also those of before a run was resumed;
     the run ends PRUNED at the first for which it is true.
+    like: the run that this one is to be like; what else differs is told.
     """
-    checkpoint, rows, record, clock = None, None, origin(config, command), _Clock()
+    sources = own_sources(config)
+    checkpoint, rows, record, clock = None, None, origin(config, command, checksums(sources)), _Clock()
     changes: list[str] = []
     notices: list[Notice] = []
+    if like is not None:
+        record["like"] = str(like)
+        if others := changed(Run(like).record, record):
+            log.warning("Besides its config, this is other than in %s: %s", like, ", ".join(others))
     if config.resume:
         checkpoint, earlier = load_checkpoint(directory, config), read_record(directory)
         if earlier["status"] == COMPLETED and (why := _why_done(checkpoint, config.task.n_iter)):
@@ -89,6 +98,8 @@ def run(
     with interruptible() as interrupts:
         try:
             writer = RunWriter(directory, record, rows)
+            keep_sources(directory, sources)
+            write_text(directory / INSTALLED, "\n".join(installed_packages()) + "\n")
         except (OSError, UserError) as error:
             log.error("%s: nothing trained (%s)", FAILED, reason(error))
             return Ending(FAILED, 1, reason(error), error)

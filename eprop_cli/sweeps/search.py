@@ -13,6 +13,7 @@ import joblib
 import optuna
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
+from optuna.study import StudyDirection
 
 from eprop_cli.columns import HIGHER, LOWER
 from eprop_cli.config.config import Config

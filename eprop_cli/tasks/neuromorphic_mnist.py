@@ -53,11 +53,16 @@ class NeuromorphicMnistTask(SampleTask):
         """What takes its groups from the test set, unless training samples are set apart to validate on."""
         return () if self.config.validation else (VALIDATION, EARLY_STOPPING, TEST)
 
+    @property
+    def folder(self) -> Path:
+        """Where the folders Train and Test are."""
+        counts = self.config.simulated
+        return simulated(counts.training, counts.test) if self.config.data == SIMULATED else locate(self.config.data)
+
     def sources(self) -> Mapping[str, Source]:
         """The folders Train and Test."""
         c = self.config
-        counts = c.simulated.training, c.simulated.test
-        folder = simulated(*counts) if c.data == SIMULATED else locate(c.data)
+        folder = self.folder
         training, test = (NeuromorphicMnist(folder / FOLDERS[each], c.steps.sequence) for each in (TRAINING, TEST))
         return {TRAINING: training, TEST: test} | ({} if c.validation else {VALIDATION: test})
 

@@ -6,6 +6,7 @@ weight.
 """
 
 import os
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC, clear, ends
 from eprop_cli.connectivity.mask import Wiring
 from eprop_cli.engines.base import Engine, EngineConfig, Outcome
-from eprop_cli.engines.nest.kernel import start_kernel
+from eprop_cli.engines.nest.kernel import installed_nest, start_kernel
 from eprop_cli.engines.nest.network import Network, build_network, force_final_update, present
 from eprop_cli.engines.nest.recordings import count_spikes, readout, recording_of
 from eprop_cli.engines.nest.stream import NestStream
@@ -33,6 +34,7 @@ from eprop_cli.values import Batch, Recording, Weights
 # beyond meaning, and a power of two is divided out again without rounding.
 ETA = 2.0**200
 REPORTING = {"type": "gradient_descent", "batch_size": 1, "eta": ETA, "Wmin": -1e300, "Wmax": 1e300}
+RELEASE = "3.10"  # of NEST, whose models and parameters are meant
 _kernel = threading.Lock()  # one per process, as NEST's kernel is; Dask workers may run several threads
 
 
@@ -86,7 +88,7 @@ class NestEngine(Engine):
 
     Config = NestConfig
     package = "nest"
-    remedy = "install nest-simulator 3.10, or use training=data_parallel engine=compiled"
+    remedy = f"install nest-simulator {RELEASE}, or use training=data_parallel engine=compiled"
 
     def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
         super().__init__(config, wiring)
@@ -124,8 +126,11 @@ class NestEngine(Engine):
 
     @classmethod
     def check_possible(cls, config: RunConfig) -> None:
-        """Raise ConfigError if NEST is not installed, or Dask does not answer where it is wanted."""
+        """Raise ConfigError if NEST is not installed or of another release, or Dask, where it is wanted, does not answer."""
         super().check_possible(config)
+        found = installed_nest()
+        fits = re.fullmatch(rf"{re.escape(RELEASE)}(\D.*)?", found) is not None
+        require(fits, "engine", config.engine.name, f"needs NEST {RELEASE}, found {found}; {cls.remedy}")
         if config.engine.backend == "dask":
             missing = "needs distributed, which is not installed; pip install '.[dask]' in the checkout"
             require(find_spec("distributed") is not None, "engine.backend", "dask", missing)

@@ -6,6 +6,7 @@ from typing import Any
 
 from eprop_cli.config.config import Config
 from eprop_cli.errors import UserError
+from eprop_cli.versions import nest_version
 
 
 def kernel_parameters(config: Config) -> dict[str, Any]:
@@ -28,6 +29,14 @@ def start_kernel(config: Config) -> Any:
     return nest
 
 
+def installed_nest() -> str:
+    """The version of NEST, which is imported only if nothing else tells; raises UserError if that fails."""
+    try:
+        return str(nest_version(ask=True))
+    except ImportError as error:
+        raise _cannot(error) from error
+
+
 def import_nest() -> Any:
     """The nest module, without its banner unless what goes on is to be told in detail."""
     verbose = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
@@ -36,6 +45,10 @@ def import_nest() -> Any:
     try:
         import nest
     except ImportError as error:
-        raise UserError(f"engine=nest: NEST cannot be imported ({error}); use engine=compiled") from error
+        raise _cannot(error) from error
     nest.verbosity = nest.VerbosityLevel.INFO if verbose else nest.VerbosityLevel.ERROR
     return nest
+
+
+def _cannot(error: ImportError) -> UserError:
+    return UserError(f"engine=nest: NEST cannot be imported ({error}); use engine=compiled")
