@@ -1,0 +1,285 @@
+"""From spikes to readouts, errors and gradients on a GPU, in the order of sums of the CPU's kernels.
+
+read_out_spikes, read_out   the readouts' signal, the error, and the error filtered backwards in time
+backward                    a thread per sequence and postsynaptic neuron: its adjoint, backwards in time
+list_by_input               when each input neuron fires
+gather                      a thread per synapse: sums of the adjoint over the times of the presynaptic spikes
+
+No sum is shared between threads by atomics, so none depends on scheduling. Indices and unsigned integers: see forward.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from eprop_cli.engines.cuda.device import SIMULATED, Floats, Ints, Words, device_function, kernel
+from eprop_cli.engines.cuda.forward import DELIVERED, deliver, list_spikes
+from eprop_cli.engines.kernels import (
+    ALPHA,
+    BETA,
+    C_REG,
+    DRIVE,
+    E_L,
+    EXPONENTIAL,
+    F_TARGET,
+    FAST_SIGMOID_DERIVATIVE,
+    HEIGHT,
+    PIECEWISE_LINEAR,
+    RHO,
+    SCALE,
+    SLOPE,
+    V_MIN,
+)
+
+READERS = 2 if SIMULATED else 64  # threads of a block that reads spikes out
+AHEAD = 2 if SIMULATED else 8  # steps whose distances are loaded together
+COLUMNS, GROUP = (2, 2) if SIMULATED else (32, 8)  # synapses, and sequences at a time, of a block of gather
+
+
+@kernel
+def read_out_spikes(n_steps: int, weights_out: Floats, n_out: int, words: Words, current: Floats) -> None:
+    """Sum the readouts' weights of the spikes emitted in a step of a sequence: current[b, t, k].
+
+    A block per step and sequence. weights_out: (n_rec + 1, n_out) as a flat array, zeros in the end.
+    """
+    t, b, tid = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
+    n_words, n_rec = words.size // (current.shape[0] * n_steps), weights_out.size // n_out - 1
+    counts = cuda.shared.array(READERS, np.int32)
+    emitted = cuda.shared.array(READERS * 32 + DELIVERED, np.uint32)
+    for k in range(tid, n_out, READERS):
+        current[b, t, k] = 0.0
+    for done in range(0, n_words, READERS):
+        first, n = (np.int64(b) * n_steps + t) * n_words + done, min(READERS, n_words - done)
+        n_emitted = list_spikes(words, first, n, n_rec - done * 32, counts, emitted)
+        rows = weights_out[done * 32 * n_out :]
+        for k in range(tid, n_out, READERS):
+            current[b, t, k] = deliver(
+                emitted, np.uint64(0), np.uint64(n_emitted), np.uint64(k), np.uint64(n_out), rows, current[b, t, k]
+            )
+        cuda.syncthreads()
+
+
+@device_function
+def _integrate(b: int, k: int, readouts: Floats, potential: Floats) -> None:
+    """Turn the currents of readout k into its potential. Loads are made before they are needed, here and below."""
+    n_steps, y = potential.shape[1], 0.0
+    ahead = cuda.local.array(AHEAD, np.float64)
+    for first in range(0, n_steps, AHEAD):
+        for u in range(AHEAD):
+            ahead[u] = potential[b, min(first + u, n_steps - 1), k]
+        for u in range(AHEAD):
+            if first + u < n_steps:
+                y = max(readouts[DRIVE] + readouts[SCALE] * ahead[u] + readouts[ALPHA] * y, readouts[V_MIN])
+                potential[b, first + u, k] = y
+
+
+@device_function
+def _cross_entropy(target: float, y: float) -> float:
+    """A readout's term of the cross-entropy, 0 where its target is."""
+    if target == 0.0:
+        return 0.0
+    return -target * math.log(y) if y > 0.0 else np.inf
+
+
+@device_function
+def _filter(b: int, k: int, kappa: float, own_signal: Floats, error: Floats, trace: Floats) -> float:
+    """Filter the errors of readout k backwards in time, and then multiply them by 1 - kappa; returns its mean signal."""
+    window, n_steps, filtered, total = error.shape[1], trace.shape[1] - 2, 0.0, 0.0
+    trace[b, n_steps, k], trace[b, n_steps + 1, k] = 0.0, 0.0
+    ahead, signal = cuda.local.array(AHEAD, np.float64), cuda.local.array(AHEAD, np.float64)
+    for last in range(window - 1, -1, -AHEAD):
+        for u in range(AHEAD):
+            ahead[u], signal[u] = error[b, max(last - u, 0), k], own_signal[max(last - u, 0), k]
+        for u in range(AHEAD):
+            if last - u >= 0:
+                filtered = filtered * kappa + ahead[u]
+                total += signal[u]
+                trace[b, n_steps - window + last - u, k] = filtered
+                error[b, last - u, k] = (1.0 - kappa) * ahead[u]
+    for t in range(n_steps - window - 1, -1, -1):
+        filtered *= kappa
+        trace[b, t, k] = filtered
+    return total / window
+
+
+@kernel
+def read_out(
+    sequence: int, softmax: bool, readouts: Floats, classes: Ints, targets: Floats,
+    potential: Floats, signal: Floats, error: Floats, trace: Floats, terms: Floats, means: Floats,
+) -> None:  # fmt: skip
+    """Make a sequence's signal and errors of the readouts' currents; a block per sequence.
+
+    classes (n_batch,): the readout whose target is 1, or -1 where targets (n_batch, window, n_out) tell.
+    potential (n_piece, n_steps, n_out): the currents before. signal (n_batch, window, n_out).
+    error (n_piece, window, n_out): times 1 - kappa. trace (n_piece, n_steps + 2, n_out): the error filtered.
+    terms (n_batch, window): cross-entropy of each step; 0 without softmax. means (n_batch, n_out): of signal over time.
+    """
+    b, tid, n_threads = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
+    all_b, window, n_out = sequence + b, error.shape[1], error.shape[2]
+    start = potential.shape[1] - window
+    for k in range(tid, n_out, n_threads):
+        _integrate(b, k, readouts, potential)
+    cuda.syncthreads()
+    for t in range(tid, window, n_threads):
+        total, term = 0.0, 0.0
+        for k in range(n_out):
+            y = potential[b, start + t, k] + readouts[E_L]
+            signal[all_b, t, k] = math.exp(y) if softmax else y
+            total += signal[all_b, t, k]
+        for k in range(n_out):
+            y = signal[all_b, t, k] / (total if softmax else 1.0)
+            target = 1.0 if classes[all_b] == k else 0.0
+            if classes[all_b] < 0:
+                target = targets[all_b, t, k]
+            signal[all_b, t, k] = y
+            error[b, t, k] = y - target
+            if softmax:
+                term += _cross_entropy(target, y)
+        terms[all_b, t] = term
+    cuda.syncthreads()
+    for k in range(tid, n_out, n_threads):
+        means[all_b, k] = _filter(b, k, readouts[ALPHA], signal[all_b], error, trace)
+
+
+@device_function
+def _surrogate_gradient(function: int, x: float) -> float:
+    """Surrogate gradient of height 1 at a distance x from threshold, in units of its width; 0 at infinity."""
+    if function == PIECEWISE_LINEAR:
+        return max(0.0, 1.0 - abs(x))
+    if function == EXPONENTIAL:
+        return math.exp(-abs(x))
+    if function == FAST_SIGMOID_DERIVATIVE:
+        return 1.0 / ((1.0 + abs(x)) * (1.0 + abs(x)))
+    return 1.0 / (1.0 + x * x)
+
+
+@kernel
+def backward(
+    last: int, n_steps: int, function_reg: int, function_ad: int, n_reg: int,
+    neurons: Floats, feedback: Floats, kappa: float, error: Floats, n_spikes: Ints,
+    distances: Floats, adjoint: Floats,
+) -> None:  # fmt: skip
+    """Turn distances from threshold into the adjoint mu of kernels.py: _backward; they may be the same array.
+
+    last: learning signals count up to that step, excluded. error: (n_piece, window, n_out), times 1 - kappa.
+    distances, adjoint: (n_piece, padded steps, n_rec), flat; the adjoint is 0 from step n_steps on.
+    """
+    b, j = cuda.blockIdx.y, cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    n_rec, window, n_out = neurons.shape[1], error.shape[1], error.shape[2]
+    start, row = n_steps - window, np.uint64(n_rec)
+    if j >= n_rec:
+        return
+    alpha, rho, beta = neurons[ALPHA, j], neurons[RHO, j], neurons[BETA, j]
+    height, slope = neurons[HEIGHT, j], neurons[SLOPE, j]
+    function = function_reg if j < n_reg else function_ad
+    rate = neurons[C_REG, j] * (n_spikes[b, j] / n_steps - neurons[F_TARGET, j]) / n_steps
+    learning, adaptation, mu = 0.0, 0.0, 0.0
+    ahead = cuda.local.array(AHEAD, np.float64)
+    padded = distances.size // (n_spikes.shape[0] * n_rec)
+    here = np.uint64(b) * np.uint64(padded) * row + np.uint64(j) + np.uint64(padded) * row
+    for first in range(padded - AHEAD, -AHEAD, -AHEAD):
+        for u in range(AHEAD):
+            ahead[u] = distances[here - np.uint64(u + 1) * row]
+        for u in range(AHEAD):
+            t = first + AHEAD - 1 - u
+            if t < n_steps:
+                learning *= kappa
+                if start <= t < last:
+                    for k in range(n_out):
+                        learning += error[b, t - start, k] * feedback[k, j]
+                psi = height * _surrogate_gradient(function, ahead[u] * slope)
+                g = psi * (learning + rate + adaptation)
+                adaptation = rho * adaptation - beta * g
+                mu = g + alpha * mu
+            here -= row
+            adjoint[here] = mu
+
+
+@kernel
+def list_by_input(
+    sequence: int, n_steps: int, first: Words, pre: Words, starts: Words, counts: Ints, times: Ints
+) -> None:
+    """List the steps in which each input neuron fires, from the list of neurons that fire in each step.
+
+    A block per sequence. starts, counts: (n_piece, n_in).
+    """
+    b, tid, n_threads = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
+    n_in = counts.shape[1]
+    own_first = np.uint64(np.int64(sequence + b) * (n_steps + 1))
+    begin, end = first[own_first], first[own_first + np.uint64(n_steps)]
+    for i in range(tid, n_in, n_threads):
+        count = 0
+        for e in range(begin, end):
+            count += np.int32(pre[np.uint64(e)] == i)
+        counts[b, i] = count
+    cuda.syncthreads()
+    if tid == 0:
+        base = begin - first[np.uint64(np.int64(sequence) * (n_steps + 1))] + np.uint64(b) * np.uint64(n_in * DELIVERED)
+        for i in range(n_in):
+            starts[b, i] = base
+            base += np.uint64((counts[b, i] + DELIVERED - 1) // DELIVERED * DELIVERED)
+    cuda.syncthreads()
+    for i in range(tid, n_in, n_threads):
+        n = np.uint64(starts[b, i])
+        for t in range(n_steps):
+            for e in range(first[own_first + np.uint64(t)], first[own_first + np.uint64(t + 1)]):
+                if pre[np.uint64(e)] == i:
+                    times[n] = t
+                    n += np.uint64(1)
+        while n % np.uint64(DELIVERED) != np.uint64(0):
+            times[n] = n_steps
+            n += np.uint64(1)
+
+
+@kernel
+def gather(
+    lag: int, first_row: int, sparse: bool, rows: Any, posts: Words, n_post: int, starts: Any, counts: Ints, times: Ints,
+    adjoint: Floats, truncate: bool, truncated: Floats, lost: Any, gradient: Floats,
+) -> None:  # fmt: skip
+    """Add to the gradient of each synapse the sum of adjoint[b, t + lag, post] over presynaptic spike times t.
+
+    Times are taken backwards, sequences in their order. A block per presynaptic neuron and COLUMNS of its synapses,
+    which are rows[i] to rows[i + 1], onto neurons posts, if sparse; or else one onto each of n_post neurons.
+    truncated: taken in place of adjoint where lost (n_piece, n_pre), if truncate.
+    """
+    i, x, y = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
+    n_piece = counts.shape[0]
+    synapse, stop = np.int64(first_row + i) * n_post, np.int64(first_row + i + 1) * n_post
+    if sparse:
+        synapse, stop = np.int64(rows[first_row + i]), np.int64(rows[first_row + i + 1])
+    column = cuda.blockIdx.y * COLUMNS + x
+    synapse += column
+    exists, post = synapse < stop, np.uint64(min(column, n_post - 1))
+    if sparse and exists:
+        post = np.uint64(posts[synapse])
+    row, size = np.uint64(n_post), np.uint64(adjoint.size // n_piece)
+    partial = cuda.shared.array((2, GROUP, COLUMNS), np.float64)
+    total = gradient[synapse] if exists and y == 0 else 0.0
+    at, value = cuda.local.array(DELIVERED, np.uint64), cuda.local.array(DELIVERED, np.float64)
+    buffer = 0
+    for group in range(0, n_piece, GROUP):
+        b = group + y
+        sum_b = 0.0
+        if b < n_piece:
+            base = np.uint64(b) * size + np.uint64(lag) * row + post
+            begin = np.uint64(starts[b, i])
+            e = begin + np.uint64((counts[b, i] + DELIVERED - 1) // DELIVERED * DELIVERED)
+            source = truncated if truncate and lost[b, i] else adjoint
+            while e > begin:
+                for u in range(DELIVERED):
+                    at[u] = times[e - np.uint64(u + 1)]
+                for u in range(DELIVERED):
+                    value[u] = source[base + at[u] * row]
+                for u in range(DELIVERED):
+                    sum_b += value[u]
+                e -= np.uint64(DELIVERED)
+        partial[buffer, y, x] = sum_b
+        cuda.syncthreads()
+        if y == 0:
+            for s in range(min(GROUP, n_piece - group)):
+                total += partial[buffer, s, x]
+        buffer = 1 - buffer
+    if exists and y == 0:
+        gradient[synapse] = total

@@ -1,0 +1,250 @@
+"""Simulate sequences on a GPU: spikes and distances from threshold, in the order of sums of the CPU's kernels.
+
+Two ways, for equal results. Small networks: a block simulates a sequence, all its steps in one launch; nothing but
+barriers lies between two steps. Large ones: a launch is one step, and a block a tile of neurons of one sequence.
+
+Spikes are kept as bits, a word for 32 neurons. Before they are delivered a block makes an ordered list of them, filled
+up to a multiple of DELIVERED with a neuron whose weights are 0, so that many loads can be under way without a check.
+Large arrays are flat and indices into them unsigned: Numba tests signed ones for being negative at every access. An
+unsigned number and a literal would make a float, hence the casts.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from eprop_cli.engines.cuda.device import SIMULATED, WARP, Floats, Ints, Words, device_function, kernel
+from eprop_cli.engines.kernels import ALPHA, BETA, DRIVE, RHO, SCALE, T_REF, V_MIN, V_TH
+
+DELIVERED = 2 if SIMULATED else 8  # spikes whose weights are loaded together
+MAX_THREADS = 992  # of a block with one neuron per thread
+REGISTERS = 64  # of a thread; so a multiprocessor holds 1024 threads, whose loads hide each other's latency
+MAX_PER_THREAD = 2  # neurons; with more, their parameters do not fit in registers
+TILE = 32 if SIMULATED else 256  # neurons of a block, where a launch is one step; whole words
+N_MEMBRANE = 7  # parameters that a step needs
+
+
+@device_function
+def deliver(listed: Any, start: int, stop: int, column: int, n_columns: int, weights: Floats, current: float) -> float:
+    """Add to current the weights[i, column] of the presynaptic neurons in listed[start:stop], in their order.
+
+    stop - start is a multiple of DELIVERED. All integers are unsigned.
+    """
+    pre = cuda.local.array(DELIVERED, np.uint64)
+    weight = cuda.local.array(DELIVERED, np.float64)
+    e = start
+    while e < stop:
+        for u in range(DELIVERED):
+            pre[u] = listed[e + np.uint64(u)]
+        for u in range(DELIVERED):
+            weight[u] = weights[pre[u] * n_columns + column]
+        for u in range(DELIVERED):
+            current += weight[u]
+        e += np.uint64(DELIVERED)
+    return current
+
+
+@device_function
+def _advance(parameters: Floats, r: int, current: float, v: float, a: float, z: float) -> tuple[float, float, float]:
+    """Advance the potential and adaptation of neuron r; returns them and the distance from threshold."""
+    current = parameters[0, r] + parameters[1, r] * current
+    v = max(current + parameters[2, r] * v - parameters[3, r] * z, parameters[4, r])
+    a = parameters[5, r] * a + z
+    return v, a, v - (parameters[3, r] + parameters[6, r] * a)
+
+
+@device_function
+def _load(neurons: Floats, j: int, parameters: Floats, r: int) -> None:
+    """Take the parameters of neuron j to where _advance looks for those of neuron r."""
+    parameters[0, r] = neurons[DRIVE, j]
+    parameters[1, r] = neurons[SCALE, j]
+    parameters[2, r] = neurons[ALPHA, j]
+    parameters[3, r] = neurons[V_TH, j]
+    parameters[4, r] = neurons[V_MIN, j]
+    parameters[5, r] = neurons[RHO, j]
+    parameters[6, r] = neurons[BETA, j]
+
+
+@device_function
+def _bit(j: int) -> int:
+    """Where neuron j stands in its word."""
+    return np.uint32(np.uint32(1) << np.uint32(j & 31))
+
+
+@device_function
+def list_spikes(words: Words, first: int, n: int, filler: int, counts: Ints, listed: Words) -> int:
+    """List the neurons whose bits are set in words[first : first + n], counted from the first word, in shared memory.
+
+    n: at most the threads of the block. counts: n integers in shared memory. Returns how many are listed, fillers
+    included. All threads of the block call this; the list is complete for all of them.
+    """
+    tid = cuda.threadIdx.x
+    word = np.uint32(0)
+    if tid < n:
+        word = words[np.uint64(first + tid)]
+        counts[tid] = cuda.popc(word)
+    cuda.syncthreads()
+    total, rank = 0, 0
+    for i in range(n):
+        if i == tid:
+            rank = total
+        total += counts[i]
+    if tid < n:
+        for i in range(32):
+            if word & _bit(i):
+                listed[rank] = np.uint32(tid * 32 + i)
+                rank += 1
+    if tid == 0:
+        for u in range(DELIVERED):
+            listed[total + u] = np.uint32(filler)
+    cuda.syncthreads()
+    return (total + DELIVERED - 1) // DELIVERED * DELIVERED
+
+
+@device_function
+def _close_times(count: int, n_steps: int, base: int, times: Ints) -> None:
+    """Fill a neuron's list of spike times up with a step in which nothing is to be summed."""
+    for u in range(DELIVERED):
+        times[base + np.uint64(count + u)] = n_steps
+
+
+def resident_shape(n_rec: int) -> tuple[int, int] | None:
+    """Threads, and neurons per thread, of a block that simulates a whole sequence; None if there are too many."""
+    per_thread = -(-n_rec // MAX_THREADS)
+    return (WARP * -(-n_rec // (WARP * per_thread)), per_thread) if per_thread <= MAX_PER_THREAD else None
+
+
+@lru_cache(None)
+def resident(threads: int, per_thread: int) -> Any:
+    """The kernel that simulates a sequence per block; arguments as explained in Simulation.
+
+    Thread tid has the neurons tid, tid + threads, ...; those beyond the last one do nothing but wait.
+    """
+    n_words = -(-threads * per_thread // 32)
+
+    def forward(
+        learning: bool, sequence: int, n_steps: int, n_in: int,
+        neurons: Floats, weights: Floats, first: Words, pre: Words,
+        distances: Floats, words: Words, times: Ints, n_spikes: Ints,
+    ) -> None:  # fmt: skip
+        b, tid = cuda.blockIdx.x, cuda.threadIdx.x
+        n_rec = neurons.shape[1]
+        row, n_own_words = np.uint64(n_rec), (n_rec + 31) // 32
+        own_weights = weights[np.int64(n_in) * n_rec :]
+        shared_words = cuda.shared.array((2, n_words), np.uint32)  # of the step and of the one before
+        counts = cuda.shared.array(n_words, np.int32)
+        emitted = cuda.shared.array(n_words * 32 + DELIVERED, np.uint32)
+        parameters = cuda.local.array((N_MEMBRANE, per_thread), np.float64)
+        v, a, z = (cuda.local.array(per_thread, np.float64), cuda.local.array(per_thread, np.float64),
+                   cuda.local.array(per_thread, np.float64))  # fmt: skip
+        refractory, count, t_ref = (cuda.local.array(per_thread, np.int32), cuda.local.array(per_thread, np.int32),
+                                    cuda.local.array(per_thread, np.int32))  # fmt: skip
+        post, listed = cuda.local.array(per_thread, np.uint64), cuda.local.array(per_thread, np.uint64)
+        for r in range(per_thread):
+            j = min(tid + r * threads, n_rec - 1)
+            _load(neurons, j, parameters, r)
+            v[r], a[r], z[r], refractory[r], count[r] = 0.0, 0.0, 0.0, 0, 0
+            t_ref[r], post[r] = np.int32(neurons[T_REF, j]), np.uint64(j)
+            listed[r] = (np.uint64(b) * row + np.uint64(j)) * np.uint64(times.size // n_spikes.size)
+        start, own_first = np.uint64(0), np.uint64(np.int64(sequence + b) * (n_steps + 1))
+        kept, stop, n_emitted = np.uint64(0), np.uint64(0), 0
+        if learning:
+            kept = np.uint64(b) * np.uint64(distances.size // n_spikes.shape[0])
+        if tid < n_own_words:
+            shared_words[0, tid] = np.uint32(0)
+        cuda.syncthreads()
+        for t in range(n_steps):
+            buffer = t & 1
+            start, stop = np.uint64(first[own_first + np.uint64(t)]), np.uint64(first[own_first + np.uint64(t + 1)])
+            for r in range(per_thread):
+                current = deliver(pre, start, stop, post[r], row, weights, 0.0)
+                current = deliver(emitted, np.uint64(0), np.uint64(n_emitted), post[r], row, own_weights, current)
+                v[r], a[r], distance = _advance(parameters, r, current, v[r], a[r], z[r])
+                refractory[r] = max(refractory[r] - 1, 0)
+                z[r] = 0.0
+                if tid + r * threads < n_rec:
+                    if learning:
+                        distances[kept + post[r]] = np.inf if refractory[r] > 0 else distance
+                    if distance >= 0.0 and refractory[r] == 0:
+                        z[r] = 1.0
+                        refractory[r] += t_ref[r]
+                        times[listed[r] + np.uint64(count[r])] = t
+                        count[r] += 1
+                        j = tid + r * threads
+                        cuda.atomic.or_(shared_words, (buffer, j >> 5), _bit(j))
+            kept += row
+            cuda.syncthreads()
+            if tid < n_own_words:
+                shared_words[1 - buffer, tid] = np.uint32(0)
+            n_emitted = list_spikes(shared_words[buffer], 0, n_own_words, n_rec, counts, emitted)
+            if tid < n_own_words:
+                words[np.uint64((np.int64(b) * n_steps + t) * n_own_words + tid)] = shared_words[buffer, tid]
+        for r in range(per_thread):
+            if tid + r * threads < n_rec:
+                n_spikes[b, post[r]] = count[r]
+                _close_times(count[r], n_steps, listed[r], times)
+
+    return kernel(forward, max_registers=REGISTERS)
+
+
+STATE_V, STATE_A = range(2)
+
+
+@kernel
+def step(
+    t: int, learning: bool, sequence: int, n_steps: int, n_in: int,
+    neurons: Floats, weights: Floats, first: Words, pre: Words,
+    state: Floats, refractory: Ints,
+    distances: Floats, words: Words, times: Ints, n_spikes: Ints,
+) -> None:  # fmt: skip
+    """Simulate step t of a tile of neurons of a sequence per block.
+
+    state (n_piece, 2, n_rec), refractory (n_piece, n_rec): whatever they are before step 0.
+    """
+    b, tid = cuda.blockIdx.y, cuda.threadIdx.x
+    n_rec, j = neurons.shape[1], cuda.blockIdx.x * TILE + tid
+    n_words, exists = (n_rec + 31) // 32, j < n_rec
+    column, row = np.uint64(min(j, n_rec - 1)), np.uint64(n_rec)
+    fired = cuda.shared.array(TILE // 32, np.uint32)
+    counts = cuda.shared.array(TILE, np.int32)
+    emitted = cuda.shared.array(TILE * 32 + DELIVERED, np.uint32)
+    parameters = cuda.local.array((N_MEMBRANE, 1), np.float64)
+    own_first = np.uint64(np.int64(sequence + b) * (n_steps + 1) + t)
+    current = deliver(
+        pre, np.uint64(first[own_first]), np.uint64(first[own_first + np.uint64(1)]), column, row, weights, 0.0
+    )
+    before = (np.int64(b) * n_steps + t - 1) * n_words
+    v, a, z, wait, count = 0.0, 0.0, 0.0, 0, 0
+    if t > 0:
+        for done in range(0, n_words, TILE):
+            n = list_spikes(words, before + done, min(TILE, n_words - done), n_rec - done * 32, counts, emitted)
+            rows = weights[np.int64(n_in + done * 32) * n_rec :]
+            current = deliver(emitted, np.uint64(0), np.uint64(n), column, row, rows, current)
+            cuda.syncthreads()
+        if exists:
+            v, a, wait, count = state[b, STATE_V, j], state[b, STATE_A, j], refractory[b, j], n_spikes[b, j]
+            z = 1.0 if words[np.uint64(before + (j >> 5))] & _bit(j) else 0.0
+    if tid < TILE // 32:
+        fired[tid] = np.uint32(0)
+    cuda.syncthreads()
+    if exists:
+        _load(neurons, j, parameters, 0)
+        v, a, distance = _advance(parameters, 0, current, v, a, z)
+        wait = max(wait - 1, 0)
+        if learning:
+            kept = np.uint64(b) * np.uint64(distances.size // n_spikes.shape[0]) + np.uint64(t) * row
+            distances[kept + column] = np.inf if wait > 0 else distance
+        base = (np.uint64(b) * row + column) * np.uint64(times.size // n_spikes.size)
+        if distance >= 0.0 and wait == 0:
+            wait += np.int32(neurons[T_REF, j])
+            times[base + np.uint64(count)] = t
+            count += 1
+            cuda.atomic.or_(fired, tid >> 5, _bit(tid))
+        state[b, STATE_V, j], state[b, STATE_A, j], refractory[b, j], n_spikes[b, j] = v, a, wait, count
+        if t == n_steps - 1:
+            _close_times(count, n_steps, base, times)
+    cuda.syncthreads()
+    if tid < TILE // 32 and cuda.blockIdx.x * (TILE // 32) + tid < n_words:
+        words[np.uint64(before + n_words + cuda.blockIdx.x * (TILE // 32) + tid)] = fired[tid]

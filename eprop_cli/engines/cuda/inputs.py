@@ -1,0 +1,56 @@
+"""A batch's input spikes as lists, which is how they travel to the device."""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from eprop_cli.engines.cuda.device import Words
+from eprop_cli.engines.cuda.forward import DELIVERED
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Input neurons that fire, in the order of sequences, steps and neurons.
+
+    first: uint32 (n_batch, n_steps + 1); those of sequence b and step t are pre[first[b, t] : first[b, t + 1]],
+        filled up to a multiple of DELIVERED with a neuron whose weights are 0. Step 0 has none: NEST drops them.
+    pre: uint32.
+    """
+
+    first: Words
+    pre: Words
+
+
+def from_spikes(spikes: NDArray[np.bool_], filler: int) -> Inputs:
+    """List the spikes of a batch, bool (n_batch, n_steps, n_in). filler: n_in + n_rec."""
+    return from_events(np.flatnonzero(spikes), spikes.shape, filler)
+
+
+def from_events(events: NDArray[np.int64], shape: tuple[int, ...], filler: int) -> Inputs:
+    """List spikes from their sorted places in a flattened array of this shape (n_batch, n_steps, n_in)."""
+    n_batch, n_steps, n_in = shape
+    first = np.empty((n_batch, n_steps + 1), dtype=np.uint32)
+    pre = np.empty(min(DELIVERED * len(events), len(events) + (DELIVERED - 1) * n_batch * n_steps), dtype=np.uint32)
+    return Inputs(first, pre[: _fill(events, n_in, filler, DELIVERED, first, pre)])
+
+
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+def _fill(events: NDArray[np.int64], n_in: int, filler: int, multiple: int, first: Words, pre: Words) -> int:
+    """Fill first and pre; returns how long pre is."""
+    n_batch, n_steps, n, e = first.shape[0], first.shape[1] - 1, 0, 0
+    for b in range(n_batch):
+        for t in range(n_steps):
+            first[b, t] = n
+            base = (b * n_steps + t) * n_in
+            while e < events.size and events[e] < base + n_in:
+                if t > 0:
+                    pre[n] = events[e] - base
+                    n += 1
+                e += 1
+            while n % multiple:
+                pre[n] = filler
+                n += 1
+        first[b, n_steps] = n
+    return n
