@@ -34,6 +34,7 @@ from eprop_cli.engines.kernels import (
 )
 
 READERS = 2 if SIMULATED else 64  # threads of a block that reads spikes out
+READERS_LISTED = READERS * 32 + DELIVERED
 AHEAD = 2 if SIMULATED else 8  # steps whose distances are loaded together
 COLUMNS, GROUP = (2, 2) if SIMULATED else (32, 8)  # synapses, and sequences at a time, of a block of gather
 
@@ -47,7 +48,7 @@ def read_out_spikes(n_steps: int, weights_out: Floats, n_out: int, words: Words,
     t, b, tid = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
     n_words, n_rec = words.size // (current.shape[0] * n_steps), weights_out.size // n_out - 1
     counts = cuda.shared.array(READERS, np.int32)
-    emitted = cuda.shared.array(READERS * 32 + DELIVERED, np.uint32)
+    emitted = cuda.shared.array(READERS_LISTED, np.uint32)
     for k in range(tid, n_out, READERS):
         current[b, t, k] = 0.0
     for done in range(0, n_words, READERS):
@@ -85,7 +86,7 @@ def _cross_entropy(target: float, y: float) -> float:
 
 @device_function
 def _filter(b: int, k: int, kappa: float, own_signal: Floats, error: Floats, trace: Floats) -> float:
-    """Filter the errors of readout k backwards in time, and then multiply them by 1 - kappa; returns its mean signal."""
+    """Filter readout k's errors backwards in time, then multiply them by 1 - kappa; returns its mean signal."""
     window, n_steps, filtered, total = error.shape[1], trace.shape[1] - 2, 0.0, 0.0
     trace[b, n_steps, k], trace[b, n_steps + 1, k] = 0.0, 0.0
     ahead, signal = cuda.local.array(AHEAD, np.float64), cuda.local.array(AHEAD, np.float64)
@@ -235,7 +236,8 @@ def list_by_input(
 
 @kernel
 def gather(
-    lag: int, first_row: int, sparse: bool, rows: Any, posts: Words, n_post: int, starts: Any, counts: Ints, times: Ints,
+    lag: int, first_row: int, sparse: bool, rows: Any, posts: Words, n_post: int,
+    starts: Any, counts: Ints, times: Ints,
     adjoint: Floats, truncate: bool, truncated: Floats, lost: Any, gradient: Floats,
 ) -> None:  # fmt: skip
     """Add to the gradient of each synapse the sum of adjoint[b, t + lag, post] over presynaptic spike times t.

@@ -23,6 +23,7 @@ MAX_THREADS = 992  # of a block with one neuron per thread
 REGISTERS = 64  # of a thread; so a multiprocessor holds 1024 threads, whose loads hide each other's latency
 MAX_PER_THREAD = 2  # neurons; with more, their parameters do not fit in registers
 TILE = 32 if SIMULATED else 256  # neurons of a block, where a launch is one step; whole words
+TILE_WORDS, TILE_LISTED = TILE // 32, TILE * 32 + DELIVERED  # as a block reads as many words as it has threads
 N_MEMBRANE = 7  # parameters that a step needs
 
 
@@ -123,6 +124,7 @@ def resident(threads: int, per_thread: int) -> Any:
     Thread tid has the neurons tid, tid + threads, ...; those beyond the last one do nothing but wait.
     """
     n_words = -(-threads * per_thread // 32)
+    n_listed = n_words * 32 + DELIVERED
 
     def forward(
         learning: bool, sequence: int, n_steps: int, n_in: int,
@@ -135,7 +137,7 @@ def resident(threads: int, per_thread: int) -> Any:
         own_weights = weights[np.int64(n_in) * n_rec :]
         shared_words = cuda.shared.array((2, n_words), np.uint32)  # of the step and of the one before
         counts = cuda.shared.array(n_words, np.int32)
-        emitted = cuda.shared.array(n_words * 32 + DELIVERED, np.uint32)
+        emitted = cuda.shared.array(n_listed, np.uint32)
         parameters = cuda.local.array((N_MEMBRANE, per_thread), np.float64)
         v, a, z = (cuda.local.array(per_thread, np.float64), cuda.local.array(per_thread, np.float64),
                    cuda.local.array(per_thread, np.float64))  # fmt: skip
@@ -207,9 +209,9 @@ def step(
     n_rec, j = neurons.shape[1], cuda.blockIdx.x * TILE + tid
     n_words, exists = (n_rec + 31) // 32, j < n_rec
     column, row = np.uint64(min(j, n_rec - 1)), np.uint64(n_rec)
-    fired = cuda.shared.array(TILE // 32, np.uint32)
+    fired = cuda.shared.array(TILE_WORDS, np.uint32)
     counts = cuda.shared.array(TILE, np.int32)
-    emitted = cuda.shared.array(TILE * 32 + DELIVERED, np.uint32)
+    emitted = cuda.shared.array(TILE_LISTED, np.uint32)
     parameters = cuda.local.array((N_MEMBRANE, 1), np.float64)
     own_first = np.uint64(np.int64(sequence + b) * (n_steps + 1) + t)
     current = deliver(
@@ -226,7 +228,7 @@ def step(
         if exists:
             v, a, wait, count = state[b, STATE_V, j], state[b, STATE_A, j], refractory[b, j], n_spikes[b, j]
             z = 1.0 if words[np.uint64(before + (j >> 5))] & _bit(j) else 0.0
-    if tid < TILE // 32:
+    if tid < TILE_WORDS:
         fired[tid] = np.uint32(0)
     cuda.syncthreads()
     if exists:
@@ -246,5 +248,5 @@ def step(
         if t == n_steps - 1:
             _close_times(count, n_steps, base, times)
     cuda.syncthreads()
-    if tid < TILE // 32 and cuda.blockIdx.x * (TILE // 32) + tid < n_words:
-        words[np.uint64(before + n_words + cuda.blockIdx.x * (TILE // 32) + tid)] = fired[tid]
+    if tid < TILE_WORDS and cuda.blockIdx.x * TILE_WORDS + tid < n_words:
+        words[np.uint64(before + n_words + cuda.blockIdx.x * TILE_WORDS + tid)] = fired[tid]

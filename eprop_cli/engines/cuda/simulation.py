@@ -156,7 +156,12 @@ class Simulation:
     """A network and its weights on the device, for batches of one shape."""
 
     def __init__(
-        self, network: Network, shape: Shape, n_piece: int | None = None, resident: bool = True, truncating: bool = False
+        self,
+        network: Network,
+        shape: Shape,
+        n_piece: int | None = None,
+        resident: bool = True,
+        truncating: bool = False,
     ) -> None:
         """Take the device's memory.
 
@@ -230,7 +235,9 @@ class Simulation:
             for name in ("gradient", "gradient_out") if learning else ():
                 fill(self._own[name], 0.0, self._computing)
             for sequence in range(0, self.shape.n_batch, self._n_piece):
-                self._compute(slot, sequence, min(self._n_piece, self.shape.n_batch - sequence), lost is not None, learning)
+                self._compute(
+                    slot, sequence, min(self._n_piece, self.shape.n_batch - sequence), lost is not None, learning
+                )
             for name in ("terms", "means", "n_spikes"):
                 slot.receive(name, self._computing)
             slot.done.record(self._computing)
@@ -301,7 +308,9 @@ class Simulation:
     def _piece_arrays(self, n_piece: int) -> dict[str, tuple[Any, Any]]:
         """Shape and type of what n_piece sequences need while they are computed, by name."""
         (_, n_steps, window), n_rec, n_out = self.shape, self.network.n_rec, self.network.n_out
-        padded = blocks(n_steps + 2, backward.AHEAD) * backward.AHEAD  # a filler of the last spike's step reads the last
+        padded = (
+            blocks(n_steps + 2, backward.AHEAD) * backward.AHEAD
+        )  # a filler of the last spike's step reads the last
         n_times = self._n_times()
         per_sequence = {
             "distances": ((padded * n_rec,), np.float64),
@@ -332,7 +341,9 @@ class Simulation:
         need = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self._piece_arrays(1).values())
         free = free_memory()
         if need > free:
-            raise DeviceError(f"a sequence needs {need / 1e9:.2f} GB of the device's memory, of which {free / 1e9:.2f} are free")
+            raise DeviceError(
+                f"a sequence needs {need / 1e9:.2f} GB of the device's memory, of which {free / 1e9:.2f} are free"
+            )
         return int(min(self.shape.n_batch, free // need))
 
     def _upload_network(self) -> None:
@@ -441,7 +452,9 @@ class Simulation:
             1, n_in, *onto_rec, *emitted, adjoint, False, truncated, lost, own["gradient"]
         )
         flat = trace.reshape(trace.size)
-        gather[(n_rec, narrow), threads, stream](0, 0, *onto_out, *emitted, flat, False, flat, lost, own["gradient_out"])
+        gather[(n_rec, narrow), threads, stream](
+            0, 0, *onto_out, *emitted, flat, False, flat, lost, own["gradient_out"]
+        )
 
     def _times_in(self, slot: _Slot) -> Any:
         """Room for the times of a piece's input spikes; never more than of the whole batch."""
