@@ -2,20 +2,21 @@
 
 read_out_spikes, read_out   the readouts' signal, the error, and the error filtered backwards in time
 backward                    a thread per sequence and postsynaptic neuron: its adjoint, backwards in time
-list_by_input               when each input neuron fires
+mark_inputs, list_inputs    when each input neuron fires
 gather                      a thread per synapse: sums of the adjoint over the times of the presynaptic spikes
 
 No sum is shared between threads by atomics, so none depends on scheduling. Indices and unsigned integers: see forward.
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
 from eprop_cli.engines.cuda.device import SIMULATED, Floats, Ints, Words, device_function, kernel
-from eprop_cli.engines.cuda.forward import DELIVERED, deliver, list_spikes
+from eprop_cli.engines.cuda.forward import DELIVERED, bit, deliver, list_spikes
 from eprop_cli.engines.kernels import (
     ALPHA,
     BETA,
@@ -34,7 +35,9 @@ from eprop_cli.engines.kernels import (
 )
 
 READERS = 2 if SIMULATED else 64  # threads of a block that reads spikes out
+MAX_KEPT = 32  # readouts whose feedback fits in registers
 READERS_LISTED = READERS * 32 + DELIVERED
+LISTERS = 2 if SIMULATED else 128  # threads of a block that lists input spikes
 AHEAD = 2 if SIMULATED else 8  # steps whose distances are loaded together
 COLUMNS, GROUP = (2, 2) if SIMULATED else (32, 8)  # synapses, and sequences at a time, of a block of gather
 
@@ -156,82 +159,108 @@ def _surrogate_gradient(function: int, x: float) -> float:
     return 1.0 / (1.0 + x * x)
 
 
-@kernel
-def backward(
-    last: int, n_steps: int, function_reg: int, function_ad: int, n_reg: int,
-    neurons: Floats, feedback: Floats, kappa: float, error: Floats, n_spikes: Ints,
-    distances: Floats, adjoint: Floats,
-) -> None:  # fmt: skip
-    """Turn distances from threshold into the adjoint mu of kernels.py: _backward; they may be the same array.
+@lru_cache(None)
+def backward(n_kept: int) -> Any:
+    """The kernel that computes adjoints; its threads keep the feedback of the first n_kept readouts in registers."""
 
-    last: learning signals count up to that step, excluded. error: (n_piece, window, n_out), times 1 - kappa.
-    distances, adjoint: (n_piece, padded steps, n_rec), flat; the adjoint is 0 from step n_steps on.
-    """
-    b, j = cuda.blockIdx.y, cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
-    n_rec, window, n_out = neurons.shape[1], error.shape[1], error.shape[2]
-    start, row = n_steps - window, np.uint64(n_rec)
-    if j >= n_rec:
+    def adjoint_of(
+        last: int, n_steps: int, function_reg: int, function_ad: int, n_reg: int,
+        neurons: Floats, feedback: Floats, kappa: float, error: Floats, n_spikes: Ints,
+        distances: Floats, adjoint: Floats,
+    ) -> None:  # fmt: skip
+        """Turn distances from threshold into the adjoint mu of kernels.py: _backward; they may be the same array.
+
+        last: learning signals count up to that step, excluded. error: (n_piece, window, n_out), times 1 - kappa.
+        distances, adjoint: (n_piece, padded steps, n_rec), flat; the adjoint is 0 from step n_steps on.
+        """
+        b, j = cuda.blockIdx.y, cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+        n_rec, window, n_out = neurons.shape[1], error.shape[1], error.shape[2]
+        start, row = n_steps - window, np.uint64(n_rec)
+        if j >= n_rec:
+            return
+        alpha, rho, beta = neurons[ALPHA, j], neurons[RHO, j], neurons[BETA, j]
+        height, slope = neurons[HEIGHT, j], neurons[SLOPE, j]
+        function = function_reg if j < n_reg else function_ad
+        rate = neurons[C_REG, j] * (n_spikes[b, j] / n_steps - neurons[F_TARGET, j]) / n_steps
+        learning, adaptation, mu = 0.0, 0.0, 0.0
+        ahead, kept = cuda.local.array(AHEAD, np.float64), cuda.local.array(n_kept, np.float64)
+        for k in range(n_kept):
+            kept[k] = feedback[k, j]
+        padded = distances.size // (n_spikes.shape[0] * n_rec)
+        here = np.uint64(b) * np.uint64(padded) * row + np.uint64(j) + np.uint64(padded) * row
+        for first in range(padded - AHEAD, -AHEAD, -AHEAD):
+            for u in range(AHEAD):
+                ahead[u] = distances[here - np.uint64(u + 1) * row]
+            for u in range(AHEAD):
+                t = first + AHEAD - 1 - u
+                if t < n_steps:
+                    learning *= kappa
+                    if start <= t < last:
+                        for k in range(n_kept):
+                            learning += error[b, t - start, k] * kept[k]
+                        for k in range(n_kept, n_out):
+                            learning += error[b, t - start, k] * feedback[k, j]
+                    psi = height * _surrogate_gradient(function, ahead[u] * slope)
+                    g = psi * (learning + rate + adaptation)
+                    adaptation = rho * adaptation - beta * g
+                    mu = g + alpha * mu
+                here -= row
+                adjoint[here] = mu
+
+    return kernel(adjoint_of)
+
+
+@kernel
+def mark_inputs(sequence: int, n_steps: int, n_in: int, first: Words, pre: Words, marks: Words) -> None:
+    """Set a bit in marks (n_piece, n_in, words) for each step in which an input neuron fires; a thread per step."""
+    t, b = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, cuda.blockIdx.y
+    if t >= n_steps:
         return
-    alpha, rho, beta = neurons[ALPHA, j], neurons[RHO, j], neurons[BETA, j]
-    height, slope = neurons[HEIGHT, j], neurons[SLOPE, j]
-    function = function_reg if j < n_reg else function_ad
-    rate = neurons[C_REG, j] * (n_spikes[b, j] / n_steps - neurons[F_TARGET, j]) / n_steps
-    learning, adaptation, mu = 0.0, 0.0, 0.0
-    ahead = cuda.local.array(AHEAD, np.float64)
-    padded = distances.size // (n_spikes.shape[0] * n_rec)
-    here = np.uint64(b) * np.uint64(padded) * row + np.uint64(j) + np.uint64(padded) * row
-    for first in range(padded - AHEAD, -AHEAD, -AHEAD):
-        for u in range(AHEAD):
-            ahead[u] = distances[here - np.uint64(u + 1) * row]
-        for u in range(AHEAD):
-            t = first + AHEAD - 1 - u
-            if t < n_steps:
-                learning *= kappa
-                if start <= t < last:
-                    for k in range(n_out):
-                        learning += error[b, t - start, k] * feedback[k, j]
-                psi = height * _surrogate_gradient(function, ahead[u] * slope)
-                g = psi * (learning + rate + adaptation)
-                adaptation = rho * adaptation - beta * g
-                mu = g + alpha * mu
-            here -= row
-            adjoint[here] = mu
+    n_words = (n_steps + 31) // 32
+    at = np.int64(sequence + b) * (n_steps + 1) + t
+    for e in range(first[at], first[at + 1]):
+        i = np.int64(pre[np.uint64(e)])
+        if i < n_in:
+            cuda.atomic.or_(marks, (b * n_in + i) * n_words + (t >> 5), bit(t))
 
 
 @kernel
-def list_by_input(
-    sequence: int, n_steps: int, first: Words, pre: Words, starts: Words, counts: Ints, times: Ints
+def list_inputs(
+    sequence: int, n_steps: int, first: Words, marks: Words, starts: Words, counts: Ints, times: Ints
 ) -> None:
-    """List the steps in which each input neuron fires, from the list of neurons that fire in each step.
+    """List the steps marked for each input neuron. A block per sequence; a thread has neighbouring neurons.
 
-    A block per sequence. starts, counts: (n_piece, n_in).
+    starts, counts: (n_piece, n_in). Each list is filled up as those of recurrent neurons.
     """
-    b, tid, n_threads = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
-    n_in = counts.shape[1]
-    own_first = np.uint64(np.int64(sequence + b) * (n_steps + 1))
-    begin, end = first[own_first], first[own_first + np.uint64(n_steps)]
-    for i in range(tid, n_in, n_threads):
+    b, tid = cuda.blockIdx.x, cuda.threadIdx.x
+    n_in, n_words = counts.shape[1], (n_steps + 31) // 32
+    per_thread = (n_in + LISTERS - 1) // LISTERS
+    begin, end = tid * per_thread, min((tid + 1) * per_thread, n_in)
+    lengths = cuda.shared.array(LISTERS, np.int64)
+    length = 0
+    for i in range(begin, end):
         count = 0
-        for e in range(begin, end):
-            count += np.int32(pre[np.uint64(e)] == i)
+        for w in range(n_words):
+            count += cuda.popc(marks[(np.int64(b) * n_in + i) * n_words + w])
         counts[b, i] = count
+        length += (count + DELIVERED - 1) // DELIVERED * DELIVERED
+    lengths[tid] = length
     cuda.syncthreads()
-    if tid == 0:
-        base = begin - first[np.uint64(np.int64(sequence) * (n_steps + 1))] + np.uint64(b) * np.uint64(n_in * DELIVERED)
-        for i in range(n_in):
-            starts[b, i] = base
-            base += np.uint64((counts[b, i] + DELIVERED - 1) // DELIVERED * DELIVERED)
-    cuda.syncthreads()
-    for i in range(tid, n_in, n_threads):
-        n = np.uint64(starts[b, i])
-        for t in range(n_steps):
-            for e in range(first[own_first + np.uint64(t)], first[own_first + np.uint64(t + 1)]):
-                if pre[np.uint64(e)] == i:
-                    times[n] = t
-                    n += np.uint64(1)
-        while n % np.uint64(DELIVERED) != np.uint64(0):
+    own_first, piece_first = first[np.int64(sequence + b) * (n_steps + 1)], first[np.int64(sequence) * (n_steps + 1)]
+    n = np.int64(own_first) - np.int64(piece_first) + np.int64(b) * n_in * DELIVERED
+    for other in range(tid):
+        n += lengths[other]
+    for i in range(begin, end):
+        starts[b, i] = n
+        for w in range(n_words):
+            word = marks[(np.int64(b) * n_in + i) * n_words + w]
+            while word:
+                times[n] = w * 32 + cuda.ffs(word) - 1
+                word &= np.uint32(word - np.uint32(1))
+                n += 1
+        while n % DELIVERED != 0:
             times[n] = n_steps
-            n += np.uint64(1)
+            n += 1
 
 
 @kernel

@@ -1,6 +1,7 @@
 """What the kernels need of a CUDA device: arithmetic as the CPU's, memory that is asked for first, one clear error."""
 
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -109,3 +110,34 @@ def fill(array: Any, value: float, stream: Any) -> None:
     """Set a flat array on the device to a value."""
     threads = 4 * WARP
     _fill[min(blocks(array.size, threads), 1024), threads, stream](value, array)
+
+
+def recorded(stream: Any, launches: Callable[[], None]) -> Callable[[], None]:
+    """Record launches and copies on a stream as a graph; what is returned starts it, as fast as a single launch.
+
+    Kernels must have been launched before, at which they are compiled; arrays must stay where they are.
+    """
+    if SIMULATED:
+        return launches
+    from cuda.bindings import driver
+
+    handle = driver.CUstream(int(stream.handle))
+    _result(driver.cuStreamBeginCapture(handle, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED))
+    launches()
+    graph = _result(driver.cuStreamEndCapture(handle))
+    executable = _result(driver.cuGraphInstantiate(graph, 0))
+    _result(driver.cuGraphDestroy(graph))
+
+    def start() -> None:
+        _result(driver.cuGraphLaunch(executable, handle))
+
+    weakref.finalize(start, driver.cuGraphExecDestroy, executable)
+    return start
+
+
+def _result(returned: tuple[Any, ...]) -> Any:
+    """What a function of the driver returns besides its status."""
+    status, *values = returned
+    if int(status):
+        raise DeviceError(f"the device is lost ({status.name})")
+    return values[0] if values else None

@@ -31,7 +31,7 @@ N_MEMBRANE = 7  # parameters that a step needs
 def deliver(listed: Any, start: int, stop: int, column: int, n_columns: int, weights: Floats, current: float) -> float:
     """Add to current the weights[i, column] of the presynaptic neurons in listed[start:stop], in their order.
 
-    stop - start is a multiple of DELIVERED. All integers are unsigned.
+    Fillers follow up to the next multiple of DELIVERED. All integers are unsigned.
     """
     pre = cuda.local.array(DELIVERED, np.uint64)
     weight = cuda.local.array(DELIVERED, np.float64)
@@ -69,8 +69,8 @@ def _load(neurons: Floats, j: int, parameters: Floats, r: int) -> None:
 
 
 @device_function
-def _bit(j: int) -> int:
-    """Where neuron j stands in its word."""
+def bit(j: int) -> int:
+    """Where neuron or step j stands in its word."""
     return np.uint32(np.uint32(1) << np.uint32(j & 31))
 
 
@@ -78,8 +78,8 @@ def _bit(j: int) -> int:
 def list_spikes(words: Words, first: int, n: int, filler: int, counts: Ints, listed: Words) -> int:
     """List the neurons whose bits are set in words[first : first + n], counted from the first word, in shared memory.
 
-    n: at most the threads of the block. counts: n integers in shared memory. Returns how many are listed, fillers
-    included. All threads of the block call this; the list is complete for all of them.
+    n: at most the threads of the block. counts: n integers in shared memory. Returns how many are listed, without
+    the fillers that follow. All threads of the block call this; the list is complete for all of them.
     """
     tid = cuda.threadIdx.x
     word = np.uint32(0)
@@ -93,15 +93,24 @@ def list_spikes(words: Words, first: int, n: int, filler: int, counts: Ints, lis
             rank = total
         total += counts[i]
     if tid < n:
-        for i in range(32):
-            if word & _bit(i):
-                listed[rank] = np.uint32(tid * 32 + i)
-                rank += 1
+        while word:
+            listed[rank] = np.uint32(tid * 32 + cuda.ffs(word) - 1)
+            word &= np.uint32(word - np.uint32(1))
+            rank += 1
     if tid == 0:
         for u in range(DELIVERED):
             listed[total + u] = np.uint32(filler)
     cuda.syncthreads()
-    return (total + DELIVERED - 1) // DELIVERED * DELIVERED
+    return total
+
+
+@device_function
+def _rank(words: Words, j: int) -> int:
+    """How many neurons before neuron j have their bit set in words, in shared memory."""
+    rank = cuda.popc(np.uint32(words[j >> 5] & np.uint32(bit(j) - np.uint32(1))))
+    for i in range(j >> 5):
+        rank += cuda.popc(words[i])
+    return rank
 
 
 @device_function
@@ -136,7 +145,6 @@ def resident(threads: int, per_thread: int) -> Any:
         row, n_own_words = np.uint64(n_rec), (n_rec + 31) // 32
         own_weights = weights[np.int64(n_in) * n_rec :]
         shared_words = cuda.shared.array((2, n_words), np.uint32)  # of the step and of the one before
-        counts = cuda.shared.array(n_words, np.int32)
         emitted = cuda.shared.array(n_listed, np.uint32)
         parameters = cuda.local.array((N_MEMBRANE, per_thread), np.float64)
         v, a, z = (cuda.local.array(per_thread, np.float64), cuda.local.array(per_thread, np.float64),
@@ -175,14 +183,20 @@ def resident(threads: int, per_thread: int) -> Any:
                         times[listed[r] + np.uint64(count[r])] = t
                         count[r] += 1
                         j = tid + r * threads
-                        cuda.atomic.or_(shared_words, (buffer, j >> 5), _bit(j))
+                        cuda.atomic.or_(shared_words, (buffer, j >> 5), bit(j))
             kept += row
-            cuda.syncthreads()
+            n_emitted = 0
+            for r in range(per_thread):
+                n_emitted += cuda.syncthreads_count(np.int32(z[r]))
+            for r in range(per_thread):
+                if z[r] > 0.0:
+                    emitted[_rank(shared_words[buffer], tid + r * threads)] = np.uint32(tid + r * threads)
+            for u in range(tid, DELIVERED, threads):
+                emitted[n_emitted + u] = np.uint32(n_rec)
             if tid < n_own_words:
                 shared_words[1 - buffer, tid] = np.uint32(0)
-            n_emitted = list_spikes(shared_words[buffer], 0, n_own_words, n_rec, counts, emitted)
-            if tid < n_own_words:
                 words[np.uint64((np.int64(b) * n_steps + t) * n_own_words + tid)] = shared_words[buffer, tid]
+            cuda.syncthreads()
         for r in range(per_thread):
             if tid + r * threads < n_rec:
                 n_spikes[b, post[r]] = count[r]
@@ -227,7 +241,7 @@ def step(
             cuda.syncthreads()
         if exists:
             v, a, wait, count = state[b, STATE_V, j], state[b, STATE_A, j], refractory[b, j], n_spikes[b, j]
-            z = 1.0 if words[np.uint64(before + (j >> 5))] & _bit(j) else 0.0
+            z = 1.0 if words[np.uint64(before + (j >> 5))] & bit(j) else 0.0
     if tid < TILE_WORDS:
         fired[tid] = np.uint32(0)
     cuda.syncthreads()
@@ -243,7 +257,7 @@ def step(
             wait += np.int32(neurons[T_REF, j])
             times[base + np.uint64(count)] = t
             count += 1
-            cuda.atomic.or_(fired, tid >> 5, _bit(tid))
+            cuda.atomic.or_(fired, tid >> 5, bit(tid))
         state[b, STATE_V, j], state[b, STATE_A, j], refractory[b, j], n_spikes[b, j] = v, a, wait, count
         if t == n_steps - 1:
             _close_times(count, n_steps, base, times)

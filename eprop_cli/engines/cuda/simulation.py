@@ -4,7 +4,7 @@ A batch is cut into pieces that fit into the device's memory. Gradients are adde
 the same for pieces of any size. While one batch is computed, the spikes of the next can travel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from eprop_cli.engines.cuda.device import (
     exact_arithmetic,
     fill,
     free_memory,
+    recorded,
 )
 from eprop_cli.engines.cuda.inputs import Inputs
 from eprop_cli.engines.kernels import ALPHA, SCALE, T_REF
@@ -123,21 +124,28 @@ class _Slot:
         }
         self.device = {name: empty(*shape_and_type) for name, shape_and_type in shapes.items()}
         self.host = {name: _pinned(*shape_and_type) for name, shape_and_type in shapes.items()}
-        self.device["targets"] = empty((1, 1, 1), np.float64)
+        self.make_room("targets", (1, 1, 1), np.float64)
+        self.make_room("pre", (1,), np.uint32)
         self.copied, self.done = cuda.event(), cuda.event()
 
+    def make_room(self, name: str, shape: tuple[int, ...], dtype: Any) -> bool:
+        """Have an array of that shape, or of one dimension and at least that length; whether it is another one."""
+        if name in self.device:
+            has = self.device[name].shape
+            if has == shape or (len(shape) == 1 and has >= shape):
+                return False
+        self.device[name], self.host[name] = empty(shape, dtype), _pinned(shape, dtype)
+        return True
+
     def send(self, name: str, values: NDArray[Any], stream: Any) -> None:
-        """Copy values to the device; makes room for more than before where their shape varies."""
-        flat_and_short = name == "pre" and (name not in self.host or len(self.host[name]) < len(values))
-        if flat_and_short or (name == "targets" and self.device[name].shape != values.shape):
-            shape = (len(values) * 5 // 4 + 64,) if name == "pre" else values.shape
-            self.device[name], self.host[name] = empty(shape, values.dtype), _pinned(shape, values.dtype)
+        """Copy values to the device, to the beginning of the array if it has one dimension."""
+        if not len(values):
+            return
         host, device = self.host[name], self.device[name]
-        if name == "pre":
+        if len(host) > len(values):
             host, device = host[: len(values)], device[: len(values)]
-        if len(values):
-            host[:] = values.reshape(host.shape)
-            device.copy_to_device(host, stream=stream)
+        host[:] = values
+        device.copy_to_device(host, stream=stream)
 
     def receive(self, name: str, stream: Any) -> None:
         """Copy to the host what the stream has made by then."""
@@ -182,6 +190,7 @@ class Simulation:
         self._upload_starts()
         self._times_of_inputs = empty(1, np.int32)
         self._count = 0  # what the factors on the device divide by
+        self._graphs: dict[tuple[int, bool, bool], Callable[[], None] | None] = {}  # None: launched once
         self._views: dict[int, dict[str, Any]] = {}  # parts of the pieces' arrays, by number of sequences
 
     def set_weights(self, weights: Floats, weights_out: Floats, feedback: Floats) -> None:
@@ -300,7 +309,7 @@ class Simulation:
         }
         floats |= dict.fromkeys(("synapses", "gradient", "m", "v"), (n_synapses,))
         floats |= dict.fromkeys(("synapses_out", "gradient_out", "m_out", "v_out"), (n_rec * n_out,))
-        arrays = {name: (shape, np.float64) for name, shape in floats.items()}
+        arrays: dict[str, tuple[Any, Any]] = {name: (shape, np.float64) for name, shape in floats.items()}
         n_rows, n_posts = (1, 1) if network.synapses is None else (n_pre + 1, n_synapses)
         arrays |= {"rows": ((n_rows,), np.int64), "posts": ((n_posts,), np.uint32), "finite": ((1,), np.int32)}
         return arrays
@@ -317,6 +326,7 @@ class Simulation:
             "truncated": ((padded * n_rec if self._truncating else 1,), np.float64),
             "words": ((n_steps * blocks(n_rec, 32),), np.uint32),
             "times": ((n_rec * n_times,), np.int32),
+            "marks": ((self.network.n_in * blocks(n_steps, 32),), np.uint32),
         }
         arrays: dict[str, tuple[Any, Any]] = {
             name: ((n_piece * n,), dtype) for name, ((n,), dtype) in per_sequence.items()
@@ -363,15 +373,52 @@ class Simulation:
 
     def _send(self, slot: _Slot, inputs: Inputs, targets: NDArray[Any], lost: NDArray[np.bool_] | None) -> None:
         """Begin to copy a batch to the device."""
+        self._make_room(slot, inputs, targets)
         classes = targets if targets.ndim == 1 else np.full(self.shape.n_batch, -1)
         slot.send("first", inputs.first, self._copying)
         slot.send("pre", inputs.pre, self._copying)
-        slot.send("classes", classes.astype(np.int32), self._copying)
+        slot.send("classes", classes, self._copying)
         if targets.ndim > 1:
             slot.send("targets", targets, self._copying)
         if lost is not None:
             slot.send("lost", lost, self._copying)
         slot.copied.record(self._copying)
+
+    def _make_room(self, slot: _Slot, inputs: Inputs, targets: NDArray[Any]) -> None:
+        """Take memory for what differs in size between batches, with a reserve."""
+        n_spikes = len(inputs.pre) * 5 // 4 + forward.DELIVERED
+        n_times = n_spikes + self._n_piece * self.network.n_in * forward.DELIVERED
+        resized = len(slot.device["pre"]) < len(inputs.pre) and slot.make_room("pre", (n_spikes,), np.uint32)
+        if targets.ndim > 1:
+            resized |= slot.make_room("targets", targets.shape, np.float64)
+        if len(self._times_of_inputs) < len(slot.device["pre"]) + self._n_piece * self.network.n_in * forward.DELIVERED:
+            self._times_of_inputs, resized = empty(n_times, np.int32), True
+        if resized:
+            self._computing.synchronize()
+            self._graphs.clear()
+
+    def _run(self, slot: _Slot, learning: bool, truncate: bool) -> None:
+        """Start all launches of a batch: one by one at first, which compiles the kernels, and later as a graph."""
+        key = self._slots.index(slot), learning, truncate
+
+        def launches() -> None:
+            self._launch(slot, learning, truncate)
+
+        if key not in self._graphs:
+            launches()
+            self._graphs[key] = None
+            return
+        start = self._graphs[key] or recorded(self._computing, launches)
+        self._graphs[key] = start
+        start()
+
+    def _launch(self, slot: _Slot, learning: bool, truncate: bool) -> None:
+        self._densify()
+        for name in ("gradient", "gradient_out") if learning else ():
+            fill(self._own[name], 0.0, self._computing)
+        for sequence in range(0, self.shape.n_batch, self._n_piece):
+            n = min(self._n_piece, self.shape.n_batch - sequence)
+            self._compute(slot, sequence, n, truncate, learning)
 
     def _densify(self) -> None:
         """Bring the weights to where spikes look for them."""
@@ -408,8 +455,9 @@ class Simulation:
             forward.resident(*self._block)[n, self._block[0], self._computing](*where, *filled)
             return
         grid = (blocks(self.network.n_rec, forward.TILE), n), forward.TILE, self._computing
+        step = forward.step[grid]
         for t in range(n_steps):
-            forward.step[grid](t, *where, piece["state"], piece["refractory"], *filled)
+            step(t, *where, piece["state"], piece["refractory"], *filled)
 
     def _read_out(self, slot: _Slot, piece: dict[str, Any], sequence: int, n: int) -> None:
         own, to = self._own, slot.device
@@ -426,16 +474,22 @@ class Simulation:
         kappa = float(self.network.readouts[ALPHA])
         network = *map(int, self.network.surrogates), own["neurons"], own["feedback"], kappa
         given = piece["error"], piece["n_spikes"], piece["distances"]
+        sweep = backward.backward(min(self.network.n_out, backward.MAX_KEPT))[grid]
         if truncate:
-            backward.backward[grid](n_steps - 1, n_steps, *network, *given, piece["truncated"])
-        backward.backward[grid](n_steps, n_steps, *network, *given, piece["distances"])
+            sweep(n_steps - 1, n_steps, *network, *given, piece["truncated"])
+        sweep(n_steps, n_steps, *network, *given, piece["distances"])
 
     def _gather(self, slot: _Slot, piece: dict[str, Any], sequence: int, n: int, truncate: bool) -> None:
         network, own = self.network, self._own
         n_in, n_rec, n_out, sparse = network.n_in, network.n_rec, network.n_out, network.synapses is not None
-        lists = piece["starts_in"], piece["counts_in"], self._times_in(slot)
+        lists = piece["starts_in"], piece["counts_in"], self._times_of_inputs
         spikes = slot.device["first"].reshape(slot.device["first"].size), slot.device["pre"]
-        backward.list_by_input[n, THREADS, self._computing](sequence, self.shape.n_steps, *spikes, *lists)
+        n_steps, stream = self.shape.n_steps, self._computing
+        fill(piece["marks"], 0, stream)
+        where = sequence, n_steps, n_in, *spikes
+        backward.mark_inputs[(blocks(n_steps, THREADS), n), THREADS, stream](*where, piece["marks"])
+        listed = sequence, n_steps, spikes[0], piece["marks"], *lists
+        backward.list_inputs[n, backward.LISTERS, stream](*listed)
         onto_rec = sparse, own["rows"], own["posts"], n_rec
         onto_out = False, own["rows"], own["posts"], n_out
         emitted = piece["starts"], piece["n_spikes"], piece["times"]
@@ -443,7 +497,7 @@ class Simulation:
         longest = n_rec if network.synapses is None else int(np.diff(network.synapses.rows).max())
         threads = backward.COLUMNS, backward.GROUP
         wide, narrow = blocks(longest, backward.COLUMNS), blocks(n_out, backward.COLUMNS)
-        stream, lost = self._computing, piece["lost"]
+        lost = piece["lost"]
         gather = backward.gather
         gather[(n_in, wide), threads, stream](
             0, 0, *onto_rec, *lists, adjoint, truncate, truncated, lost, own["gradient"]
@@ -455,13 +509,6 @@ class Simulation:
         gather[(n_rec, narrow), threads, stream](
             0, 0, *onto_out, *emitted, flat, False, flat, lost, own["gradient_out"]
         )
-
-    def _times_in(self, slot: _Slot) -> Any:
-        """Room for the times of a piece's input spikes; never more than of the whole batch."""
-        size = slot.device["pre"].size + self._n_piece * self.network.n_in * forward.DELIVERED
-        if self._times_of_inputs.size < size:
-            self._times_of_inputs = empty(size, np.int32)
-        return self._times_of_inputs
 
     def _for_each(self, kernel: Any, *arguments: Any) -> None:
         """Launch a kernel that goes through all synapses."""
