@@ -219,6 +219,23 @@ def card() -> str:
     return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def line(name: str, n_steps: int, threads: list[int]) -> str:
+    """What a problem takes on the GPU, and the kernels on so many threads of the CPU."""
+    problem = PROBLEMS[name]()
+    began = time.perf_counter()
+    times, simulation = on_gpu(problem, n_steps)
+    whole = time.perf_counter() - began
+    alone, rate = waiting(problem, simulation)
+    found = [f"training step {statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})"]
+    found += [f"gradient alone {alone:.2f}", f"{rate:.1f} spikes/s", f"{whole:.1f} s in all, with compiling"]
+    del simulation
+    for n_threads in threads if problem.network.synapses is None else ():
+        n_batch = min(problem.shape.n_batch, 2 * n_threads, 32)
+        found.append(f"CPU {n_threads} threads {on_cpu(problem, n_threads, n_batch):.0f} (of {n_batch} sequences)")
+    found += [f"published {PUBLISHED[name]}"] * (name in PUBLISHED) + [f"NEST {NEST[name]}"] * (name in NEST)
+    return f"{name}: {', '.join(found)}"
+
+
 def main() -> None:
     """Print a line per problem."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -229,20 +246,7 @@ def main() -> None:
     check_arithmetic()
     print(f"card: {card()}; milliseconds of a batch")
     for name in arguments.problems:
-        problem = PROBLEMS[name]()
-        began = time.perf_counter()
-        times, simulation = on_gpu(problem, arguments.steps)
-        whole = time.perf_counter() - began
-        line = f"{name}: training step {statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})"
-        line += (
-            f", gradient alone {waiting(problem, simulation):.2f}, all {arguments.steps} and compiling {whole:.1f} s"
-        )
-        del simulation
-        for n_threads in arguments.threads if problem.network.synapses is None else ():
-            n_batch = min(problem.shape.n_batch, 2 * n_threads, 32)
-            line += f", CPU {n_threads} threads {on_cpu(problem, n_threads, n_batch):.0f} (of {n_batch} sequences)"
-        line += f", published {PUBLISHED[name]}" if name in PUBLISHED else ""
-        print(line + (f", NEST {NEST[name]}" if name in NEST else ""), flush=True)
+        print(line(name, arguments.steps, arguments.threads), flush=True)
 
 
 if __name__ == "__main__":

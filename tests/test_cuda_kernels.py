@@ -1,4 +1,4 @@
-"""The CUDA kernels against the CPU's: in Numba's simulator, in a process of its own, and on a device if there is one."""
+"""The CUDA kernels against the CPU's: in Numba's simulator, and on a device if there is one."""
 
 import os
 import subprocess
@@ -58,14 +58,14 @@ class Net:
         )  # fmt: skip
         return _summed(gradients), _summed(gradients_out), signal, n_spikes
 
-    def on_device(self, lost=None, synapses=None, **options):
+    def on_device(self, lost=None, synapses=None, order="apart", **options):
         """A simulation of the batch, and its outcome."""
         from eprop_cli.engines.cuda.inputs import from_spikes
         from eprop_cli.engines.cuda.simulation import Network, Shape, Simulation
 
         n_batch, n_steps, n_in = self.spikes.shape
         n_rec, n_out = self.weights_out.shape
-        network = Network(n_in, n_out, self.neurons, self.surrogates, self.readouts, self.softmax, synapses)
+        network = Network(n_in, n_out, self.neurons, self.surrogates, self.readouts, self.softmax, synapses, order)
         shape = Shape(n_batch, n_steps, self.targets.shape[1])
         simulation = Simulation(network, shape, truncating=lost is not None, **options)
         weights = self.weights if synapses is None else self.weights[_pre(synapses), synapses.posts]
@@ -181,6 +181,30 @@ def test_sparse_synapses_have_the_gradient_of_dense_ones_with_weight_0():
     np.testing.assert_array_equal(found, gradient[exists])
     np.testing.assert_array_equal(found_out, gradient_out)
     np.testing.assert_array_equal(outcome.n_spikes, n_spikes)
+
+
+@on_device
+@pytest.mark.parametrize("order", ["tiled", "streamed"])
+def test_sums_of_sparse_gradients_have_the_order_of_the_cpu(order):
+    batch = pytest.importorskip("eprop_cli.engines.sparse.batch", reason="the sparse engine is not there")
+    from eprop_cli.engines.sparse.synapses import dense, sparse
+
+    from eprop_cli.engines.cuda.simulation import Synapses
+
+    net = random_net(11, n_batch=4, n_steps=14, window=5)
+    rec = sparse(net.weights, np.random.RandomState(5).rand(*net.weights.shape) < 0.8)
+    parts = rec, dense(net.weights_out), dense(net.feedback)
+    network = batch.Network(net.neurons, net.surrogates, net.readouts, net.softmax, *parts)
+    expected = batch.Simulator(1).run(network, net.spikes, net.targets, order=order)
+    net.weights[:] = 0.0
+    synapses = Synapses(rec.row, rec.post)
+    net.weights[_pre(synapses), rec.post] = rec.weights
+    simulation, outcome = net.on_device(synapses=synapses, order=order, n_piece=3)
+    found, found_out = simulation.gradients()
+    np.testing.assert_array_equal(outcome.n_spikes, expected.n_spikes)
+    np.testing.assert_array_equal(found, expected.gradient)
+    np.testing.assert_array_equal(found_out.ravel(), expected.gradient_out)
+    assert expected.n_spikes.max() > 4
 
 
 @on_device

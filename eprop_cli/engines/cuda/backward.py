@@ -39,6 +39,7 @@ MAX_KEPT = 32  # readouts whose feedback fits in registers
 READERS_LISTED = READERS * 32 + DELIVERED
 LISTERS = 2 if SIMULATED else 128  # threads of a block that lists input spikes
 AHEAD = 2 if SIMULATED else 8  # steps whose distances are loaded together
+SUMMED = 4 if SIMULATED else 8  # values of the adjoint that are loaded together; a multiple of 4
 COLUMNS, GROUP = (2, 2) if SIMULATED else (32, 8)  # synapses, and sequences at a time, of a block of gather
 
 
@@ -90,8 +91,7 @@ def _cross_entropy(target: float, y: float) -> float:
 @device_function
 def _filter(b: int, k: int, kappa: float, own_signal: Floats, error: Floats, trace: Floats) -> float:
     """Filter readout k's errors backwards in time, then multiply them by 1 - kappa; returns its mean signal."""
-    window, n_steps, filtered, total = error.shape[1], trace.shape[1] - 2, 0.0, 0.0
-    trace[b, n_steps, k], trace[b, n_steps + 1, k] = 0.0, 0.0
+    window, n_steps, filtered, total = error.shape[1], trace.shape[1], 0.0, 0.0
     ahead, signal = cuda.local.array(AHEAD, np.float64), cuda.local.array(AHEAD, np.float64)
     for last in range(window - 1, -1, -AHEAD):
         for u in range(AHEAD):
@@ -117,7 +117,7 @@ def read_out(
 
     classes (n_batch,): the readout whose target is 1, or -1 where targets (n_batch, window, n_out) tell.
     potential (n_piece, n_steps, n_out): the currents before. signal (n_batch, window, n_out).
-    error (n_piece, window, n_out): times 1 - kappa. trace (n_piece, n_steps + 2, n_out): the error filtered.
+    error (n_piece, window, n_out): times 1 - kappa. trace (n_piece, n_steps, n_out): the error filtered.
     terms (n_batch, window): cross-entropy of each step; 0 without softmax. means (n_batch, n_out): of signal over time.
     """
     b, tid, n_threads = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
@@ -148,7 +148,7 @@ def read_out(
 
 
 @device_function
-def _surrogate_gradient(function: int, x: float) -> float:
+def _surrogate_gradient(function: int, x: Any) -> Any:
     """Surrogate gradient of height 1 at a distance x from threshold, in units of its width; 0 at infinity."""
     if function == PIECEWISE_LINEAR:
         return max(0.0, 1.0 - abs(x))
@@ -230,7 +230,7 @@ def list_inputs(
 ) -> None:
     """List the steps marked for each input neuron. A block per sequence; a thread has neighbouring neurons.
 
-    starts, counts: (n_piece, n_in). Each list is filled up as those of recurrent neurons.
+    starts, counts: (n_piece, n_in).
     """
     b, tid = cuda.blockIdx.x, cuda.threadIdx.x
     n_in, n_words = counts.shape[1], (n_steps + 31) // 32
@@ -243,11 +243,11 @@ def list_inputs(
         for w in range(n_words):
             count += cuda.popc(marks[(np.int64(b) * n_in + i) * n_words + w])
         counts[b, i] = count
-        length += (count + DELIVERED - 1) // DELIVERED * DELIVERED
+        length += count
     lengths[tid] = length
     cuda.syncthreads()
     own_first, piece_first = first[np.int64(sequence + b) * (n_steps + 1)], first[np.int64(sequence) * (n_steps + 1)]
-    n = np.int64(own_first) - np.int64(piece_first) + np.int64(b) * n_in * DELIVERED
+    n = np.int64(own_first) - np.int64(piece_first)
     for other in range(tid):
         n += lengths[other]
     for i in range(begin, end):
@@ -258,55 +258,71 @@ def list_inputs(
                 times[n] = w * 32 + cuda.ffs(word) - 1
                 word &= np.uint32(word - np.uint32(1))
                 n += 1
-        while n % DELIVERED != 0:
-            times[n] = n_steps
-            n += 1
+
+
+@device_function
+def _sum(
+    total: Any, forwards: bool, fours: bool, times: Ints, begin: Any, count: int, adjoint: Floats, base: Any, row: Any
+) -> Any:
+    """Add to total the adjoint[base + t * row] at times[begin : begin + count].
+
+    forwards: the first one first. fours: add the sums of four at a time, as long as there are four.
+    """
+    at, value = cuda.local.array(SUMMED, np.uint64), cuda.local.array(SUMMED, np.float64)
+    for n in range(0, count, SUMMED):
+        for u in range(SUMMED):
+            e = min(n + u, count - 1)
+            at[u] = times[begin + np.uint64(e if forwards else count - 1 - e)]
+        for u in range(SUMMED):
+            value[u] = adjoint[base + at[u] * row]
+        for u in range(0, SUMMED, 4):
+            if fours and n + u + 4 <= count:
+                total += (value[u] + value[u + 1]) + (value[u + 2] + value[u + 3])
+            else:
+                for one in range(u, u + 4):
+                    if n + one < count:
+                        total += value[one]
+    return total
+
+
+@device_function
+def _synapse(i: int, column: int, sparse: bool, rows: Any, posts: Words, n_post: int) -> tuple[Any, Any, Any]:
+    """Number of the synapse in a column of row i, its postsynaptic neuron, and whether there is one."""
+    if not sparse:
+        return np.int64(i) * n_post + column, np.uint64(min(column, n_post - 1)), column < n_post
+    synapse = np.int64(rows[i]) + column
+    exists = synapse < rows[i + 1]
+    return synapse, np.uint64(posts[synapse] if exists else 0), exists
 
 
 @kernel
 def gather(
-    lag: int, first_row: int, sparse: bool, rows: Any, posts: Words, n_post: int,
+    fours: bool, lag: int, first_row: int, sparse: bool, rows: Any, posts: Words, n_post: int,
     starts: Any, counts: Ints, times: Ints,
     adjoint: Floats, truncate: bool, truncated: Floats, lost: Any, gradient: Floats,
 ) -> None:  # fmt: skip
     """Add to the gradient of each synapse the sum of adjoint[b, t + lag, post] over presynaptic spike times t.
 
-    Times are taken backwards, sequences in their order. A block per presynaptic neuron and COLUMNS of its synapses,
-    which are rows[i] to rows[i + 1], onto neurons posts, if sparse; or else one onto each of n_post neurons.
+    Times are taken backwards, each sequence is summed by itself, and then they are in their order. A block per
+    presynaptic neuron and COLUMNS of its synapses, which are rows[i] to rows[i + 1], onto neurons posts, if sparse; or
+    else one onto each of n_post neurons. fours: see _sum.
     truncated: taken in place of adjoint where lost (n_piece, n_pre), if truncate.
     """
     i, x, y = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
     n_piece = counts.shape[0]
-    synapse, stop = np.int64(first_row + i) * n_post, np.int64(first_row + i + 1) * n_post
-    if sparse:
-        synapse, stop = np.int64(rows[first_row + i]), np.int64(rows[first_row + i + 1])
-    column = cuda.blockIdx.y * COLUMNS + x
-    synapse += column
-    exists, post = synapse < stop, np.uint64(min(column, n_post - 1))
-    if sparse and exists:
-        post = np.uint64(posts[synapse])
+    synapse, post, exists = _synapse(first_row + i, cuda.blockIdx.y * COLUMNS + x, sparse, rows, posts, n_post)
     row, size = np.uint64(n_post), np.uint64(adjoint.size // n_piece)
     partial = cuda.shared.array((2, GROUP, COLUMNS), np.float64)
     total = gradient[synapse] if exists and y == 0 else 0.0
-    at, value = cuda.local.array(DELIVERED, np.uint64), cuda.local.array(DELIVERED, np.float64)
     buffer = 0
     for group in range(0, n_piece, GROUP):
         b = group + y
-        sum_b = 0.0
+        own = 0.0
         if b < n_piece:
             base = np.uint64(b) * size + np.uint64(lag) * row + post
-            begin = np.uint64(starts[b, i])
-            e = begin + np.uint64((counts[b, i] + DELIVERED - 1) // DELIVERED * DELIVERED)
             source = truncated if truncate and lost[b, i] else adjoint
-            while e > begin:
-                for u in range(DELIVERED):
-                    at[u] = times[e - np.uint64(u + 1)]
-                for u in range(DELIVERED):
-                    value[u] = source[base + at[u] * row]
-                for u in range(DELIVERED):
-                    sum_b += value[u]
-                e -= np.uint64(DELIVERED)
-        partial[buffer, y, x] = sum_b
+            own = _sum(0.0, False, fours, times, np.uint64(starts[b, i]), counts[b, i], source, base, row)
+        partial[buffer, y, x] = own
         cuda.syncthreads()
         if y == 0:
             for s in range(min(GROUP, n_piece - group)):
@@ -314,3 +330,23 @@ def gather(
         buffer = 1 - buffer
     if exists and y == 0:
         gradient[synapse] = total
+
+
+@kernel
+def stream(
+    forwards: bool, lag: int, first_row: int, sparse: bool, rows: Any, posts: Words, n_post: int,
+    starts: Any, counts: Ints, times: Ints,
+    adjoint: Floats, truncate: bool, truncated: Floats, lost: Any, gradient: Floats,
+) -> None:  # fmt: skip
+    """As gather, but without sums of each sequence by itself; forwards: see _sum."""
+    i, n_piece = cuda.blockIdx.x, counts.shape[0]
+    column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    synapse, post, exists = _synapse(first_row + i, column, sparse, rows, posts, n_post)
+    if not exists:
+        return
+    row, size, total = np.uint64(n_post), np.uint64(adjoint.size // n_piece), gradient[synapse]
+    for b in range(n_piece):
+        base = np.uint64(b) * size + np.uint64(lag) * row + post
+        source = truncated if truncate and lost[b, i] else adjoint
+        total = _sum(total, forwards, False, times, np.uint64(starts[b, i]), counts[b, i], source, base, row)
+    gradient[synapse] = total

@@ -28,7 +28,7 @@ N_MEMBRANE = 7  # parameters that a step needs
 
 
 @device_function
-def deliver(listed: Any, start: int, stop: int, column: int, n_columns: int, weights: Floats, current: float) -> float:
+def deliver(listed: Any, start: Any, stop: Any, column: Any, n_columns: Any, weights: Floats, current: Any) -> Any:
     """Add to current the weights[i, column] of the presynaptic neurons in listed[start:stop], in their order.
 
     Fillers follow up to the next multiple of DELIVERED. All integers are unsigned.
@@ -69,7 +69,7 @@ def _load(neurons: Floats, j: int, parameters: Floats, r: int) -> None:
 
 
 @device_function
-def bit(j: int) -> int:
+def bit(j: Any) -> Any:
     """Where neuron or step j stands in its word."""
     return np.uint32(np.uint32(1) << np.uint32(j & 31))
 
@@ -105,19 +105,12 @@ def list_spikes(words: Words, first: int, n: int, filler: int, counts: Ints, lis
 
 
 @device_function
-def _rank(words: Words, j: int) -> int:
+def _rank(words: Words, j: Any) -> Any:
     """How many neurons before neuron j have their bit set in words, in shared memory."""
     rank = cuda.popc(np.uint32(words[j >> 5] & np.uint32(bit(j) - np.uint32(1))))
     for i in range(j >> 5):
         rank += cuda.popc(words[i])
     return rank
-
-
-@device_function
-def _close_times(count: int, n_steps: int, base: int, times: Ints) -> None:
-    """Fill a neuron's list of spike times up with a step in which nothing is to be summed."""
-    for u in range(DELIVERED):
-        times[base + np.uint64(count + u)] = n_steps
 
 
 def resident_shape(n_rec: int) -> tuple[int, int] | None:
@@ -200,7 +193,6 @@ def resident(threads: int, per_thread: int) -> Any:
         for r in range(per_thread):
             if tid + r * threads < n_rec:
                 n_spikes[b, post[r]] = count[r]
-                _close_times(count[r], n_steps, listed[r], times)
 
     return kernel(forward, max_registers=REGISTERS)
 
@@ -232,7 +224,7 @@ def step(
         pre, np.uint64(first[own_first]), np.uint64(first[own_first + np.uint64(1)]), column, row, weights, 0.0
     )
     before = (np.int64(b) * n_steps + t - 1) * n_words
-    v, a, z, wait, count = 0.0, 0.0, 0.0, 0, 0
+    v, a, z, wait, count = 0.0, 0.0, 0.0, np.int32(0), np.int32(0)
     if t > 0:
         for done in range(0, n_words, TILE):
             n = list_spikes(words, before + done, min(TILE, n_words - done), n_rec - done * 32, counts, emitted)
@@ -248,7 +240,7 @@ def step(
     if exists:
         _load(neurons, j, parameters, 0)
         v, a, distance = _advance(parameters, 0, current, v, a, z)
-        wait = max(wait - 1, 0)
+        wait = wait - np.int32(1) if wait > 0 else wait
         if learning:
             kept = np.uint64(b) * np.uint64(distances.size // n_spikes.shape[0]) + np.uint64(t) * row
             distances[kept + column] = np.inf if wait > 0 else distance
@@ -259,8 +251,6 @@ def step(
             count += 1
             cuda.atomic.or_(fired, tid >> 5, bit(tid))
         state[b, STATE_V, j], state[b, STATE_A, j], refractory[b, j], n_spikes[b, j] = v, a, wait, count
-        if t == n_steps - 1:
-            _close_times(count, n_steps, base, times)
     cuda.syncthreads()
     if tid < TILE_WORDS and cuda.blockIdx.x * TILE_WORDS + tid < n_words:
         words[np.uint64(before + n_words + cuda.blockIdx.x * TILE_WORDS + tid)] = fired[tid]

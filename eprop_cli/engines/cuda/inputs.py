@@ -1,7 +1,8 @@
 """A batch's input spikes as lists, which is how they travel to the device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -9,6 +10,12 @@ from numpy.typing import NDArray
 
 from eprop_cli.engines.cuda.device import Words
 from eprop_cli.engines.cuda.forward import DELIVERED
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _compiled(function: Function) -> Function:
+    return cast(Function, numba.njit(nogil=True)(function))
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ def from_events(events: NDArray[np.int64], shape: tuple[int, ...], filler: int) 
     return Inputs(first, pre[: _fill(events, n_in, filler, DELIVERED, first, pre)])
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _find(eights: NDArray[np.uint64], flat: NDArray[np.uint8], events: NDArray[np.int64]) -> None:
     """Fill events with the places at which flat is not 0. eights: the same eight at a time, most of which are 0."""
     n = 0
@@ -56,7 +63,7 @@ def _find(eights: NDArray[np.uint64], flat: NDArray[np.uint8], events: NDArray[n
             n += 1
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _fill(events: NDArray[np.int64], n_in: int, filler: int, multiple: int, first: Words, pre: Words) -> int:
     """Fill first and pre; returns how long pre is."""
     n_batch, n_steps, n, e = first.shape[0], first.shape[1] - 1, 0, 0

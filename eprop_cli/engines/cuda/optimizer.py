@@ -17,9 +17,7 @@ def average(n_in: int, posts: Ints, sparse: bool, factors: Floats, gradient: Flo
     """
     n_post = factors.size
     for s in range(cuda.grid(1), gradient.size, cuda.gridsize(1)):
-        post = s % n_post
-        if sparse:
-            post = np.int64(posts[s])
+        post = np.int64(posts[s]) if sparse else np.int64(s % n_post)
         autapse = not sparse and s // n_post - n_in == post
         gradient[s] = 0.0 if autapse else gradient[s] * factors[post]
 

@@ -48,6 +48,7 @@ class Network:
     """A network's parameters, as kernels.run takes them.
 
     neurons (N_PARAMETERS, n_rec), readouts (N_PARAMETERS,), surrogates (3,); synapses: None if all exist but autapses.
+    order: of the gradient's sums, as engines.sparse.batch.summation names it.
     """
 
     n_in: int
@@ -57,6 +58,7 @@ class Network:
     readouts: Floats
     softmax: bool
     synapses: Synapses | None = None
+    order: str = "apart"
 
     @property
     def n_rec(self) -> int:
@@ -336,15 +338,15 @@ class Simulation:
         return arrays | {
             "potential": ((n_piece, n_steps, n_out), np.float64),
             "error": ((n_piece, window, n_out), np.float64),
-            "trace": ((n_piece, n_steps + 2, n_out), np.float64),
+            "trace": ((n_piece, n_steps, n_out), np.float64),
             "starts": ((n_piece, n_rec), np.uint64),
             "starts_in": ((n_piece, self.network.n_in), np.uint64),
             "counts_in": ((n_piece, self.network.n_in), np.int32),
         }
 
     def _n_times(self) -> int:
-        """How many spikes a neuron can emit in a sequence, with room to fill up."""
-        return blocks(self.shape.n_steps, max(int(self.network.neurons[T_REF].min()), 1)) + forward.DELIVERED
+        """How many spikes a neuron can emit in a sequence."""
+        return blocks(self.shape.n_steps, max(int(self.network.neurons[T_REF].min()), 1))
 
     def _largest_piece(self) -> int:
         """As many sequences as fit into the memory that is left."""
@@ -386,13 +388,13 @@ class Simulation:
 
     def _make_room(self, slot: _Slot, inputs: Inputs, targets: NDArray[Any]) -> None:
         """Take memory for what differs in size between batches, with a reserve."""
-        n_spikes = len(inputs.pre) * 5 // 4 + forward.DELIVERED
-        n_times = n_spikes + self._n_piece * self.network.n_in * forward.DELIVERED
-        resized = len(slot.device["pre"]) < len(inputs.pre) and slot.make_room("pre", (n_spikes,), np.uint32)
+        resized = len(slot.device["pre"]) < len(inputs.pre) and slot.make_room(
+            "pre", (len(inputs.pre) * 5 // 4,), np.uint32
+        )
         if targets.ndim > 1:
             resized |= slot.make_room("targets", targets.shape, np.float64)
-        if len(self._times_of_inputs) < len(slot.device["pre"]) + self._n_piece * self.network.n_in * forward.DELIVERED:
-            self._times_of_inputs, resized = empty(n_times, np.int32), True
+        if len(self._times_of_inputs) < len(slot.device["pre"]):
+            self._times_of_inputs, resized = empty(len(slot.device["pre"]), np.int32), True
         if resized:
             self._computing.synchronize()
             self._graphs.clear()
@@ -490,25 +492,29 @@ class Simulation:
         backward.mark_inputs[(blocks(n_steps, THREADS), n), THREADS, stream](*where, piece["marks"])
         listed = sequence, n_steps, spikes[0], piece["marks"], *lists
         backward.list_inputs[n, backward.LISTERS, stream](*listed)
-        onto_rec = sparse, own["rows"], own["posts"], n_rec
-        onto_out = False, own["rows"], own["posts"], n_out
         emitted = piece["starts"], piece["n_spikes"], piece["times"]
-        adjoint, truncated, trace = piece["distances"], piece["truncated"], piece["trace"]
+        onto_rec = sparse, own["rows"], own["posts"], n_rec, *lists, piece["distances"]
+        from_rec = sparse, own["rows"], own["posts"], n_rec, *emitted, piece["distances"]
+        onto_out = False, own["rows"], own["posts"], n_out, *emitted, piece["trace"].reshape(piece["trace"].size)
+        lost = piece["truncated"], piece["lost"]
         longest = n_rec if network.synapses is None else int(np.diff(network.synapses.rows).max())
-        threads = backward.COLUMNS, backward.GROUP
-        wide, narrow = blocks(longest, backward.COLUMNS), blocks(n_out, backward.COLUMNS)
-        lost = piece["lost"]
-        gather = backward.gather
-        gather[(n_in, wide), threads, stream](
-            0, 0, *onto_rec, *lists, adjoint, truncate, truncated, lost, own["gradient"]
-        )
-        gather[(n_rec, wide), threads, stream](
-            1, n_in, *onto_rec, *emitted, adjoint, False, truncated, lost, own["gradient"]
-        )
-        flat = trace.reshape(trace.size)
-        gather[(n_rec, narrow), threads, stream](
-            0, 0, *onto_out, *emitted, flat, False, flat, lost, own["gradient_out"]
-        )
+        streamed, whole = network.order == "streamed", network.order == "apart"
+        self._sum(streamed, True, (n_in, longest), 0, 0, *onto_rec, truncate, *lost, own["gradient"])
+        self._sum(streamed, True, (n_rec, longest), 1, n_in, *from_rec, False, *lost, own["gradient"])
+        self._sum(not whole, False, (n_rec, n_out), 0, 0, *onto_out, False, *lost, own["gradient_out"])
+
+    def _sum(self, streamed: bool, forwards: bool, size: tuple[int, int], *arguments: Any) -> None:
+        """Sum gradients of a number of presynaptic neurons, and at most so many synapses of each.
+
+        streamed: in one sum over all sequences; and forwards in time, or backwards.
+        """
+        n_pre, longest = size
+        if streamed:
+            threads = 2 * WARP
+            backward.stream[(n_pre, blocks(longest, threads)), threads, self._computing](forwards, *arguments)
+        else:
+            grid = (n_pre, blocks(longest, backward.COLUMNS)), (backward.COLUMNS, backward.GROUP), self._computing
+            backward.gather[grid](self.network.order == "tiled", *arguments)
 
     def _for_each(self, kernel: Any, *arguments: Any) -> None:
         """Launch a kernel that goes through all synapses."""
