@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -38,7 +38,7 @@ NEST = {"evidence 32": "8600 (2 cores)"}  # the tutorial's iteration on NEST, as
 
 @dataclass(frozen=True)
 class Problem:
-    """A network with weights, as kernels.run takes them, and batches for it.
+    """A network with weights, as kernels.run takes them or flat where they are sparse, and batches for it.
 
     draw: makes a batch's inputs and the classes of its sequences.
     """
@@ -51,25 +51,47 @@ class Problem:
     draw: Callable[[], tuple[Inputs, np.ndarray]]
 
 
-def evidence(n_batch: int, n_rec: int = 100, density: float = 1.0) -> Problem:
+def evidence(n_batch: int, n_rec: int = 100) -> Problem:
     """Evidence accumulation with the tutorial's parameters, inputs drawn spike by spike."""
     size = [f"task.n_batch={n_batch}", f"neuron.n_reg={n_rec // 2}", f"neuron.n_ad={n_rec - n_rec // 2}"]
     config = _config("training=data_parallel", "engine=compiled", "task.input_draws=per_spike", *size)
     task, rng = make_task(config.task), np.random.RandomState(1)
-    n_in, n_out = config.task.n_in, config.task.n_out
     weights, weights_out, feedback = compiled._packed(initial_weights(config, rng))
-    synapses = _synapses(rng, weights, density) if density < 1 else None
     network = Network(
-        n_in, n_out, compiled._neuron_parameters(config), compiled._surrogates(config),
-        compiled._readout_parameters(config), True, synapses,
+        config.task.n_in, config.task.n_out, compiled._neuron_parameters(config), compiled._surrogates(config),
+        compiled._readout_parameters(config), True,
     )  # fmt: skip
     shape = Shape(n_batch, config.task.sequence_steps, config.task.learning_window_steps)
 
     def draw() -> tuple[Inputs, np.ndarray]:
         batch = task.batch(rng)
-        return from_spikes(batch.spikes, n_in + n_rec), batch.targets[:, :, -1].argmax(axis=0)
+        return from_spikes(batch.spikes, network.n_in + n_rec), batch.targets[:, :, -1].argmax(axis=0)
 
     return Problem(network, shape, weights, weights_out, feedback, draw)
+
+
+def sparse(n_rec: int, n_synapses: int, n_batch: int = 32) -> Problem:
+    """Evidence accumulation with random synapses: n_synapses of each recurrent neuron, inputs to a tenth of them."""
+    small, rng, half = evidence(n_batch), np.random.RandomState(2), n_rec // 2
+    n_in, n_out = small.network.n_in, small.network.n_out
+    lengths = np.repeat([n_rec // 10, n_synapses], [n_in, n_rec])
+    posts = [_distinct(rng, n_rec, length) for length in lengths]
+    synapses = Synapses(np.append(0, np.cumsum(lengths)), np.concatenate(posts).astype(np.uint32))
+    scale = np.repeat([1 / np.sqrt(n_in / 10), 1 / np.sqrt(n_synapses)], [n_in, n_rec])
+    network = replace(
+        small.network,
+        neurons=np.repeat(small.network.neurons[:, [0, -1]], [half, n_rec - half], axis=1),
+        surrogates=np.append(small.network.surrogates[:2], half),
+        synapses=synapses,
+    )
+    weights = rng.standard_normal(len(synapses.posts)) * np.repeat(scale, lengths)
+    weights_out = rng.standard_normal((n_rec, n_out)) / np.sqrt(n_rec)
+    return Problem(network, small.shape, weights, weights_out, rng.standard_normal((n_out, n_rec)), small.draw)
+
+
+def _distinct(rng: np.random.RandomState, n: int, size: int) -> np.ndarray:
+    """Numbers below n in ascending order, none of them twice."""
+    return np.sort(rng.randint(n - size + 1, size=size)) + np.arange(size)
 
 
 def shd(n_rec: int, n_batch: int = 512, n_pool: int = 600) -> Problem:
@@ -114,16 +136,6 @@ def _config(*overrides: str) -> Any:
         return load(without_hydra(hydra.compose("config", overrides=list(overrides))))
 
 
-def _synapses(rng: np.random.RandomState, weights: np.ndarray, density: float) -> Synapses:
-    """Keep some of the weights, with the variance of what arrives as before."""
-    rows, posts = [0], []
-    for row in weights:
-        posts.append(np.flatnonzero(rng.random_sample(len(row)) < density).astype(np.uint32))
-        rows.append(rows[-1] + len(posts[-1]))
-    weights /= np.sqrt(density)
-    return Synapses(np.array(rows), np.concatenate(posts))
-
-
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "evidence 32": partial(evidence, 32),
     "evidence 64": partial(evidence, 64),
@@ -133,17 +145,15 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "shd 1024": partial(shd, 1024),
     "dense 1000": partial(evidence, 32, 1000),
     "dense 4000": partial(evidence, 32, 4000),
-    "sparse 10000 x 1000": partial(evidence, 32, 10000, 0.1),
+    "sparse 10000 x 1000": partial(sparse, 10000, 1000),
+    "sparse 100000 x 100": partial(sparse, 100000, 100),
 }
 
 
 def on_gpu(problem: Problem, n_steps: int) -> tuple[list[float], Simulation]:
     """Milliseconds of each training step, and the simulation in the end."""
     simulation = Simulation(problem.network, problem.shape)
-    weights, synapses = problem.weights, problem.network.synapses
-    if synapses is not None:
-        weights = weights[np.repeat(np.arange(len(weights)), np.diff(synapses.rows)), synapses.posts]
-    simulation.set_weights(weights, problem.weights_out, problem.feedback)
+    simulation.set_weights(problem.weights, problem.weights_out, problem.feedback)
     ends, under_way = [], None
     for _ in range(n_steps + 3):
         inputs, classes = problem.draw()

@@ -167,7 +167,8 @@ def test_lost_inputs_and_pieces_of_any_size():
 
 
 @on_device
-def test_sparse_synapses_have_the_gradient_of_dense_ones_with_weight_0():
+@pytest.mark.parametrize("resident", [True, False])
+def test_sparse_synapses_have_the_gradient_of_dense_ones_with_weight_0(resident):
     from eprop_cli.engines.cuda.simulation import Synapses
 
     net = random_net(4, n_steps=8, window=4)
@@ -176,7 +177,7 @@ def test_sparse_synapses_have_the_gradient_of_dense_ones_with_weight_0():
     net.weights[~exists] = 0.0
     synapses = Synapses(np.append(0, np.cumsum(exists.sum(axis=1))), np.nonzero(exists)[1].astype(np.uint32))
     gradient, gradient_out, _, n_spikes = net.on_cpu()
-    simulation, outcome = net.on_device(synapses=synapses)
+    simulation, outcome = net.on_device(synapses=synapses, resident=resident)
     found, found_out = simulation.gradients()
     np.testing.assert_array_equal(found, gradient[exists])
     np.testing.assert_array_equal(found_out, gradient_out)

@@ -89,7 +89,7 @@ def _cross_entropy(target: float, y: float) -> float:
 
 
 @device_function
-def _filter(b: int, k: int, kappa: float, own_signal: Floats, error: Floats, trace: Floats) -> float:
+def _filter(b: int, k: int, kappa: float, own_signal: Floats, error: Floats, trace: Floats) -> Any:
     """Filter readout k's errors backwards in time, then multiply them by 1 - kappa; returns its mean signal."""
     window, n_steps, filtered, total = error.shape[1], trace.shape[1], 0.0, 0.0
     ahead, signal = cuda.local.array(AHEAD, np.float64), cuda.local.array(AHEAD, np.float64)

@@ -24,6 +24,9 @@ REGISTERS = 64  # of a thread; so a multiprocessor holds 1024 threads, whose loa
 MAX_PER_THREAD = 2  # neurons; with more, their parameters do not fit in registers
 TILE = 32 if SIMULATED else 256  # neurons of a block, where a launch is one step; whole words
 TILE_WORDS, TILE_LISTED = TILE // 32, TILE * 32 + DELIVERED  # as a block reads as many words as it has threads
+SCATTERERS = 2 if SIMULATED else 128  # threads of a block that delivers spikes along sparse synapses
+SPAN = 3 if SIMULATED else 3072  # neurons that they deliver to, whose currents fit in shared memory
+SCATTERED_LISTED = SCATTERERS * 32 + DELIVERED
 N_MEMBRANE = 7  # parameters that a step needs
 
 
@@ -197,18 +200,61 @@ def resident(threads: int, per_thread: int) -> Any:
     return kernel(forward, max_registers=REGISTERS)
 
 
+@device_function
+def _scatter(i: Any, tile: int, n_tiles: int, parts: Any, posts: Words, weights: Floats, sums: Floats) -> None:
+    """Add the weights of neuron i's synapses onto a tile; a thread per synapse, and no two onto the same neuron."""
+    part = np.int64(i) * n_tiles + tile
+    for s in range(parts[part] + cuda.threadIdx.x, parts[part + 1], SCATTERERS):
+        sums[np.int64(posts[s]) - tile * SPAN] += weights[s]
+    cuda.syncthreads()
+
+
+@kernel
+def scatter(
+    t: int, sequence: int, n_steps: int, n_in: int, first: Words, pre: Words,
+    parts: Any, posts: Words, weights: Floats, words: Words, currents: Floats,
+) -> None:  # fmt: skip
+    """Deliver the spikes that arrive in step t along sparse synapses to SPAN neurons of a sequence per block.
+
+    parts (n_pre * n_tiles + 1,): the synapses of neuron i onto a tile begin at parts[i * n_tiles + tile].
+    """
+    tile, b, tid, n_tiles = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x, cuda.gridDim.x
+    n_rec = currents.shape[1]
+    n_words = (n_rec + 31) // 32
+    sums = cuda.shared.array(SPAN, np.float64)
+    counts = cuda.shared.array(SCATTERERS, np.int32)
+    emitted = cuda.shared.array(SCATTERED_LISTED, np.uint32)
+    for j in range(tid, SPAN, SCATTERERS):
+        sums[j] = 0.0
+    cuda.syncthreads()
+    at = np.int64(sequence + b) * (n_steps + 1) + t
+    for e in range(first[at], first[at + 1]):
+        i = np.int64(pre[np.uint64(e)])
+        if i < n_in:  # else it is a filler
+            _scatter(i, tile, n_tiles, parts, posts, weights, sums)
+    before = (np.int64(b) * n_steps + t - 1) * n_words
+    for done in range(0, n_words if t > 0 else 0, SCATTERERS):
+        n = list_spikes(words, before + done, min(SCATTERERS, n_words - done), 0, counts, emitted)
+        for e in range(n):
+            _scatter(np.int64(emitted[e]) + n_in + done * 32, tile, n_tiles, parts, posts, weights, sums)
+        cuda.syncthreads()
+    for j in range(tid, min(SPAN, n_rec - tile * SPAN), SCATTERERS):
+        currents[b, tile * SPAN + j] = sums[j]
+
+
 STATE_V, STATE_A = range(2)
 
 
 @kernel
 def step(
-    t: int, learning: bool, sequence: int, n_steps: int, n_in: int,
+    t: int, sparse: bool, learning: bool, sequence: int, n_steps: int, n_in: int,
     neurons: Floats, weights: Floats, first: Words, pre: Words,
-    state: Floats, refractory: Ints,
+    currents: Floats, state: Floats, refractory: Ints,
     distances: Floats, words: Words, times: Ints, n_spikes: Ints,
 ) -> None:  # fmt: skip
     """Simulate step t of a tile of neurons of a sequence per block.
 
+    currents (n_piece, n_rec): those that scatter has made, if sparse.
     state (n_piece, 2, n_rec), refractory (n_piece, n_rec): whatever they are before step 0.
     """
     b, tid = cuda.blockIdx.y, cuda.threadIdx.x
@@ -219,21 +265,22 @@ def step(
     counts = cuda.shared.array(TILE, np.int32)
     emitted = cuda.shared.array(TILE_LISTED, np.uint32)
     parameters = cuda.local.array((N_MEMBRANE, 1), np.float64)
-    own_first = np.uint64(np.int64(sequence + b) * (n_steps + 1) + t)
-    current = deliver(
-        pre, np.uint64(first[own_first]), np.uint64(first[own_first + np.uint64(1)]), column, row, weights, 0.0
-    )
     before = (np.int64(b) * n_steps + t - 1) * n_words
     v, a, z, wait, count = 0.0, 0.0, 0.0, np.int32(0), np.int32(0)
-    if t > 0:
-        for done in range(0, n_words, TILE):
+    if sparse:
+        current = currents[b, np.int64(column)]
+    else:
+        at = np.uint64(np.int64(sequence + b) * (n_steps + 1) + t)
+        begin, end = np.uint64(first[at]), np.uint64(first[at + np.uint64(1)])
+        current = deliver(pre, begin, end, column, row, weights, 0.0)
+        for done in range(0, n_words if t > 0 else 0, TILE):
             n = list_spikes(words, before + done, min(TILE, n_words - done), n_rec - done * 32, counts, emitted)
             rows = weights[np.int64(n_in + done * 32) * n_rec :]
             current = deliver(emitted, np.uint64(0), np.uint64(n), column, row, rows, current)
             cuda.syncthreads()
-        if exists:
-            v, a, wait, count = state[b, STATE_V, j], state[b, STATE_A, j], refractory[b, j], n_spikes[b, j]
-            z = 1.0 if words[np.uint64(before + (j >> 5))] & bit(j) else 0.0
+    if t > 0 and exists:
+        v, a, wait, count = state[b, STATE_V, j], state[b, STATE_A, j], refractory[b, j], n_spikes[b, j]
+        z = 1.0 if words[np.uint64(before + (j >> 5))] & bit(j) else 0.0
     if tid < TILE_WORDS:
         fired[tid] = np.uint32(0)
     cuda.syncthreads()

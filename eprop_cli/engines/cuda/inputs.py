@@ -32,7 +32,7 @@ class Inputs:
 
 
 def from_spikes(spikes: NDArray[np.bool_], filler: int) -> Inputs:
-    """List the spikes of a batch, bool (n_batch, n_steps, n_in). filler: n_in + n_rec."""
+    """List the spikes of a batch, bool (n_batch, n_steps, n_in). filler: n_in + n_rec, a neuron without synapses."""
     flat = np.ascontiguousarray(spikes).reshape(-1).view(np.uint8)
     events = np.empty(np.count_nonzero(spikes), dtype=np.int64)
     _find(flat[: len(flat) // 8 * 8].view(np.uint64), flat, events)

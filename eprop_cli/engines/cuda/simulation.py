@@ -42,6 +42,12 @@ class Synapses(NamedTuple):
     rows: NDArray[np.int64]
     posts: NDArray[np.uint32]
 
+    def parts(self, n_post: int, span: int) -> NDArray[np.int64]:
+        """Where the synapses of each presynaptic neuron onto each span of postsynaptic ones begin, and the end."""
+        n_pre, n_tiles = len(self.rows) - 1, blocks(n_post, span)
+        tiles = np.repeat(np.arange(n_pre) * n_tiles, np.diff(self.rows)) + self.posts // span
+        return np.append(0, np.cumsum(np.bincount(tiles, minlength=n_pre * n_tiles)))
+
 
 @dataclass(frozen=True)
 class Network:
@@ -182,6 +188,7 @@ class Simulation:
         self.network, self.shape = network, shape
         self._truncating = truncating
         self._block = forward.resident_shape(network.n_rec) if resident else None
+        self._densified = network.synapses is None or self._block is not None
         self._computing, self._copying = cuda.stream(), cuda.stream()
         self._own = {name: empty(*wanted) for name, wanted in self._network_arrays().items()}
         self._upload_network()
@@ -303,7 +310,7 @@ class Simulation:
             "neurons": network.neurons.shape,
             "readouts": network.readouts.shape,
             "feedback": (n_out, n_rec),
-            "weights": ((n_pre + 1) * n_rec,),
+            "weights": ((n_pre + 1) * n_rec if self._densified else 1,),
             "weights_out": ((n_rec + 1) * n_out,),
             "factors": (n_rec,),
             "factors_out": (n_out,),
@@ -313,7 +320,9 @@ class Simulation:
         floats |= dict.fromkeys(("synapses_out", "gradient_out", "m_out", "v_out"), (n_rec * n_out,))
         arrays: dict[str, tuple[Any, Any]] = {name: (shape, np.float64) for name, shape in floats.items()}
         n_rows, n_posts = (1, 1) if network.synapses is None else (n_pre + 1, n_synapses)
-        arrays |= {"rows": ((n_rows,), np.int64), "posts": ((n_posts,), np.uint32), "finite": ((1,), np.int32)}
+        n_parts = 1 if self._densified else n_pre * blocks(n_rec, forward.SPAN) + 1
+        arrays |= {"rows": ((n_rows,), np.int64), "parts": ((n_parts,), np.int64)}
+        arrays |= {"posts": ((n_posts,), np.uint32), "finite": ((1,), np.int32)}
         return arrays
 
     def _piece_arrays(self, n_piece: int) -> dict[str, tuple[Any, Any]]:
@@ -335,6 +344,7 @@ class Simulation:
         }
         if self._block is None:
             arrays |= {"state": ((n_piece, 2, n_rec), np.float64), "refractory": ((n_piece, n_rec), np.int32)}
+            arrays |= {"currents": ((n_piece, n_rec), np.float64)}
         return arrays | {
             "potential": ((n_piece, n_steps, n_out), np.float64),
             "error": ((n_piece, window, n_out), np.float64),
@@ -365,6 +375,8 @@ class Simulation:
         if network.synapses is not None:
             own["rows"].copy_to_device(network.synapses.rows)
             own["posts"].copy_to_device(network.synapses.posts)
+            if not self._densified:
+                own["parts"].copy_to_device(network.synapses.parts(network.n_rec, forward.SPAN))
         for name in ("weights", "weights_out", "m", "v", "m_out", "v_out"):
             fill(own[name], 0.0, self._computing)
 
@@ -427,7 +439,7 @@ class Simulation:
         own, network = self._own, self.network
         if network.synapses is None:
             own["weights"][: network.n_synapses].copy_to_device(own["synapses"], stream=self._computing)
-        else:
+        elif self._densified:
             grid = len(network.synapses.rows) - 1, THREADS, self._computing
             optimizer.densify[grid](own["rows"], own["posts"], network.n_rec, own["synapses"], own["weights"])
         n = network.n_rec * network.n_out
@@ -456,10 +468,14 @@ class Simulation:
         if self._block is not None:
             forward.resident(*self._block)[n, self._block[0], self._computing](*where, *filled)
             return
-        grid = (blocks(self.network.n_rec, forward.TILE), n), forward.TILE, self._computing
-        step = forward.step[grid]
+        n_rec, sparse = self.network.n_rec, not self._densified
+        step = forward.step[(blocks(n_rec, forward.TILE), n), forward.TILE, self._computing]
+        scatter = forward.scatter[(blocks(n_rec, forward.SPAN), n), forward.SCATTERERS, self._computing]
+        synapses = own["parts"], own["posts"], own["synapses"], piece["words"], piece["currents"]
         for t in range(n_steps):
-            step(t, *where, piece["state"], piece["refractory"], *filled)
+            if sparse:
+                scatter(t, sequence, n_steps, self.network.n_in, *spikes, *synapses)
+            step(t, sparse, *where, piece["currents"], piece["state"], piece["refractory"], *filled)
 
     def _read_out(self, slot: _Slot, piece: dict[str, Any], sequence: int, n: int) -> None:
         own, to = self._own, slot.device
