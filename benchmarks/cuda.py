@@ -30,10 +30,13 @@ from eprop_cli.weights import initial_weights
 # so slow that the network does the same work in all steps
 ADAM = Step(eta=1e-6, alpha=1e-6, beta_1=0.9, beta_2=0.999, epsilon=1e-8, w_min=-100.0, w_max=100.0)
 
-# Milliseconds for a batch of 512 of the Spiking Heidelberg Digits, with a trace per synapse in mlGeNN's e-prop. The
-# cards are older, and the steps on real data; the inputs here have only the shape of that data.
-PUBLISHED = {"shd 256": "7290 (Titan V), 3330 (A100)", "shd 512": "18200 (Titan V)", "shd 1024": "51300 (Titan V)"}
-NEST = {"evidence 32": "8600 (2 cores)"}  # the tutorial's iteration on NEST, as README.md measures it
+# Milliseconds of others. mlGeNN's e-prop, which keeps a trace per synapse, trains on batches of 512 of the Spiking
+# Heidelberg Digits: the cards are older, and the data real, of which the inputs here have only the shape. NEST runs the
+# tutorial on 2 cores of another machine.
+OTHERS = {
+    "mlGeNN": {"shd 256": "7290 (Titan V), 3330 (A100)", "shd 512": "18200 (Titan V)", "shd 1024": "51300 (Titan V)"},
+    "NEST": {"evidence 32": "8600"},
+}
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,7 @@ def line(name: str, n_steps: int, threads: list[int]) -> str:
     for n_threads in threads if problem.network.synapses is None else ():
         n_batch = min(problem.shape.n_batch, 2 * n_threads, 32)
         found.append(f"CPU {n_threads} threads {on_cpu(problem, n_threads, n_batch):.0f} (of {n_batch} sequences)")
-    found += [f"published {PUBLISHED[name]}"] * (name in PUBLISHED) + [f"NEST {NEST[name]}"] * (name in NEST)
+    found += [f"{source} {table[name]}" for source, table in OTHERS.items() if name in table]
     return f"{name}: {', '.join(found)}"
 
 
