@@ -54,8 +54,11 @@ class Problem:
     draw: Callable[[], tuple[Inputs, np.ndarray]]
 
 
-def evidence(n_batch: int, n_rec: int = 100) -> Problem:
-    """Evidence accumulation with the tutorial's parameters, inputs drawn spike by spike."""
+def evidence(n_batch: int, n_rec: int = 100, filler: int = 0) -> Problem:
+    """Evidence accumulation with the tutorial's parameters, inputs drawn spike by spike.
+
+    filler: of the inputs, if they are for another network.
+    """
     size = [f"task.n_batch={n_batch}", f"neuron.n_reg={n_rec // 2}", f"neuron.n_ad={n_rec - n_rec // 2}"]
     config = _config("training=data_parallel", "engine=compiled", "task.input_draws=per_spike", *size)
     task, rng = make_task(config.task), np.random.RandomState(1)
@@ -68,15 +71,16 @@ def evidence(n_batch: int, n_rec: int = 100) -> Problem:
 
     def draw() -> tuple[Inputs, np.ndarray]:
         batch = task.batch(rng)
-        return from_spikes(batch.spikes, network.n_in + n_rec), batch.targets[:, :, -1].argmax(axis=0)
+        return from_spikes(batch.spikes, filler or network.n_in + n_rec), batch.targets[:, :, -1].argmax(axis=0)
 
     return Problem(network, shape, weights, weights_out, feedback, draw)
 
 
 def sparse(n_rec: int, n_synapses: int, n_batch: int = 32) -> Problem:
     """Evidence accumulation with random synapses: n_synapses of each recurrent neuron, inputs to a tenth of them."""
-    small, rng, half = evidence(n_batch), np.random.RandomState(2), n_rec // 2
-    n_in, n_out = small.network.n_in, small.network.n_out
+    n_in = _config().task.n_in
+    small, rng, half = evidence(n_batch, filler=n_in + n_rec), np.random.RandomState(2), n_rec // 2
+    n_out = small.network.n_out
     lengths = np.repeat([n_rec // 10, n_synapses], [n_in, n_rec])
     posts = [_distinct(rng, n_rec, length) for length in lengths]
     synapses = Synapses(np.append(0, np.cumsum(lengths)), np.concatenate(posts).astype(np.uint32))

@@ -25,10 +25,12 @@ class Inputs:
     first: uint32 (n_batch, n_steps + 1); those of sequence b and step t are pre[first[b, t] : first[b, t + 1]],
         filled up to a multiple of DELIVERED with a neuron whose weights are 0. Step 0 has none: NEST drops them.
     pre: uint32.
+    filler: that neuron, n_in + n_rec.
     """
 
     first: Words
     pre: Words
+    filler: int
 
 
 def from_spikes(spikes: NDArray[np.bool_], filler: int) -> Inputs:
@@ -44,7 +46,7 @@ def from_events(events: NDArray[np.int64], shape: tuple[int, ...], filler: int) 
     n_batch, n_steps, n_in = shape
     first = np.empty((n_batch, n_steps + 1), dtype=np.uint32)
     pre = np.empty(min(DELIVERED * len(events), len(events) + (DELIVERED - 1) * n_batch * n_steps), dtype=np.uint32)
-    return Inputs(first, pre[: _fill(events, n_in, filler, DELIVERED, first, pre)])
+    return Inputs(first, pre[: _fill(events, n_in, filler, DELIVERED, first, pre)], filler)
 
 
 @_compiled
@@ -88,4 +90,4 @@ def joined(samples: Sequence[Inputs]) -> Inputs:
     lengths = [len(sample.pre) for sample in samples]
     starts = np.cumsum([0, *lengths[:-1]], dtype=np.uint32)
     first = np.concatenate([sample.first + start for sample, start in zip(samples, starts, strict=True)])
-    return Inputs(first, np.concatenate([sample.pre for sample in samples]))
+    return Inputs(first, np.concatenate([sample.pre for sample in samples]), samples[0].filler)

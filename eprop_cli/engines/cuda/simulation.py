@@ -244,6 +244,8 @@ class Simulation:
         targets: int (n_batch,), the readout that should win, or float64 (n_batch, window, n_out).
         lost: (n_batch, n_in), inputs whose gradient lacks the term of the last learning signal.
         """
+        if inputs.filler != self.network.n_in + self.network.n_rec:
+            raise ValueError(f"inputs are listed for {inputs.filler} neurons, which the network does not have")
         slot = self._slots[self._n_started % len(self._slots)]
         with clear_errors(), exact_arithmetic():
             slot.done.synchronize()
