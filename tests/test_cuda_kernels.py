@@ -276,12 +276,13 @@ def test_optimizers_equal_the_cpu_to_the_bit(beta_1):
 
 
 @on_device
-def test_memory_is_asked_for(monkeypatch):
+@pytest.mark.parametrize(("free", "what"), [([10], "the network"), ([10**9, 10], "a sequence")])
+def test_memory_is_asked_for(monkeypatch, free, what):
     from eprop_cli.engines.cuda import simulation
     from eprop_cli.engines.cuda.device import DeviceError
 
-    monkeypatch.setattr(simulation, "free_memory", lambda: 1000)
-    with pytest.raises(DeviceError, match=r"a sequence needs .* GB of the device's memory"):
+    monkeypatch.setattr(simulation, "free_memory", lambda: free.pop(0))
+    with pytest.raises(DeviceError, match=rf"{what} needs .* GB of the device's memory"):
         random_net(9).on_device()
 
 

@@ -168,6 +168,17 @@ def _pinned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         return pinned
 
 
+def _ask(what: str, arrays: dict[str, tuple[Any, Any]]) -> tuple[int, int]:
+    """Bytes that arrays of some shapes and types need, and bytes that are free; raises DeviceError if too few are."""
+    need = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in arrays.values())
+    free = free_memory()
+    if need > free:
+        raise DeviceError(
+            f"{what} needs {need / 1e9:.2f} GB of the device's memory, of which {free / 1e9:.2f} are free"
+        )
+    return need, free
+
+
 class Simulation:
     """A network and its weights on the device, for batches of one shape."""
 
@@ -190,6 +201,7 @@ class Simulation:
         self._block = forward.resident_shape(network.n_rec) if resident else None
         self._densified = network.synapses is None or self._block is not None
         self._computing, self._copying = cuda.stream(), cuda.stream()
+        _ask("the network", self._network_arrays())
         self._own = {name: empty(*wanted) for name, wanted in self._network_arrays().items()}
         self._upload_network()
         self._slots = [_Slot(network, shape) for _ in range(2)]
@@ -362,12 +374,7 @@ class Simulation:
 
     def _largest_piece(self) -> int:
         """As many sequences as fit into the memory that is left."""
-        need = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self._piece_arrays(1).values())
-        free = free_memory()
-        if need > free:
-            raise DeviceError(
-                f"a sequence needs {need / 1e9:.2f} GB of the device's memory, of which {free / 1e9:.2f} are free"
-            )
+        need, free = _ask("a sequence", self._piece_arrays(1))
         return int(min(self.shape.n_batch, free // need))
 
     def _upload_network(self) -> None:
