@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from small import config
 
-from eprop_cli.config import Adam, Optimizer, Schedule
-from eprop_cli.engines import kernels as k
-from eprop_cli.optimizers import initial_state, optimize
+from eprop_cli.engines.compiled import batch
+from eprop_cli.engines.compiled import kernels as k
+from eprop_cli.engines.compiled.synapses import dense, listed
+from eprop_cli.optimizers.base import Rates
 
 cuda = pytest.importorskip("numba.cuda")
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
@@ -113,7 +115,7 @@ def random_net(seed, n_in=3, n_rec=5, n_out=2, n_batch=3, n_steps=12, window=7, 
     spikes = rng.rand(n_batch, n_steps, n_in) < (0.4 if SIMULATED else 0.1)
     spikes[0] = False  # a silent sequence
     return Net(
-        neurons, np.array([*functions, n_reg]), readouts, softmax, weights, rng.randn(n_rec, n_out),
+        neurons, np.array([[functions[0], 0, n_reg], [functions[1], n_reg, n_rec]]), readouts, softmax, weights, rng.randn(n_rec, n_out),
         rng.randn(n_out, n_rec), spikes, rng.rand(n_batch, window, n_out),
     )  # fmt: skip
 
@@ -187,13 +189,12 @@ def test_sparse_synapses_have_the_gradient_of_dense_ones_with_weight_0(resident)
 @on_device
 @pytest.mark.parametrize("order", ["tiled", "streamed"])
 def test_sums_of_sparse_gradients_have_the_order_of_the_cpu(order):
-    batch = pytest.importorskip("eprop_cli.engines.sparse.batch", reason="the sparse engine is not there")
-    from eprop_cli.engines.sparse.synapses import dense, sparse
-
     from eprop_cli.engines.cuda.simulation import Synapses
 
     net = random_net(11, n_batch=4, n_steps=14, window=5)
-    rec = sparse(net.weights, np.random.RandomState(5).rand(*net.weights.shape) < 0.8)
+    exists = np.random.RandomState(5).rand(*net.weights.shape) < 0.8
+    row, post = np.append(0, np.cumsum(exists.sum(axis=1))), np.nonzero(exists)[1].astype(np.uint32)
+    rec = listed(row, post, net.weights[exists])
     parts = rec, dense(net.weights_out), dense(net.feedback)
     network = batch.Network(net.neurons, net.surrogates, net.readouts, net.softmax, *parts)
     expected = batch.Simulator(1).run(network, net.spikes, net.targets, order=order)
@@ -206,6 +207,20 @@ def test_sums_of_sparse_gradients_have_the_order_of_the_cpu(order):
     np.testing.assert_array_equal(found, expected.gradient)
     np.testing.assert_array_equal(found_out.ravel(), expected.gradient_out)
     assert expected.n_spikes.max() > 4
+
+
+@on_device
+def test_batches_started_again_and_again_give_the_same():  # from the third on, as a graph
+    from eprop_cli.engines.cuda.inputs import from_spikes
+
+    net = random_net(3, n_steps=8, window=4)
+    expected = net.on_cpu()
+    for resident in (True, False):
+        simulation, outcome = net.on_device(resident=resident)
+        inputs = from_spikes(net.spikes, net.spikes.shape[2] + net.neurons.shape[1])
+        for _ in range(2 if SIMULATED else 6):
+            outcome = simulation.finish(simulation.start(inputs, net.targets))
+            assert_equal(net, simulation, outcome, expected)
 
 
 @on_device
@@ -236,17 +251,15 @@ def test_batches_in_flight_do_not_disturb_each_other():
     assert_equal(other, simulation, outcomes[1], expected[1], rtol=1e-12)
 
 
-SCHEDULE = Schedule("constant", 0, 1, 1.0, 0, 0.0)
-
-
 @on_device
-@pytest.mark.parametrize("beta_1", [0.9, None])
-def test_optimizers_equal_the_cpu_to_the_bit(beta_1):
+@pytest.mark.parametrize("name", ["adam", "gradient_descent"])
+def test_optimizers_equal_the_cpu_to_the_bit(name):
     from eprop_cli.engines.cuda.simulation import Step
 
-    common = {"eta": 0.01, "Wmin": -0.5, "Wmax": 0.5, "weight_decay": 0.1, "clip_norm": None, "schedule": SCHEDULE}
-    adam = Adam("adam", **common, beta_1=0.9, beta_2=0.99, epsilon=1e-8)
-    optimizer = adam if beta_1 else Optimizer("gradient_descent", **common)
+    factors = "optimizer.eta_factor={in_rec: 0.5, rec_rec: 1.0, rec_out: 2.0}"
+    settings = ["training=data_parallel", f"optimizer={name}", factors, "optimizer.weight_decay=0.1", "optimizer.eta=0.01"]
+    settings += ["optimizer.Wmin=-0.5", "optimizer.Wmax=0.5", "optimizer.bounds.rec_out=[-0.3, 0.4]"]
+    optimizer = config(*settings).make_optimizer()
     net = random_net(8, n_steps=6, window=3)
     n_in = net.spikes.shape[2]
     simulation, _ = net.on_device()
@@ -257,21 +270,22 @@ def test_optimizers_equal_the_cpu_to_the_bit(beta_1):
     np.fill_diagonal(gradients["rec_rec"], 0.0)
     gradients["rec_out"] = (gradient_out * (net.readouts[k.SCALE] / 4)).T
     weights = {"in_rec": net.weights[:n_in].T, "rec_rec": net.weights[n_in:].T, "rec_out": net.weights_out.T}
-    state = initial_state(optimizer, weights, [])
+    state = optimizer.initial_state(weights)
     for _ in range(2):
-        weights, state = optimize(optimizer, state, weights, gradients)
-        alpha = 0.01 * np.sqrt(1 - state.beta_2_power) / (1 - state.beta_1_power) if beta_1 else None
-        simulation.optimize(Step(0.01, alpha, 0.9, 0.99, 1e-8, 0.01 * 0.1, -0.5, 0.5))
+        rates = optimizer.rates(state, 0.01)
+        step = Step(rates, 0.01 * 0.1, -0.5, 0.5)
+        simulation.optimize(replace(step, factor=0.5), step, Step(rates, 0.01 * 0.1, -0.3, 0.4, factor=2.0))
+        weights, state = optimizer.optimize(state, weights, gradients)
     found, found_out = simulation.weights()
     expected = np.vstack([weights["in_rec"].T, weights["rec_rec"].T])
     np.testing.assert_array_equal(found.reshape(expected.shape), expected)
     np.testing.assert_array_equal(found_out, weights["rec_out"].T)
     assert simulation.finite()
     assert np.abs(found).max() == 0.5
-    if beta_1:
-        expected = np.vstack([state.v["in_rec"].T, state.v["rec_rec"].T])
+    if name == "adam":
+        expected = np.vstack([state.moments["v"]["in_rec"].T, state.moments["v"]["rec_rec"].T])
         np.testing.assert_array_equal(simulation.moments()["v"].reshape(expected.shape), expected)
-    simulation.optimize(Step(np.nan))
+    simulation.optimize(Step(Rates(np.nan)))
     assert not simulation.finite()
 
 

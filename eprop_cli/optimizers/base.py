@@ -5,7 +5,7 @@ Pure functions: weights and state go in, new ones come out.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -95,6 +95,18 @@ class OptimizerState:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Rates:
+    """A step in numbers, for an engine that takes it itself.
+
+    What is taken off a weight is rate * gradient; or, with moments = (beta_1, beta_2, epsilon), Adam's
+    rate * m / (sqrt(v) + epsilon).
+    """
+
+    rate: float
+    moments: tuple[float, float, float] | None = None
+
+
 class Optimizer:
     """An optimizer with its config.
 
@@ -120,6 +132,14 @@ class Optimizer:
     def step(self, state: OptimizerState, gradients: Weights, eta: float) -> tuple[Weights, OptimizerState]:
         """What is to be taken off the weights, and the state afterwards."""
         raise NotImplementedError
+
+    def rates(self, state: OptimizerState, eta: float) -> Rates | None:
+        """The step that step() takes, in numbers; None if it is of another kind."""
+        return None
+
+    def advanced(self, state: OptimizerState) -> OptimizerState:
+        """The state after a step, but for the moments."""
+        return replace(state, step=state.step + 1)
 
     def nest_parameters(self) -> dict[str, Any]:
         """Parameters of NEST's optimizer, but for its batch size."""

@@ -17,7 +17,7 @@ from numba import cuda
 
 from eprop_cli.engines.cuda.device import SIMULATED, Floats, Ints, Words, device_function, kernel
 from eprop_cli.engines.cuda.forward import DELIVERED, bit, deliver, list_spikes
-from eprop_cli.engines.kernels import (
+from eprop_cli.engines.compiled.kernels import (
     ALPHA,
     BETA,
     C_REG,
@@ -164,13 +164,12 @@ def backward(n_kept: int) -> Any:
     """The kernel that computes adjoints; its threads keep the feedback of the first n_kept readouts in registers."""
 
     def adjoint_of(
-        last: int, n_steps: int, function_reg: int, function_ad: int, n_reg: int,
-        neurons: Floats, feedback: Floats, kappa: float, error: Floats, n_spikes: Ints,
-        distances: Floats, adjoint: Floats,
+        last: int, n_steps: int, functions: Ints, neurons: Floats, feedback: Floats, kappa: float,
+        error: Floats, n_spikes: Ints, distances: Floats, adjoint: Floats,
     ) -> None:  # fmt: skip
         """Turn distances from threshold into the adjoint mu of kernels.py: _backward; they may be the same array.
 
-        last: learning signals count up to that step, excluded. error: (n_piece, window, n_out), times 1 - kappa.
+        last: learning signals count up to that step, excluded. functions: (n_rec,), surrogate gradients. error: (n_piece, window, n_out), times 1 - kappa.
         distances, adjoint: (n_piece, padded steps, n_rec), flat; the adjoint is 0 from step n_steps on.
         """
         b, j = cuda.blockIdx.y, cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
@@ -180,7 +179,7 @@ def backward(n_kept: int) -> Any:
             return
         alpha, rho, beta = neurons[ALPHA, j], neurons[RHO, j], neurons[BETA, j]
         height, slope = neurons[HEIGHT, j], neurons[SLOPE, j]
-        function = function_reg if j < n_reg else function_ad
+        function = functions[j]
         rate = neurons[C_REG, j] * (n_spikes[b, j] / n_steps - neurons[F_TARGET, j]) / n_steps
         learning, adaptation, mu = 0.0, 0.0, 0.0
         ahead, kept = cuda.local.array(AHEAD, np.float64), cuda.local.array(n_kept, np.float64)

@@ -9,23 +9,25 @@ from eprop_cli.engines.cuda.device import Floats, Ints, device_function, kernel
 
 
 @kernel
-def average(n_in: int, posts: Ints, sparse: bool, factors: Floats, gradient: Floats) -> None:
+def average(n_in: int, posts: Ints, sparse: bool, factors: Floats, gradient: Floats, finite: Ints) -> None:
     """Multiply each synapse's gradient by its postsynaptic neuron's factor; that of an autapse becomes 0.
 
     posts: each synapse's postsynaptic neuron, if sparse; or else gradient is (n_pre, n_post), flat.
-    n_in: presynaptic neurons before the recurrent ones.
+    n_in: presynaptic neurons before the recurrent ones. finite[0] becomes 0 where a gradient is infinite or NaN.
     """
     n_post = factors.size
     for s in range(cuda.grid(1), gradient.size, cuda.gridsize(1)):
         post = np.int64(posts[s]) if sparse else np.int64(s % n_post)
         autapse = not sparse and s // n_post - n_in == post
         gradient[s] = 0.0 if autapse else gradient[s] * factors[post]
+        if not math.isfinite(gradient[s]):
+            finite[0] = 0
 
 
 @device_function
-def _move(s: int, step: float, w_min: float, w_max: float, weights: Floats, finite: Ints) -> None:
+def _move(s: int, step: float, factor: float, w_min: float, w_max: float, weights: Floats, finite: Ints) -> None:
     """Take a synapse's step within the bounds; finite[0] becomes 0 where a weight is infinite or NaN."""
-    w = weights[s] - step
+    w = weights[s] - factor * step
     if w < w_min:
         w = w_min
     if w > w_max:
@@ -37,7 +39,8 @@ def _move(s: int, step: float, w_min: float, w_max: float, weights: Floats, fini
 
 @kernel
 def adam(
-    alpha: float, beta_1: float, beta_2: float, epsilon: float, decay: float, w_min: float, w_max: float, clip: float,
+    alpha: float, beta_1: float, beta_2: float, epsilon: float,
+    decay: float, factor: float, w_min: float, w_max: float, clip: float,
     gradient: Floats, m: Floats, v: Floats, weights: Floats, finite: Ints,
 ) -> None:  # fmt: skip
     """Take a step of Adam. alpha: learning rate with the bias corrections; clip: what gradients are multiplied by."""
@@ -46,18 +49,18 @@ def adam(
         m[s] = beta_1 * m[s] + (1.0 - beta_1) * g
         v[s] = beta_2 * v[s] + (1.0 - beta_2) * g * g
         step = alpha * m[s] / (math.sqrt(v[s]) + epsilon) + decay * weights[s]
-        _move(s, step, w_min, w_max, weights, finite)
+        _move(s, step, factor, w_min, w_max, weights, finite)
 
 
 @kernel
 def gradient_descent(
-    eta: float, decay: float, w_min: float, w_max: float, clip: float,
+    eta: float, decay: float, factor: float, w_min: float, w_max: float, clip: float,
     gradient: Floats, weights: Floats, finite: Ints,
 ) -> None:  # fmt: skip
     """Take a step of gradient descent."""
     for s in range(cuda.grid(1), gradient.size, cuda.gridsize(1)):
         step = eta * (clip * gradient[s]) + decay * weights[s]
-        _move(s, step, w_min, w_max, weights, finite)
+        _move(s, step, factor, w_min, w_max, weights, finite)
 
 
 @kernel

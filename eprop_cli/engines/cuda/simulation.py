@@ -12,6 +12,7 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
+from eprop_cli.engines.compiled.kernels import ALPHA, SCALE, T_REF
 from eprop_cli.engines.cuda import backward, forward, optimizer
 from eprop_cli.engines.cuda.device import (
     SIMULATED,
@@ -27,7 +28,7 @@ from eprop_cli.engines.cuda.device import (
     recorded,
 )
 from eprop_cli.engines.cuda.inputs import Inputs
-from eprop_cli.engines.kernels import ALPHA, SCALE, T_REF
+from eprop_cli.optimizers.base import Rates
 
 THREADS = 4 * WARP  # of a block, where nothing else decides
 
@@ -53,8 +54,8 @@ class Synapses(NamedTuple):
 class Network:
     """A network's parameters, as kernels.run takes them.
 
-    neurons (N_PARAMETERS, n_rec), readouts (N_PARAMETERS,), surrogates (3,); synapses: None if all exist but autapses.
-    order: of the gradient's sums, as engines.sparse.batch.summation names it.
+    neurons (N_PARAMETERS, n_rec), readouts (N_PARAMETERS,), surrogates (n_stretches, 3).
+    synapses: None if all exist but autapses. order: of the gradient's sums, as compiled.batch.summation names it.
     """
 
     n_in: int
@@ -75,6 +76,11 @@ class Network:
     def n_synapses(self) -> int:
         """Synapses onto recurrent neurons."""
         return (self.n_in + self.n_rec) * self.n_rec if self.synapses is None else len(self.synapses.posts)
+
+    @property
+    def n_in_synapses(self) -> int:
+        """Those of inputs, which come first."""
+        return self.n_in * self.n_rec if self.synapses is None else int(self.synapses.rows[self.n_in])
 
 
 class Shape(NamedTuple):
@@ -101,20 +107,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """An optimizer's step. alpha: Adam's learning rate with bias corrections; None: gradient descent with eta.
+    """An optimizer's step of some weights.
 
-    decay: learning rate times weight decay. clip: what gradients are multiplied by.
+    decay: learning rate times weight decay. clip: what gradients are multiplied by. factor: what the step is.
     """
 
-    eta: float
-    alpha: float | None = None
-    beta_1: float = 0.0
-    beta_2: float = 0.0
-    epsilon: float = 0.0
+    rates: Rates
     decay: float = 0.0
     w_min: float = -np.inf
     w_max: float = np.inf
     clip: float = 1.0
+    factor: float = 1.0
 
 
 class _Slot:
@@ -216,9 +219,10 @@ class Simulation:
 
     def set_weights(self, weights: Floats, weights_out: Floats, feedback: Floats) -> None:
         """Put weights on the device: of synapses onto recurrent neurons, flat or (n_pre, n_rec), and as kernels.run."""
-        self._own["synapses"].copy_to_device(np.ascontiguousarray(weights).ravel())
-        self._own["synapses_out"].copy_to_device(np.ascontiguousarray(weights_out).ravel())
-        self._own["feedback"].copy_to_device(np.ascontiguousarray(feedback))
+        self._put("synapses", weights)
+        self._put("synapses_out", weights_out)
+        with clear_errors():
+            self._own["feedback"].copy_to_device(np.ascontiguousarray(feedback))
 
     def weights(self) -> tuple[Floats, Floats]:
         """The weights onto recurrent neurons, flat, and onto readouts (n_rec, n_out)."""
@@ -227,7 +231,7 @@ class Simulation:
     def set_moments(self, moments: Mapping[str, Floats]) -> None:
         """Set Adam's moments: m, v, m_out, v_out, in the order of the weights."""
         for name, values in moments.items():
-            self._own[name].copy_to_device(np.ascontiguousarray(values).ravel())
+            self._put(name, values)
 
     def moments(self) -> dict[str, Floats]:
         """Adam's moments."""
@@ -263,13 +267,7 @@ class Simulation:
             slot.done.synchronize()
             self._send(slot, inputs, targets, lost)
             slot.copied.wait(self._computing)
-            self._densify()
-            for name in ("gradient", "gradient_out") if learning else ():
-                fill(self._own[name], 0.0, self._computing)
-            for sequence in range(0, self.shape.n_batch, self._n_piece):
-                self._compute(
-                    slot, sequence, min(self._n_piece, self.shape.n_batch - sequence), lost is not None, learning
-                )
+            self._run(slot, learning, lost is not None)
             for name in ("terms", "means", "n_spikes"):
                 slot.receive(name, self._computing)
             slot.done.record(self._computing)
@@ -291,30 +289,51 @@ class Simulation:
             self._own["factors_out"].copy_to_device(np.full(network.n_out, network.readouts[SCALE] / count))
             self._count = count
         own, sparse = self._own, network.synapses is not None
-        self._for_each(optimizer.average, network.n_in, own["posts"], sparse, own["factors"], own["gradient"])
-        own_out = (own["factors_out"], own["gradient_out"])
-        self._for_each(optimizer.average, network.n_rec, own["posts"], False, *own_out)
-
-    def optimize(self, step: Step) -> None:
-        """Take a step with the gradients as average() left them."""
-        own = self._own
         fill(own["finite"], 1, self._computing)
-        for suffix, weights in {"": own["synapses"], "_out": own["synapses_out"]}.items():
-            gradient, bounds = own[f"gradient{suffix}"], (step.decay, step.w_min, step.w_max, step.clip)
-            if step.alpha is None:
-                self._for_each(optimizer.gradient_descent, step.eta, *bounds, gradient, weights, own["finite"])
-                continue
-            moments = own[f"m{suffix}"], own[f"v{suffix}"]
-            rates = step.alpha, step.beta_1, step.beta_2, step.epsilon
-            self._for_each(optimizer.adam, *rates, *bounds, gradient, *moments, weights, own["finite"])
+        onto_rec, onto_out = (own["factors"], own["gradient"]), (own["factors_out"], own["gradient_out"])
+        self._for_each(optimizer.average, network.n_in, own["posts"], sparse, *onto_rec, own["finite"])
+        self._for_each(optimizer.average, network.n_rec, own["posts"], False, *onto_out, own["finite"])
+
+    def optimize(self, step: Step, step_rec: Step | None = None, step_out: Step | None = None) -> None:
+        """Take a step with the gradients as average() left them.
+
+        step: of all weights, but for those that have steps of their own: of recurrent neurons' synapses onto each other
+        and onto readouts.
+        """
+        fill(self._own["finite"], 1, self._computing)
+        n, n_in = self.network.n_synapses, self.network.n_in_synapses
+        for one, suffix, begin, end in (
+            (step, "", 0, n_in),
+            (step_rec or step, "", n_in, n),
+            (step_out or step, "_out", 0, self.network.n_rec * self.network.n_out),
+        ):
+            if begin < end:
+                names = [f"{name}{suffix}" for name in ("gradient", "m", "v", "synapses")]
+                self._take(one, *(self._own[name][begin:end] for name in names))
         if self.network.synapses is None:
             n_rec = self.network.n_rec
             grid = blocks(n_rec, THREADS), THREADS, self._computing
             optimizer.remove_autapses[grid](self.network.n_in, n_rec, own["synapses"])
 
+    def _take(self, step: Step, gradient: Any, m: Any, v: Any, weights: Any) -> None:
+        """Take a step of some weights."""
+        rates = step.rates
+        common = step.decay, step.factor, step.w_min, step.w_max, step.clip, gradient
+        if rates.moments is None:
+            self._for_each(optimizer.gradient_descent, rates.rate, *common, weights, self._own["finite"])
+        else:
+            moments = rates.moments
+            self._for_each(optimizer.adam, rates.rate, *moments, *common, m, v, weights, self._own["finite"])
+
     def finite(self) -> bool:
-        """Whether all weights were finite after the last step."""
+        """Whether all weights were finite after the last step, or all gradients if average() was called since."""
         return bool(self._fetch("finite")[0])
+
+    def _put(self, name: str, values: Floats) -> None:
+        """Set values of synapses, of which there may be none."""
+        if values.size:
+            with clear_errors():
+                self._own[name].copy_to_device(np.ascontiguousarray(values).reshape(-1))
 
     def _network_arrays(self) -> dict[str, tuple[Any, Any]]:
         """Shape and type of what does not depend on the size of pieces, by name."""
@@ -336,7 +355,7 @@ class Simulation:
         n_rows, n_posts = (1, 1) if network.synapses is None else (n_pre + 1, n_synapses)
         n_parts = 1 if self._densified else n_pre * blocks(n_rec, forward.SPAN) + 1
         arrays |= {"rows": ((n_rows,), np.int64), "parts": ((n_parts,), np.int64)}
-        arrays |= {"posts": ((n_posts,), np.uint32), "finite": ((1,), np.int32)}
+        arrays |= {"posts": ((n_posts,), np.uint32), "finite": ((1,), np.int32), "functions": ((n_rec,), np.int32)}
         return arrays
 
     def _piece_arrays(self, n_piece: int) -> dict[str, tuple[Any, Any]]:
@@ -381,6 +400,10 @@ class Simulation:
         network, own = self.network, self._own
         own["neurons"].copy_to_device(np.ascontiguousarray(network.neurons))
         own["readouts"].copy_to_device(np.ascontiguousarray(network.readouts))
+        functions = np.zeros(network.n_rec, np.int32)
+        for function, start, stop in network.surrogates:
+            functions[start:stop] = function
+        own["functions"].copy_to_device(functions)
         if network.synapses is not None:
             own["rows"].copy_to_device(network.synapses.rows)
             own["posts"].copy_to_device(network.synapses.posts)
@@ -499,7 +522,7 @@ class Simulation:
         own, n_steps = self._own, self.shape.n_steps
         grid = (blocks(self.network.n_rec, THREADS), n), THREADS, self._computing
         kappa = float(self.network.readouts[ALPHA])
-        network = *map(int, self.network.surrogates), own["neurons"], own["feedback"], kappa
+        network = own["functions"], own["neurons"], own["feedback"], kappa
         given = piece["error"], piece["n_spikes"], piece["distances"]
         sweep = backward.backward(min(self.network.n_out, backward.MAX_KEPT))[grid]
         if truncate:
