@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "engine": {
         "nest": "eprop_cli.engines.nest.engine:NestEngine",
         "compiled": "eprop_cli.engines.compiled.engine:CompiledEngine",
+        "cuda": "eprop_cli.engines.cuda.engine:CudaEngine",
     },
     "training": {
         "continuous": "eprop_cli.training.continuous:Continuous",

@@ -257,7 +257,13 @@ def test_optimizers_equal_the_cpu_to_the_bit(name):
     from eprop_cli.engines.cuda.simulation import Step
 
     factors = "optimizer.eta_factor={in_rec: 0.5, rec_rec: 1.0, rec_out: 2.0}"
-    settings = ["training=data_parallel", f"optimizer={name}", factors, "optimizer.weight_decay=0.1", "optimizer.eta=0.01"]
+    settings = [
+        "training=data_parallel",
+        f"optimizer={name}",
+        factors,
+        "optimizer.weight_decay=0.1",
+        "optimizer.eta=0.01",
+    ]
     settings += ["optimizer.Wmin=-0.5", "optimizer.Wmax=0.5", "optimizer.bounds.rec_out=[-0.3, 0.4]"]
     optimizer = config(*settings).make_optimizer()
     net = random_net(8, n_steps=6, window=3)

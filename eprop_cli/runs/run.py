@@ -1,19 +1,19 @@
 """Run one experiment: train, write the run directory as it goes, draw the figures, say how it ended."""
 
+import contextlib
 import json
 import logging
 import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
 from eprop_cli.columns import Column
 from eprop_cli.config.config import Config
-from eprop_cli.errors import UserError, reason
+from eprop_cli.errors import TrainingError, UserError, reason
 from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
@@ -172,7 +172,7 @@ def _train(
     config = _with_drawn_parameters(config, writer)
     if not config.task.batches_differ:
         log.info("Every batch of task=%s is the same, so %s", config.task.name, _what_of_a_test(config))
-    with reporter(config, done) if report is None else nullcontext(report) as reported:
+    with reporter(config, done) if report is None else contextlib.nullcontext(report) as reported:
         trainer = make_trainer(config, checkpoint)
         clock.build = time.perf_counter() - clock.began
         trainer.hold = interrupts.hold
@@ -236,8 +236,9 @@ class _Keeper:
         return bool(time.monotonic() - self._saved >= 60.0 * self._minutes)
 
     def finish(self) -> None:
-        """Write what a run leaves however it ends."""
-        self._save()
+        """Write what a run leaves however it ends; where the state is lost, the last checkpoint stays."""
+        with contextlib.suppress(TrainingError):
+            self._save()
         self._writer.weights(self._trainer.initial, self._trainer.weights(), self._trainer.wiring)
         self._writer.save_weight_changes()
 

@@ -5,7 +5,7 @@ What follows from it: the same result however a batch is shared out, evaluation 
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,10 @@ class DataParallel(Trainer):
         self._engine = make_engine(config, self.wiring)
         if checkpoint is not None:
             self._restore(checkpoint)
+        # where weights and moments are, if it is not here
+        self._learner = self._engine.learner(self._weights, self._optimizer, self._state, self._constraints)
+        if self._learner is not None:
+            self._weights, self._state = {}, self._learner.taken
 
     @classmethod
     def check(cls, config: RunConfig) -> None:
@@ -117,21 +121,49 @@ class DataParallel(Trainer):
 
     def weights(self) -> Weights:
         """Weights after the last whole training iteration, or the best of those that were validated."""
-        return self._best or self._weights
+        return self._best or self._present()
 
     def close(self) -> None:
         """Stop the engine's workers."""
         self._engine.close()
 
     def _train(self, book: Bookkeeper) -> Record:
-        iteration = self._progress.iteration
+        iteration, record = self._progress.iteration, book.wants(self._progress)
         batch, following = self._next_batch()
-        record = book.wants(self._progress)
-        outcome: Outcome = timed(self, lambda: self._engine.gradient(self._weights, batch, following, record))
+        if self._learner is not None:
+            outcome = timed(self, lambda: self._begun_and_ended(batch, following, record))
+        else:
+            outcome = timed(self, lambda: self._engine.gradient(self._weights, batch, following, record))
         row = book.row(iteration, TRAINING, outcome.readout, batch, outcome.n_spikes)
-        assert outcome.gradients is not None
-        self._step({name: outcome.gradients[name] for name in self._constraints.learning}, iteration)
+        if self._learner is not None:
+            self._step_there(iteration)
+        else:
+            self._step({name: outcome.gradients[name] for name in self._constraints.learning}, iteration)
         return Record(row, batch, outcome.recording, self._sampled_weights(iteration))
+
+    def _begun_and_ended(self, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
+        """What a batch gave; the next one is drawn meanwhile."""
+        assert self._learner is not None
+        self._learner.begin(batch, following)
+        if self._upcoming is None and self._progress.iteration < self._config.task.n_iter:
+            self._draw_upcoming()
+        return self._learner.outcome(record)
+
+    def _step_there(self, iteration: int) -> None:
+        """Change the weights where they are."""
+        assert self._learner is not None
+        when = f" in iteration {iteration}"
+        if not self._learner.finite():  # beforehand: weights are not kept
+            check_finite(self._learner.gradients(), PLASTIC, when, "gradient")
+        self.hold()
+        self._learner.step()
+        self._state = self._learner.taken
+        if not self._learner.finite():
+            check_finite(self._learner.weights(), PLASTIC, when)
+
+    def _present(self) -> Weights:
+        """The weights, wherever they are."""
+        return self._weights if self._learner is None else self._learner.weights()
 
     def _step(self, gradients: Weights, iteration: int) -> None:
         """Change the weights."""
@@ -151,7 +183,7 @@ class DataParallel(Trainer):
 
     def _evaluate(self, book: Bookkeeper, phase: str) -> Record:
         batch = self._draw(phase)
-        weights = self.weights() if phase == TEST else self._weights
+        weights = self.weights() if phase == TEST else self._present()
         outcome: Outcome = timed(self, lambda: self._engine.evaluate(weights, batch))
         row = book.row(self._progress.iteration, phase, outcome.readout, batch, outcome.n_spikes)
         if (
@@ -159,7 +191,8 @@ class DataParallel(Trainer):
             and self._config.training.select_weights == "best"
             and row.metrics["loss"] < self._lowest
         ):
-            best = {name: values.copy() for name, values in self._weights.items()} if self._in_place else self._weights
+            changing = self._in_place and self._learner is None
+            best = {name: values.copy() for name, values in weights.items()} if changing else weights
             self._best, self._lowest = best, row.metrics["loss"]
         return Record(row, batch)
 
@@ -170,12 +203,17 @@ class DataParallel(Trainer):
 
     def _next_batch(self) -> tuple[Batch, NDArray[np.bool_] | None]:
         """The next training batch, and with as_continuous the input spikes in step 1 of the one after it."""
-        if not self._config.training.as_continuous:
-            return self._draw(TRAINING), None
         batch = self._upcoming or self._draw(TRAINING)
+        self._upcoming = self._before_upcoming = None
+        if not self._config.training.as_continuous:
+            return batch, None
+        return batch, self._draw_upcoming().spikes[0, 1]
+
+    def _draw_upcoming(self) -> Batch:
+        """The batch after the next."""
         self._before_upcoming = self._streams[TRAINING].get_state(legacy=False)
         self._upcoming = self._draw(TRAINING)
-        return batch, self._upcoming.spikes[0, 1]
+        return self._upcoming
 
     def _sampled_weights(self, iteration: int) -> Table | None:
         """The weights that are recorded, as a continuous simulation would first use them."""
@@ -183,14 +221,14 @@ class DataParallel(Trainer):
         if not n:
             return None
         timing, n_batch = self._config.timing, self._config.task.n_batch
-        return sampled(self.wiring, self._weights, n, timing.ms(iteration * n_batch * timing.sequence))
+        return sampled(self.wiring, self._present(), n, timing.ms(iteration * n_batch * timing.sequence))
 
     def _capture(self) -> Checkpoint:
         """Everything that the rest of the run depends on. Arrays are not copied: nothing changes them in place."""
         streams = {phase: stream.get_state(legacy=False) for phase, stream in self._streams.items()}
         if self._before_upcoming is not None:
             streams[TRAINING] = self._before_upcoming
-        state = self._state
+        state, learner = self._state, self._learner
         checkpoint: Checkpoint = {
             "config": self._config_text,
             "rows": self._rows,
@@ -204,8 +242,15 @@ class DataParallel(Trainer):
         }
         if self._upcoming is not None:  # it is drawn again
             checkpoint[f"drawn_{TRAINING}"] -= 1
-        groups = {"initial": self.initial, "weights": self._weights, "best": self._best}
+        groups: dict[str, Mapping[str, Any]] = {"initial": self.initial, "weights": self._weights, "best": self._best}
         groups |= state.moments
+        if learner is not None:
+            groups["weights"] = {name: _Later(lambda name=name: learner.weights()[name]) for name in self.initial}
+            for moment in self._optimizer.moments:
+                groups[moment] = {
+                    name: _Later(lambda name=name, moment=moment: learner.state().moments[moment][name])
+                    for name in PLASTIC
+                }
         checkpoint |= wiring_state(self.wiring)
         checkpoint |= {f"{group}_{key}": value for group, arrays in groups.items() for key, value in arrays.items()}
         for phase, stream in streams.items():
@@ -228,6 +273,16 @@ class DataParallel(Trainer):
         self._drawn = {phase: int(checkpoint[f"drawn_{phase}"]) for phase in PHASES}
         for phase, stream in self._streams.items():
             restore_stream(stream, phase, checkpoint)
+
+
+@dataclass(frozen=True)
+class _Later:
+    """An array that takes a while to get, and is not before it is written."""
+
+    get: Callable[[], NDArray[np.float64]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self.get(), dtype=dtype)
 
 
 def _narrow(values: NDArray[np.float64]) -> NDArray[Any]:

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from eprop_cli.engines.cuda.device import SIMULATED, Floats, Ints, Words, device_function, kernel
-from eprop_cli.engines.cuda.forward import DELIVERED, bit, deliver, list_spikes
 from eprop_cli.engines.compiled.kernels import (
     ALPHA,
     BETA,
@@ -33,6 +31,8 @@ from eprop_cli.engines.compiled.kernels import (
     SLOPE,
     V_MIN,
 )
+from eprop_cli.engines.cuda.device import SIMULATED, Floats, Ints, Words, device_function, kernel
+from eprop_cli.engines.cuda.forward import DELIVERED, bit, deliver, list_spikes
 
 READERS = 2 if SIMULATED else 64  # threads of a block that reads spikes out
 MAX_KEPT = 32  # readouts whose feedback fits in registers
@@ -169,7 +169,8 @@ def backward(n_kept: int) -> Any:
     ) -> None:  # fmt: skip
         """Turn distances from threshold into the adjoint mu of kernels.py: _backward; they may be the same array.
 
-        last: learning signals count up to that step, excluded. functions: (n_rec,), surrogate gradients. error: (n_piece, window, n_out), times 1 - kappa.
+        last: learning signals count up to that step, excluded. functions: (n_rec,), surrogate gradients.
+        error: (n_piece, window, n_out), times 1 - kappa.
         distances, adjoint: (n_piece, padded steps, n_rec), flat; the adjoint is 0 from step n_steps on.
         """
         b, j = cuda.blockIdx.y, cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x

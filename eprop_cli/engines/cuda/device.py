@@ -10,17 +10,21 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
+from eprop_cli.errors import TrainingError
+
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"  # Numba's simulator: each thread of a block is Python's
 WARP = 1 if SIMULATED else 32  # threads come in multiples of this; fewer where each costs milliseconds
 SPARE = 0.1  # share of the free memory that is left to others, and to what the driver takes by itself
+
+RESUME = "resume=DIR goes on from the last checkpoint"
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Words = NDArray[np.uint32]
 
 
-class DeviceError(RuntimeError):
-    """The device cannot do what is asked, or can do nothing more; the message is for the user."""
+class DeviceError(TrainingError):
+    """The device cannot do what is asked, or can do nothing more."""
 
 
 def kernel(function: Callable[..., Any], **options: Any) -> Any:
@@ -60,8 +64,8 @@ def clear_errors() -> Iterator[None]:
         yield
     except (cuda.cudadrv.driver.CudaAPIError, cuda.cudadrv.error.CudaSupportError) as error:
         if "OUT_OF_MEMORY" in str(error):
-            raise DeviceError("out of memory, which another process may have taken meanwhile") from error
-        raise DeviceError(f"the device is lost ({str(error).strip()})") from error
+            raise DeviceError(f"the device is out of memory, which another process may have taken; {RESUME}") from error
+        raise DeviceError(f"the device is lost ({' '.join(str(error).split())}); {RESUME}") from error
 
 
 @kernel
@@ -79,6 +83,17 @@ def check_arithmetic() -> None:
         _multiply_and_add[1, x.size](*map(cuda.to_device, (x, y, z)), out)
         if not np.array_equal(out.copy_to_host(), x * y + z):
             raise DeviceError("numba-cuda fuses multiplications and additions here, so results would not be the CPU's")
+
+
+def why_not() -> str:
+    """Why there is no device to compute on; empty if there is one."""
+    if SIMULATED:
+        return ""
+    try:
+        cuda.current_context()
+    except (cuda.cudadrv.driver.CudaAPIError, cuda.cudadrv.error.CudaSupportError) as error:
+        return " ".join(str(error).split()).removeprefix("Error at driver init: ")
+    return ""
 
 
 def free_memory() -> int:
@@ -139,5 +154,5 @@ def _result(returned: tuple[Any, ...]) -> Any:
     """What a function of the driver returns besides its status."""
     status, *values = returned
     if int(status):
-        raise DeviceError(f"the device is lost ({status.name})")
+        raise DeviceError(f"the device is lost ({status.name}); {RESUME}")
     return values[0] if values else None

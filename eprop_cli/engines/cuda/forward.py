@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from eprop_cli.engines.cuda.device import SIMULATED, WARP, Floats, Ints, Words, device_function, kernel
 from eprop_cli.engines.compiled.kernels import ALPHA, BETA, DRIVE, RHO, SCALE, T_REF, V_MIN, V_TH
+from eprop_cli.engines.cuda.device import SIMULATED, WARP, Floats, Ints, Words, device_function, kernel
 
 DELIVERED = 2 if SIMULATED else 8  # spikes whose weights are loaded together
 MAX_THREADS = 992  # of a block with one neuron per thread

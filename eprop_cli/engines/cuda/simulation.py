@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from eprop_cli.engines.compiled.kernels import ALPHA, SCALE, T_REF
 from eprop_cli.engines.cuda import backward, forward, optimizer
 from eprop_cli.engines.cuda.device import (
+    RESUME,
     SIMULATED,
     WARP,
     DeviceError,
@@ -177,7 +178,7 @@ def _ask(what: str, arrays: dict[str, tuple[Any, Any]]) -> tuple[int, int]:
     free = free_memory()
     if need > free:
         raise DeviceError(
-            f"{what} needs {need / 1e9:.2f} GB of the device's memory, of which {free / 1e9:.2f} are free"
+            f"{what} needs {need / 1e9:.2f} GB of the device's memory, of which {free / 1e9:.2f} are free; {RESUME}"
         )
     return need, free
 
@@ -313,7 +314,7 @@ class Simulation:
         if self.network.synapses is None:
             n_rec = self.network.n_rec
             grid = blocks(n_rec, THREADS), THREADS, self._computing
-            optimizer.remove_autapses[grid](self.network.n_in, n_rec, own["synapses"])
+            optimizer.remove_autapses[grid](self.network.n_in, n_rec, self._own["synapses"])
 
     def _take(self, step: Step, gradient: Any, m: Any, v: Any, weights: Any) -> None:
         """Take a step of some weights."""
