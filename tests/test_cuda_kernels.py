@@ -114,8 +114,9 @@ def random_net(seed, n_in=3, n_rec=5, n_out=2, n_batch=3, n_steps=12, window=7, 
     np.fill_diagonal(weights[n_in:], 0.0)
     spikes = rng.rand(n_batch, n_steps, n_in) < (0.4 if SIMULATED else 0.1)
     spikes[0] = False  # a silent sequence
+    surrogates = np.array([[functions[0], 0, n_reg], [functions[1], n_reg, n_rec]])
     return Net(
-        neurons, np.array([[functions[0], 0, n_reg], [functions[1], n_reg, n_rec]]), readouts, softmax, weights, rng.randn(n_rec, n_out),
+        neurons, surrogates, readouts, softmax, weights, rng.randn(n_rec, n_out),
         rng.randn(n_out, n_rec), spikes, rng.rand(n_batch, window, n_out),
     )  # fmt: skip
 

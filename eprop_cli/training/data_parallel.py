@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.connectivity.mask import NEIGHBOURS, neighbours, sampled
-from eprop_cli.engines.base import Outcome, make_engine
+from eprop_cli.engines.base import Learner, Outcome, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT
 from eprop_cli.optimizers.base import OptimizerState, set_moments
@@ -245,12 +246,10 @@ class DataParallel(Trainer):
         groups: dict[str, Mapping[str, Any]] = {"initial": self.initial, "weights": self._weights, "best": self._best}
         groups |= state.moments
         if learner is not None:
-            groups["weights"] = {name: _Later(lambda name=name: learner.weights()[name]) for name in self.initial}
+            groups["weights"] = {name: _Later(learner.weights, name) for name in self.initial}
             for moment in self._optimizer.moments:
-                groups[moment] = {
-                    name: _Later(lambda name=name, moment=moment: learner.state().moments[moment][name])
-                    for name in PLASTIC
-                }
+                get = partial(_moments, learner, moment)
+                groups[moment] = {name: _Later(get, name) for name in PLASTIC}
         checkpoint |= wiring_state(self.wiring)
         checkpoint |= {f"{group}_{key}": value for group, arrays in groups.items() for key, value in arrays.items()}
         for phase, stream in streams.items():
@@ -277,12 +276,18 @@ class DataParallel(Trainer):
 
 @dataclass(frozen=True)
 class _Later:
-    """An array that takes a while to get, and is not before it is written."""
+    """An array among some that take a while to get, and are not before they are written."""
 
-    get: Callable[[], NDArray[np.float64]]
+    get: Callable[[], Weights]
+    name: str
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self.get(), dtype=dtype)
+        return np.asarray(self.get()[self.name], dtype=dtype)
+
+
+def _moments(learner: Learner, name: str) -> Weights:
+    """Those of an optimizer's moments with a name."""
+    return learner.state().moments[name]
 
 
 def _narrow(values: NDArray[np.float64]) -> NDArray[Any]:

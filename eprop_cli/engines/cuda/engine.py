@@ -105,7 +105,8 @@ class CudaEngine(CompiledEngine):
 
     def simulation(self, batch: Batch, truncating: bool) -> Simulation:
         """What simulates such batches; it has its memory until another is asked for."""
-        shape = Shape(*batch.spikes.shape[:2], self._config.task.learning_window_steps)
+        n_batch, n_steps, _ = batch.spikes.shape
+        shape = Shape(n_batch, n_steps, self._config.task.learning_window_steps)
         if self._simulation is None or self._simulation.shape != shape or (truncating and not self._truncating):
             self.hand_over(None)
             assert self._network_there is not None
@@ -236,10 +237,11 @@ class CudaLearner:
         if config.clip_norm is not None:
             factor = shrinking(self.gradients(), config.clip_norm, self._engine.in_blocks)
             clip = 1.0 if factor is None else factor
-        steps = [
-            Step(rates, eta * config.weight_decay, *config.bounds_of(name), clip, getattr(config.eta_factor, name))
-            for name in PLASTIC
-        ]
+        common = Step(rates, decay=eta * config.weight_decay, clip=clip)
+        steps = []
+        for name in PLASTIC:
+            low, high = config.bounds_of(name)
+            steps.append(replace(common, w_min=low, w_max=high, factor=getattr(config.eta_factor, name)))
         self._weights = self._moments = None
         self._simulation.optimize(*steps)
         self._state = self._optimizer.advanced(replace(self._state, moments={}))
