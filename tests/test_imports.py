@@ -21,6 +21,7 @@ LATE = {
     "figures/weights.py": "SciPy takes a while to import; it is for networks too large to be drawn as they are",
     "config/files.py": "an argument that is refused is not kept waiting for YAML, unless keys are to be named",
     "data": "what a data set is read with takes a while to import, or may not be installed",
+    "engines/cuda/device.py": "these come with a device only, or not in Numba's simulator",
     "engines/nest/kernel.py": "NEST takes a second to import and prints a banner",
     "engines/nest/workers.py": "joblib and Dask are imported when there are workers; Dask may not be installed",
     "figures/comparison.py": "Matplotlib takes a while to import; a table needs none of it",

@@ -77,12 +77,11 @@ class CudaEngine(CompiledEngine):
 
     @device.clear_errors()
     def gradient(self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
-        """Simulate a batch forward and backward; where it is recorded, on the CPU."""
-        if record:
-            return super().gradient(weights, batch, following, record)
+        """Simulate a batch forward and backward; what is to be recorded, on the CPU besides."""
         simulation = self._with_weights(weights, batch, following is not None)
         number = self.start(simulation, batch, following)
-        return replace(self.outcome(simulation, number), gradients=self.gradients(simulation))
+        outcome = replace(self.outcome(simulation, number), gradients=self.gradients(simulation))
+        return self.recorded(weights, batch, following, outcome) if record else outcome
 
     @device.clear_errors()
     def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
