@@ -1,0 +1,163 @@
+"""engine=cuda against engine=compiled: in Numba's simulator, and on a device if there is one."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from small import SMALL, config
+
+from eprop_cli.engines.base import same_results
+from eprop_cli.engines.cuda import device
+from eprop_cli.engines.cuda.engine import CudaEngine, CudaLearner
+from eprop_cli.errors import ConfigError, TrainingError
+from eprop_cli.models.base import GRADIENT
+from eprop_cli.models.bsshslm_2020 import Bsshslm2020
+from eprop_cli.models.eprop_iaf import EpropIaf
+from eprop_cli.runs.checkpoint import load_checkpoint
+from eprop_cli.runs.run import run
+from eprop_cli.training.base import check_ready, make_trainer
+
+on_device = pytest.mark.skipif(
+    not device.SIMULATED and bool(device.why_not()), reason="no CUDA device; test_in_the_simulator runs this"
+)
+# Each step of a neuron takes the simulator a millisecond.
+TINY = (
+    *SMALL, "task.n_in=4", "task.n_cues=1", "task.steps={cue: 8, spacing: 0, bg_noise: 2, recall: 6}", "task.n_batch=2",
+    "neuron.n_reg=2", "neuron.n_ad=2", "training=data_parallel", "training.n_iter_test=1", "task.n_iter=3",
+    "training.do_early_stopping=true", "training.n_iter_validate_every=2", "training.n_iter_early_stop=1",
+    "training.stop_crit=0.0", "training.checkpoint_every=1", "recording=none", "plots=none",
+)  # fmt: skip
+SQUARED = "neuron.out.loss=mean_squared_error"
+SPARSE = "connectivity.rec_rec={rule: bernoulli, p: 0.6}"
+WAYS = {
+    "entropy": (["optimizer=gradient_descent", "training.as_continuous=true"], 1e-12),
+    "clipped": ([SQUARED, "optimizer.clip_norm=0.01", "optimizer.eta_factor.rec_out=2.0"], 0.0),
+    "sparse": ([SQUARED, SPARSE, "training.select_weights=best", "recording.iterations=[2]"], 0.0),
+    "optimizer on the CPU": ([SQUARED, "connectivity.feedback=symmetric", "task.n_iter=2"], 0.0),
+}
+
+
+def test_in_the_simulator():
+    if device.SIMULATED:
+        pytest.skip("this is the simulator")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout
+    assert "passed" in done.stdout
+
+
+def trained(directory, *overrides):
+    """Rows and weights of a run, and its checkpoint."""
+    directory.mkdir(exist_ok=True)
+    ending = run(config(*TINY, *overrides), directory)
+    assert ending.exit_status == 0, ending.error
+    rows = (directory / "metrics.csv").read_text().splitlines()
+    return [row.split(",")[:-1] for row in rows], dict(np.load(directory / "weights.npz")), load_checkpoint(directory)
+
+
+def assert_same(found, expected, tolerance):
+    for one, other in zip(found[0], expected[0], strict=True):
+        if tolerance:
+            assert one[:2] == other[:2]
+            values = ([float(value) for value in row[2:]] for row in (one, other) if row[0] != "iteration")
+            np.testing.assert_allclose(*values, rtol=tolerance) if one[0] != "iteration" else None
+        else:
+            assert one == other
+    for mine, others in zip(found[1:], expected[1:], strict=True):
+        assert mine.keys() == others.keys()
+        for name in mine:
+            if mine[name].dtype.kind == "f":
+                np.testing.assert_allclose(mine[name], others[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+@on_device
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_is_that_of_the_compiled_engine(way, tmp_path):
+    overrides, tolerance = WAYS[way]
+    found = trained(tmp_path / "cuda", *overrides, "engine=cuda")
+    assert_same(found, trained(tmp_path / "compiled", *overrides, "engine=compiled"), tolerance)
+    assert any(row[1] == "training" and float(row[2]) > 0 for row in found[0])
+
+
+@on_device
+@pytest.mark.parametrize("engines", [("cuda", "compiled"), ("compiled", "cuda")])
+def test_a_run_goes_on_on_the_other_engine(engines, tmp_path):
+    whole = trained(tmp_path / "whole", SQUARED, "engine=compiled")
+    first, second = engines
+    trained(tmp_path / "run", SQUARED, f"engine={first}", "task.n_iter=2", "training.n_iter_test=0")
+    resumed = [SQUARED, f"engine={second}", f"resume={tmp_path / 'run'}"]
+    assert_same(trained(tmp_path / "run", *resumed), whole, 0.0)
+
+
+@on_device
+def test_weights_that_are_not_the_learners_do_not_stay(tmp_path):
+    trainer = make_trainer(config(*TINY, SQUARED, "engine=cuda", "training.do_early_stopping=false"))
+    records = trainer.records()
+    next(records)
+    learner = trainer._learner
+    assert isinstance(learner, CudaLearner)
+    batch = trainer._draw("validation")
+    before = trainer._engine.evaluate(trainer.weights(), batch)
+    assert learner.has(trainer.weights())
+    others = {name: 2.0 * values for name, values in trainer.weights().items()}
+    assert np.any(trainer._engine.evaluate(others, batch).readout != before.readout)
+    assert not learner.has(trainer.weights())
+    np.testing.assert_array_equal(trainer._engine.evaluate(trainer.weights(), batch).readout, before.readout)
+
+
+@on_device
+def test_a_lost_device_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    ending, message = None, "the device is lost (CUDA_ERROR_ECC_UNCORRECTABLE); resume=DIR goes on"
+    steps = CudaLearner.step
+
+    def step(learner):
+        steps(learner)
+        if learner.taken.step == 2:
+            for method in ("weights", "state", "finite"):
+                monkeypatch.setattr(CudaLearner, method, _raise(device.DeviceError(message)))
+
+    monkeypatch.setattr(CudaLearner, "step", step)
+    ending = run(config(*TINY, SQUARED, "engine=cuda"), tmp_path)
+    assert (ending.exit_status, ending.error) == (1, message)
+    assert load_checkpoint(tmp_path)["iteration"] == 1
+    monkeypatch.undo()
+    whole = trained(tmp_path / "whole", SQUARED, "engine=compiled")
+    assert_same(trained(tmp_path, SQUARED, "engine=compiled", f"resume={tmp_path}"), whole, 0.0)
+
+
+def _raise(error):
+    def function(*arguments):
+        raise error
+
+    return function
+
+
+def test_what_is_missing_is_said_in_one_line(monkeypatch):
+    settings = config(*TINY, "engine=cuda")
+    monkeypatch.setattr(device, "why_not", lambda: "CUDA driver library cannot be found.")
+    with pytest.raises(ConfigError, match=r"^engine=cuda: needs a CUDA device and its driver \(CUDA driver .* results"):
+        check_ready(settings)
+    monkeypatch.setattr(device, "why_not", lambda: "")
+    monkeypatch.setattr(device, "check_arithmetic", _raise(OSError("libnvvm.so")))
+    with pytest.raises(ConfigError, match=r"^engine=cuda: cannot use the CUDA device \(.*libnvvm.so\); pip install"):
+        check_ready(settings)
+
+
+def test_a_device_error_ends_a_run_as_others_do():
+    assert issubclass(device.DeviceError, TrainingError)
+
+
+def test_it_is_for_gradients_only():
+    assert CudaEngine.provides(Bsshslm2020) == {GRADIENT}
+    assert CudaEngine.provides(EpropIaf) == frozenset()
+    with pytest.raises(ConfigError, match="needs training=data_parallel"):
+        config("engine=cuda", "training=continuous")
+
+
+def test_only_engines_of_a_family_have_the_same_results():
+    assert same_results("cuda", "compiled")
+    assert same_results("nest", "nest")
+    assert not same_results("nest", "compiled")
