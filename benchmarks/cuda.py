@@ -56,15 +56,15 @@ class Measured(NamedTuple):
     first: float
 
 
-def trained(engine: str, n_steps: int, n_workers: int, *overrides: str) -> Measured:
-    """Iterations of training."""
-    keys = [*QUIET, f"engine={engine}", f"engine.n_workers={n_workers}", f"task.n_iter={n_steps + 3}", *overrides]
+def trained(engine: str, n_steps: int, n_workers: int, overrides: tuple[str, ...], warm_up: int = 3) -> Measured:
+    """Iterations of training, after some that are not counted."""
+    keys = [*QUIET, f"engine={engine}", f"engine.n_workers={n_workers}", f"task.n_iter={n_steps + warm_up}", *overrides]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = load(without_hydra(compose("config", overrides=keys)))
     began = time.perf_counter()
     with closing(make_trainer(config)) as trainer:
         ends = [time.perf_counter() for _ in trainer.records()]
-    return Measured([1e3 * (end - begin) for begin, end in pairwise(ends[2:])], ends[0] - began)
+    return Measured([1e3 * (end - begin) for begin, end in pairwise(ends[warm_up - 1 :])], ends[0] - began)
 
 
 class Digits:
@@ -173,7 +173,7 @@ def line(name: str, n_steps: int, threads: list[int]) -> str:
         found = digits_on_gpu(DIGITS[name], n_steps)
         on_cpu = partial(digits_on_cpu, DIGITS[name])
     else:
-        found = trained("cuda", n_steps, 1, *EVIDENCE[name])
+        found = trained("cuda", n_steps, 1, EVIDENCE[name])
         on_cpu = partial(_trained_on_cpu, EVIDENCE[name])
     steps = found.steps
     told = [f"{statistics.median(steps):.2f} ({min(steps):.2f}-{max(steps):.2f})", f"the first in {found.first:.1f} s"]
@@ -183,7 +183,7 @@ def line(name: str, n_steps: int, threads: list[int]) -> str:
 
 
 def _trained_on_cpu(overrides: tuple[str, ...], n_workers: int) -> Measured:
-    return trained("compiled", 1, n_workers, *overrides)
+    return trained("compiled", 2, n_workers, overrides, warm_up=1)
 
 
 def card() -> str:
