@@ -193,12 +193,15 @@ def test_sums_of_sparse_gradients_have_the_order_of_the_cpu(order):
     from eprop_cli.engines.cuda.simulation import Synapses
 
     net = random_net(11, n_batch=4, n_steps=14, window=5)
+    net.spikes[1:, -1] = True  # spikes emitted in the last step arrive nowhere
     exists = np.random.RandomState(5).rand(*net.weights.shape) < 0.8
     row, post = np.append(0, np.cumsum(exists.sum(axis=1))), np.nonzero(exists)[1].astype(np.uint32)
     rec = listed(row, post, net.weights[exists])
     parts = rec, dense(net.weights_out), dense(net.feedback)
     network = batch.Network(net.neurons, net.surrogates, net.readouts, net.softmax, *parts)
-    expected = batch.Simulator(1).run(network, net.spikes, net.targets, order=order)
+    watched = np.arange(net.neurons.shape[1])
+    expected = batch.Simulator(1).run(network, net.spikes, net.targets, order=order, watched=watched)
+    assert expected.fired[:, -1].any()
     net.weights[:] = 0.0
     synapses = Synapses(rec.row, rec.post)
     net.weights[_pre(synapses), rec.post] = rec.weights

@@ -297,7 +297,7 @@ def _synapse(i: int, column: int, sparse: bool, rows: Any, posts: Words, n_post:
 
 @kernel
 def gather(
-    fours: bool, lag: int, first_row: int, sparse: bool, rows: Any, posts: Words, n_post: int,
+    fours: bool, n_steps: int, lag: int, first_row: int, sparse: bool, rows: Any, posts: Words, n_post: int,
     starts: Any, counts: Ints, times: Ints,
     adjoint: Floats, truncate: bool, truncated: Floats, lost: Any, gradient: Floats,
 ) -> None:  # fmt: skip
@@ -305,7 +305,7 @@ def gather(
 
     Times are taken backwards, each sequence is summed by itself, and then they are in their order. A block per
     presynaptic neuron and COLUMNS of its synapses, which are rows[i] to rows[i + 1], onto neurons posts, if sparse; or
-    else one onto each of n_post neurons. fours: see _sum.
+    else one onto each of n_post neurons. fours: see _sum. What arrives after n_steps has no part in a sum of four.
     truncated: taken in place of adjoint where lost (n_piece, n_pre), if truncate.
     """
     i, x, y = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
@@ -321,7 +321,10 @@ def gather(
         if b < n_piece:
             base = np.uint64(b) * size + np.uint64(lag) * row + post
             source = truncated if truncate and lost[b, i] else adjoint
-            own = _sum(0.0, False, fours, times, np.uint64(starts[b, i]), counts[b, i], source, base, row)
+            begin, count = np.uint64(starts[b, i]), np.int64(counts[b, i])
+            if count > 0 and times[begin + np.uint64(count - 1)] + lag >= n_steps:
+                count -= 1
+            own = _sum(0.0, False, fours, times, begin, count, source, base, row)
         partial[buffer, y, x] = own
         cuda.syncthreads()
         if y == 0:

@@ -1,6 +1,7 @@
 """What the kernels need of a CUDA device: arithmetic as the CPU's, memory that is asked for first, one clear error."""
 
 import os
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numba import cuda
+from numba.core.errors import NumbaPerformanceWarning
 from numpy.typing import NDArray
 
 from eprop_cli.errors import TrainingError
@@ -16,6 +18,8 @@ SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"  # Numba's simulator: 
 WARP = 1 if SIMULATED else 32  # threads come in multiples of this; fewer where each costs milliseconds
 SPARE = 0.1  # share of the free memory that is left to others, and to what the driver takes by itself
 
+# most launches here are small, one after the other; Numba would say so of each
+warnings.filterwarnings("ignore", message=".*Grid size .* low occupancy", category=NumbaPerformanceWarning)
 RESUME = "resume=DIR goes on from the last checkpoint"
 
 Floats = NDArray[np.float64]

@@ -67,8 +67,8 @@ def _find(eights: NDArray[np.uint64], flat: NDArray[np.uint8], events: NDArray[n
 
 @_compiled
 def _fill(events: NDArray[np.int64], n_in: int, filler: int, multiple: int, first: Words, pre: Words) -> int:
-    """Fill first and pre; returns how long pre is."""
-    n_batch, n_steps, n, e = first.shape[0], first.shape[1] - 1, 0, 0
+    """Fill first and pre; returns how long pre is. multiple: a power of 2."""
+    n_batch, n_steps, n, e, mask = first.shape[0], first.shape[1] - 1, 0, 0, multiple - 1  # faster than a remainder
     for b in range(n_batch):
         for t in range(n_steps):
             first[b, t] = n
@@ -78,7 +78,7 @@ def _fill(events: NDArray[np.int64], n_in: int, filler: int, multiple: int, firs
                     pre[n] = events[e] - base
                     n += 1
                 e += 1
-            while n % multiple:
+            while n & mask:
                 pre[n] = filler
                 n += 1
         first[b, n_steps] = n

@@ -563,7 +563,7 @@ class Simulation:
             backward.stream[(n_pre, blocks(longest, threads)), threads, self._computing](forwards, *arguments)
         else:
             grid = (n_pre, blocks(longest, backward.COLUMNS)), (backward.COLUMNS, backward.GROUP), self._computing
-            backward.gather[grid](self.network.order == "tiled", *arguments)
+            backward.gather[grid](self.network.order == "tiled", self.shape.n_steps, *arguments)
 
     def _for_each(self, kernel: Any, *arguments: Any) -> None:
         """Launch a kernel that goes through all synapses."""
