@@ -37,6 +37,7 @@ QUIET = (
     "plots=none",
     "training.n_iter_test=0",
     "task.input_draws=per_spike",
+    "optimizer.eta=1e-6",
 )
 # Milliseconds of others. mlGeNN's e-prop, which keeps a trace per synapse, trains on batches of 512 of the Spiking
 # Heidelberg Digits: the cards are older, and the data real, of which the inputs here have only the shape. NEST runs the
@@ -50,10 +51,11 @@ OTHERS = {
 
 
 class Measured(NamedTuple):
-    """Milliseconds of each step, and seconds until the first was over, kernels compiled."""
+    """Milliseconds of each step, seconds until the first was over, kernels compiled, and spikes/s of a neuron."""
 
     steps: list[float]
     first: float
+    rate: float
 
 
 def trained(engine: str, n_steps: int, n_workers: int, overrides: tuple[str, ...], warm_up: int = 3) -> Measured:
@@ -63,8 +65,10 @@ def trained(engine: str, n_steps: int, n_workers: int, overrides: tuple[str, ...
         config = load(without_hydra(compose("config", overrides=keys)))
     began = time.perf_counter()
     with closing(make_trainer(config)) as trainer:
-        ends = [time.perf_counter() for _ in trainer.records()]
-    return Measured([1e3 * (end - begin) for begin, end in pairwise(ends[warm_up - 1 :])], ends[0] - began)
+        records = [(time.perf_counter(), record.row.metrics) for record in trainer.records()]
+    ends, metrics = [end for end, _ in records], records[-1][1]
+    steps = [1e3 * (end - begin) for begin, end in pairwise(ends[warm_up - 1 :])]
+    return Measured(steps, ends[0] - began, (metrics["rate_reg"] + metrics["rate_ad"]) / 2)
 
 
 class Digits:
@@ -110,6 +114,7 @@ def digits_on_gpu(n_rec: int, n_steps: int) -> Measured:
     simulation.set_weights(digits.weights, digits.weights_out, digits.feedback)
     ends: list[float] = []
     before: tuple[int, np.ndarray] | None = None
+    rate = 0.0
     for _ in range(n_steps + 4):
         inputs, classes = digits.draw()
         number = simulation.start(inputs, classes)
@@ -118,10 +123,10 @@ def digits_on_gpu(n_rec: int, n_steps: int) -> Measured:
         if before is not None:  # loss, error and spikes, as a row of metrics.csv has them
             outcome = simulation.finish(before[0])
             float(outcome.terms.mean()), float(np.mean(outcome.means.argmax(axis=1) != before[1]))
-            int(outcome.n_spikes.sum())
+            rate = 1e3 * float(outcome.n_spikes.mean()) / digits.n_steps
             ends.append(time.perf_counter())
         before = number, classes
-    return Measured([1e3 * (end - begin) for begin, end in pairwise(ends[2:])], ends[0] - began)
+    return Measured([1e3 * (end - begin) for begin, end in pairwise(ends[2:])], ends[0] - began, rate)
 
 
 def digits_on_cpu(n_rec: int, n_workers: int) -> Measured:
@@ -142,7 +147,7 @@ def digits_on_cpu(n_rec: int, n_workers: int) -> Measured:
             simulator.run(network, spikes, targets)
             ends.append(time.perf_counter())
     times = [1e3 * (end - begin) * digits.n_batch / n_batch for begin, end in pairwise(ends)]
-    return Measured(times[1:], 1e-3 * times[0])
+    return Measured(times[1:], 1e-3 * times[0], 0.0)
 
 
 def _evidence(n_batch: int, n_rec: int = 100, *more: str) -> tuple[str, ...]:
@@ -177,6 +182,7 @@ def line(name: str, n_steps: int, threads: list[int]) -> str:
         on_cpu = partial(_trained_on_cpu, EVIDENCE[name])
     steps = found.steps
     told = [f"{statistics.median(steps):.2f} ({min(steps):.2f}-{max(steps):.2f})", f"the first in {found.first:.1f} s"]
+    told.append(f"{found.rate:.1f} spikes/s")
     for n_threads in threads:
         told.append(f"CPU, {n_threads} threads, {min(on_cpu(n_threads).steps):.1f}")
     return f"{name}: {', '.join([*told, OTHERS.get(name, '')]).removesuffix(', ')}"

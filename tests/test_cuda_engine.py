@@ -146,6 +146,14 @@ def test_what_is_missing_is_said_in_one_line(monkeypatch):
         check_ready(settings)
 
 
+def test_small_grids_are_not_warned_of():
+    told = "import warnings, eprop_cli.engines.cuda.device; from numba.cuda.dispatcher import errors; warnings.warn("
+    told += "errors.NumbaPerformanceWarning('Grid size 9 will likely result in GPU ... due to low occupancy.'))"
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
+    done = subprocess.run([sys.executable, "-c", told], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_device_error_ends_a_run_as_others_do():
     assert issubclass(device.DeviceError, TrainingError)
 

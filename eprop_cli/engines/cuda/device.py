@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numba import cuda
-from numba.core.errors import NumbaPerformanceWarning
 from numpy.typing import NDArray
 
 from eprop_cli.errors import TrainingError
@@ -19,7 +18,7 @@ WARP = 1 if SIMULATED else 32  # threads come in multiples of this; fewer where 
 SPARE = 0.1  # share of the free memory that is left to others, and to what the driver takes by itself
 
 # most launches here are small, one after the other; Numba would say so of each
-warnings.filterwarnings("ignore", message=".*Grid size .* low occupancy", category=NumbaPerformanceWarning)
+warnings.filterwarnings("ignore", message=".*Grid size .* low occupancy")
 RESUME = "resume=DIR goes on from the last checkpoint"
 
 Floats = NDArray[np.float64]
@@ -96,7 +95,7 @@ def why_not() -> str:
     try:
         cuda.current_context()
     except (cuda.cudadrv.driver.CudaAPIError, cuda.cudadrv.error.CudaSupportError) as error:
-        return " ".join(str(error).split()).removeprefix("Error at driver init: ")
+        return " ".join(str(error).split()).removeprefix("Error at driver init: ").rstrip(" :.")
     return ""
 
 
