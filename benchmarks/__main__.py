@@ -135,6 +135,19 @@ def engines(args: argparse.Namespace) -> list[dict[str, str]]:
     return rows + compare(f"50 iterations, n_batch {args.n_batch}, whole process", 1, whole, "tutorial")
 
 
+def online(args: argparse.Namespace) -> list[dict[str, str]]:
+    """(f) The online family: seconds per iteration of its sine waves (per synaptic event: benchmarks.online)."""
+    rows = []
+    for model in ("eprop_iaf", "eprop_iaf_psc_delta_adapt"):
+        size = [*QUIET, "recording=none", f"experiment=sine_waves_{model}"]
+        candidates: dict[str, Callable[[], float]] = {
+            f"NEST, {model}": lambda size=size: steady(eprop(*size, f"task.n_iter={args.n_iter}")),
+            f"compiled, {model}": lambda size=size: steady(eprop(*size, "engine=compiled", "task.n_iter=60")),
+        }
+        rows += compare(f"one iteration of sine waves, {model}", args.repeats, candidates, f"NEST, {model}")
+    return rows
+
+
 def memory(args: argparse.Namespace) -> list[dict[str, str]]:
     """(b) Peak memory after few and many iterations of 8 sequences."""
     size, few, rows = ["task.n_batch=8", *QUIET], 5, []
@@ -295,12 +308,21 @@ def sweep(args: argparse.Namespace) -> list[dict[str, str]]:
     return [row | {"range": f"{min(beside):.2f}-{max(beside):.2f} s"}]
 
 
+def data_sets(args: argparse.Namespace) -> list[dict[str, str]]:
+    """Batches of the shape of SHD beside published figures, and samples per second of the loaders."""
+    from benchmarks import data_sets as measured
+
+    return measured.data_sets(repeats=args.repeats)
+
+
 BENCHMARKS = {
+    "data_sets": data_sets,
     "tutorial": against_tutorial,
     "workers": workers,
     "memory": memory,
     "startup": startup,
     "engines": engines,
+    "online": online,
     "scaling": scaling,
     "sweep": sweep,
 }

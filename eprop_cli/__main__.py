@@ -1,6 +1,7 @@
 """Start eprop-run: what it needs takes a while to import, and Ctrl-C may come by then."""
 
 import contextlib
+import os
 import sys
 
 from eprop_cli.terminal import HELP, VERSION, narrow, replace_closed_outputs, version
@@ -9,6 +10,7 @@ from eprop_cli.terminal import HELP, VERSION, narrow, replace_closed_outputs, ve
 def main() -> None:
     """Entry point of eprop-run."""
     replace_closed_outputs()
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that are started find the library, whatever lies here
     arguments = set(sys.argv[1:])
     if VERSION in arguments:  # Hydra would print its own
         print(version("eprop-run"))

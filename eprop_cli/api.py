@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,11 +17,12 @@ from eprop_cli.columns import HIGHER
 from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.composition import compose as compose_with_hydra
 from eprop_cli.config.config import Config
+from eprop_cli.config.foreign import trusted
 from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
 from eprop_cli.errors import ConfigError, TrainingError, UserError
 from eprop_cli.objectives import parse_objective
-from eprop_cli.runs.beginning import check_subdir, earlier_options, earlier_overrides, quoted, save_composed, take
+from eprop_cli.runs.beginning import check_subdir, earlier_config, quoted, save_composed, take
 from eprop_cli.runs.comparison import summarise
 from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, LOG, SWEEP
 from eprop_cli.runs.interrupts import Interruption
@@ -55,24 +56,26 @@ def run(
     directory: Place | None = None,
     config_dir: Place | None = None,
     on_row: Callable[[Row], object] | None = None,
+    allow_modules: Sequence[str] = (),
 ) -> Run:
     """Train as eprop-run does, and return the run directory for reading.
 
     overrides, config_dir: as for compose(); "resume=RUN_DIR" goes on with a run, whoever began it.
     directory: the run directory, which must be empty or not there; by default one named after date and time in outputs.
+    allow_modules: modules of your own that a run which is resumed may name, as --allow-module; not remembered.
     on_row: called with each row of metrics.csv once it is written; what it raises ends the run.
 
     Raises UserError before anything is written if the run cannot begin. If it ends FAILED, raises what ended it, most
     often a TrainingError; if it is interrupted, KeyboardInterrupt. What was trained until then is in the directory.
     """
     command = ["eprop_cli.run", *map(str, overrides)]
-    given, config_dir, name, resumed = _with_earlier(overrides, config_dir)
+    given, base = _with_earlier(overrides, allow_modules)
     if directory is not None:
         given.append(f"hydra.run.dir={quoted(Path(directory))}")
-    composed = _composed(given, config_dir, name)
+    composed = _composed(given, config_dir, base)
     place = Path(composed.hydra.runtime.output_dir)
     config = check_ready(load(without_hydra(composed)))
-    check_subdir(composed.hydra, resumed)
+    check_subdir(composed.hydra)
     with ExitStack() as stack:
         if (held := take(config, place)) is not None:
             stack.callback(os.close, held)
@@ -140,27 +143,24 @@ def _value(run: Run, objective: str | None) -> float | None:
     return -value if better[parsed.column] == HIGHER else value
 
 
-def _composed(overrides: Sequence[str], config_dir: Place | None, name: str = "config") -> DictConfig:
+def _composed(overrides: Sequence[str], config_dir: Place | None, base: dict[str, Any] | None = None) -> DictConfig:
     overrides = [str(override) for override in overrides]
     for line in moved_among(overrides):
         OURS.warning(line)
-    return compose_with_hydra(with_new_names(overrides), None if config_dir is None else Path(config_dir), name)
+    return compose_with_hydra(with_new_names(overrides), None if config_dir is None else Path(config_dir), base)
 
 
-def _with_earlier(overrides: Sequence[str], config_dir: Place | None) -> tuple[list[str], Place | None, str, bool]:
-    """Overrides, config files and the name of the config, with those of the run that is to be resumed, if any."""
+def _with_earlier(overrides: Sequence[str], allowed: Sequence[str]) -> tuple[list[str], dict[str, Any] | None]:
+    """Overrides, and the config of the run that is to be resumed, if any."""
     given = [str(override) for override in overrides]
     resumed = [override.removeprefix("resume=") for override in given if override.startswith("resume=")]
     if not resumed or resumed[-1] in ("", "null"):
-        return given, config_dir, "config", False
+        return given, None
     directory = Path(resumed[-1].strip("'\""))
     if (directory / SWEEP).exists():
         raise ConfigError("resume", directory, "is a multirun; resume it with the command eprop-run")
-    options = earlier_options(directory)
-    found = dict(zip(options[::2], options[1::2], strict=True))
     new = [f"resume={quoted(directory)}" if override.startswith("resume=") else override for override in given]
-    place = config_dir if config_dir is not None else found.get("--config-dir")
-    return [*earlier_overrides(directory), *new], place, found.get("--config-name", "config"), True
+    return new, earlier_config(directory, trusted(allowed, given))
 
 
 def _raise(ending: Ending) -> None:

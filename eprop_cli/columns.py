@@ -34,6 +34,9 @@ def judged(columns: Sequence[Column]) -> list[Column]:
     return [*(column for column in columns if column.name == "loss"), *others[:1]]
 
 
+EPOCH = Column("epoch", "epochs of training")
+
+
 def rate_column(population: str, label: str) -> Column:
     """The column of a population's mean firing rate."""
     return Column(f"rate_{population}", f"firing rate, {label}", "spikes/s", "", 0.0)

@@ -3,6 +3,11 @@
 from typing import Any
 
 
+def legible(text: str) -> str:
+    """Text without what a terminal would obey: control characters and the like are shown escaped."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 class UserError(Exception):
     """Something the user asked for cannot be done; the message is one line that says what to change."""
 
@@ -14,7 +19,7 @@ class ConfigError(UserError):
     """
 
     def __init__(self, key: str, value: Any, constraint: str) -> None:
-        super().__init__(f"{key}={_spelling(value)}: {constraint}")
+        super().__init__(legible(f"{key}={_spelling(value)}: {constraint}"))
         self.key = key
 
     def __reduce__(self) -> Any:  # an exception made from three arguments pickles as one otherwise

@@ -87,6 +87,13 @@ def recall_error(readout: Signal, target: Signal) -> float:
     return 1.0 - accuracy(readout, target)
 
 
+def confusion(readout: Signal, target: Signal) -> NDArray[np.int64]:
+    """How many sequences of each class were taken for which, int (n_out, n_out): actual, then predicted class."""
+    counts = np.zeros((len(readout),) * 2, dtype=np.int64)
+    np.add.at(counts, (target.mean(axis=2).argmax(axis=0), readout.mean(axis=2).argmax(axis=0)), 1)
+    return counts
+
+
 def nrmse(readout: Signal, target: Signal) -> float:
     """Root of the mean squared error over the target's standard deviation; 1 is what a constant at its mean gives.
 

@@ -14,6 +14,9 @@ VARIANTS: dict[str, dict[str, str]] = {
         "sine_waves": "eprop_cli.tasks.sine_waves:SineWaves",
         "lemniscate": "eprop_cli.tasks.lemniscate:Lemniscate",
         "handwriting": "eprop_cli.tasks.handwriting:Handwriting",
+        "digits": "eprop_cli.tasks.digits:DigitsTask",
+        "shd": "eprop_cli.tasks.shd:Shd",
+        "neuromorphic_mnist": "eprop_cli.tasks.neuromorphic_mnist:NeuromorphicMnistTask",
     },
     "loss": {
         "cross_entropy": "eprop_cli.losses:CrossEntropy",
@@ -55,10 +58,13 @@ VARIANTS: dict[str, dict[str, str]] = {
     },
     "figure": {
         "learning": "eprop_cli.figures.learning:Learning",
+        "confusion": "eprop_cli.figures.confusion:Confusion",
         "tracking": "eprop_cli.figures.tracking:Tracking",
         "dynamics": "eprop_cli.figures.dynamics:Dynamics",
         "weight_time_courses": "eprop_cli.figures.weights:WeightTimeCourses",
         "weight_matrices": "eprop_cli.figures.weights:WeightMatrices",
+        "weight_changes": "eprop_cli.figures.weights:WeightDifferences",
+        "firing_rates": "eprop_cli.figures.firing_rates:FiringRates",
     },
 }
 # group -> the class that its variants descend from, by which a user's own gets what it does not say itself

@@ -11,6 +11,7 @@ from eprop_cli.errors import require
 
 TIC = 0.001  # ms, NEST's finest time step
 MOST = 1e9  # largest parameter of a neuron; far beyond, NEST and the compiled kernels overflow differently
+LEAST = 1e-12  # that is not 0; far below, exponents overflow
 MOST_COUNT = 2**31 - 1
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list, as in [a, b]"}
 
@@ -129,6 +130,7 @@ def check_magnitude(key: str, value: float) -> None:
         require(value <= MOST_COUNT, key, value, f"must be at most {MOST_COUNT}")
     if key.startswith("neuron."):
         require(abs(value) <= MOST, key, value, f"must be from {-MOST:g} to {MOST:g}")
+        require(value == 0 or abs(value) >= LEAST, key, value, f"must be 0, or at least {LEAST:g} away from it")
 
 
 def check_choice(key: str, value: Any, choices: Any) -> None:

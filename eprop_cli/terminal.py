@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib.metadata
 import io
+import logging
 import os
 import platform
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from eprop_cli import __version__
-from eprop_cli.errors import UserError
+from eprop_cli.errors import UserError, legible
 
 BAD_INPUT = 2  # exit status
 VERSION = "--version"
@@ -60,6 +61,7 @@ def narrow() -> Iterator[None]:
 def leave(prog: str, act: Callable[[], int]) -> NoReturn:
     """Exit with the status of an action, or with one line if it cannot be done."""
     replace_closed_outputs()
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # not that it builds a cache
     try:
         status = act()
         sys.stdout.flush()
@@ -82,7 +84,7 @@ def drop_output() -> None:
 
 def complain(prog: str, problem: object) -> int:
     """Tell a problem in one line; returns the exit status of a bad input."""
-    print(f"{prog}: {problem}", file=sys.stderr)
+    print(f"{prog}: {legible(str(problem))}", file=sys.stderr)
     return BAD_INPUT
 
 
@@ -92,6 +94,14 @@ def name_list(text: str) -> list[str]:
     if not names:
         raise argparse.ArgumentTypeError("must name at least one")
     return names
+
+
+def index_list(text: str) -> list[int]:
+    """Whole numbers from 0 separated by commas, as the type of an option."""
+    names = name_list(text)
+    if not all(name.isdecimal() for name in names):
+        raise argparse.ArgumentTypeError("must be whole numbers from 0, separated by commas")
+    return list(map(int, names))
 
 
 def positive(text: str) -> int:

@@ -36,12 +36,12 @@ class Window:
 class Batch:
     """One batch of sequences.
 
-    spikes: bool (n_batch, n_steps, n_in), True where an input neuron fires.
+    spikes: bool (n_batch, n_steps, n_in), True where an input neuron fires; or uint8, how many spikes it fires.
     targets: float64 (n_out, n_batch, n_steps), target signal of each readout (a probability for cross-entropy).
     windows: n_batch tuples of windows, what a figure of that sequence shades.
     """
 
-    spikes: NDArray[np.bool_]
+    spikes: NDArray[np.bool_] | NDArray[np.uint8]
     targets: NDArray[np.float64]
     windows: tuple[tuple[Window, ...], ...]
 

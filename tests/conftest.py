@@ -17,6 +17,11 @@ EPROP_RUN = str(Path(sys.executable).with_name("eprop-run"))
 
 
 @pytest.fixture(autouse=True)
+def _settings_of_nobody(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
+
+
+@pytest.fixture(autouse=True)
 def _no_hydra_left_over():
     GlobalHydra.instance().clear()
 

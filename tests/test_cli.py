@@ -15,12 +15,14 @@ import pytest
 from conftest import EPROP_RUN
 from omegaconf import OmegaConf
 from small import BARE, SMALL, compose
+from synthetic_run import write_run
 
 from benchmarks.faults import processes, wait_until
 from eprop_cli import __main__
 from eprop_cli.cli import eprop_run as cli
 from eprop_cli.cli.eprop_run import RunCallback
 from eprop_cli.cli.resume import with_earlier_arguments
+from eprop_cli.config.composed import RESUMED
 from eprop_cli.errors import ConfigError, UserError
 from eprop_cli.runs.directory import claim
 from eprop_cli.runs.reader import Run
@@ -67,8 +69,8 @@ class TestWithoutARun:
     @pytest.mark.parametrize(
         ("wrong", "nearest"),
         [
-            ("task.n_itr=50", "task.n_iter"),
-            ("neuron.ad.adapt_taus=1", "neuron.ad.adapt_tau"),
+            ("task.n_itr=50", "task.n_iter (training iterations)"),
+            ("neuron.ad.adapt_taus=1", "neuron.ad.adapt_tau (ms, time constant of the threshold adaptation)"),
             ("optimiser.eta=1", "optimizer"),
         ],
     )
@@ -76,7 +78,7 @@ class TestWithoutARun:
         done = eprop_run(wrong)
         assert (done.returncode, done.stdout) == (2, "")
         key = wrong.split("=")[0]
-        assert done.stderr == f"eprop-run: Could not override '{key}'. Did you mean {nearest}?\n"
+        assert done.stderr == f"eprop-run: {key}: there is no such key; closest: {nearest}\n"
 
     def test_a_value_out_of_range(self, eprop_run):
         done = eprop_run("task.n_in=41")
@@ -167,9 +169,13 @@ def test_a_signal_ends_a_run_in_order(tmp_path, way, number):
     assert Run(run).weights["in_rec"].after.shape == (8, 8)
     assert (run / "checkpoint.npz").exists() == ("training=data_parallel" in way)
     assert not list(run.rglob(".*.part"))
-    result, *closing = (tmp_path / "output").read_text().splitlines()[-3:]
+    lines = (tmp_path / "output").read_text().splitlines()
+    result, *closing = lines[-4:]
     assert re.fullmatch(rf"INTERRUPTED: {n} iterations in .* \(interrupted by {number.name}\)", result)
-    assert closing == ["Files: run", "Next: eprop-plot run"]
+    go_on = "Continue: eprop-run resume=run" if way else "It cannot be continued: "
+    assert closing[1].startswith(go_on)
+    assert [closing[0], closing[2]] == ["Files: run", "Next: eprop-plot run"]
+    assert ("Stopping after this iteration (Ctrl-C again: now)." in lines) == (number == signal.SIGINT)
 
 
 def test_ctrl_c_is_heeded_while_modules_are_imported(monkeypatch):
@@ -293,40 +299,23 @@ def test_a_directory_that_holds_more_is_not_taken_over(tmp_path, name):
 
 
 class TestEarlierArguments:
-    @pytest.fixture
-    def directory(self, tmp_path):
-        """A run that was started with --config-dir /mine and two overrides, and resumed once."""
-        hydra = {"runtime": {"config_sources": [{"provider": "command-line", "path": "/mine"}]}}
-        hydra["job"] = {"config_name": "config"}
-        (tmp_path / "it's=1" / ".hydra").mkdir(parents=True)
-        OmegaConf.save({"hydra": hydra}, tmp_path / "it's=1" / ".hydra" / "hydra.yaml")
-        overrides = ["task.n_iter=3", "training=data_parallel", "resume=elsewhere"]
-        OmegaConf.save(overrides, tmp_path / "it's=1" / ".hydra" / "overrides.yaml")
-        return tmp_path / "it's=1"
-
     @pytest.mark.parametrize("quote", ["", "'", '"'])
-    def test_come_before_the_new_ones(self, directory, quote):
+    def test_name_the_config_of_the_run(self, tmp_path, quote):
+        directory = write_run(tmp_path / "it's=1")
         given = ["--cfg", "job", f"resume={quote}{directory}{quote}", "task.n_iter=5", "--resolve"]
         quoted = str(directory).replace("'", "\\'")
         assert with_earlier_arguments(given) == [
-            *("--config-dir", "/mine", "--cfg", "job", "task.n_iter=3", "training=data_parallel"),
-            *("hydra.output_subdir=null", f"resume='{quoted}'", "task.n_iter=5", "--resolve"),
+            *("--config-name", RESUMED, "--cfg", "job", "hydra.output_subdir=null"),
+            *(f"resume='{quoted}'", "task.n_iter=5", "--resolve"),
         ]
 
     @pytest.mark.parametrize("arguments", [[], ["seed=1"], ["resume=null"], ["resume="]])
     def test_are_none_without_a_directory(self, arguments):
         assert with_earlier_arguments(arguments) == arguments
 
-    @pytest.mark.parametrize("name", ["overrides.yaml", "hydra.yaml"])
-    @pytest.mark.parametrize("content", [None, b"5", b"\xff\xfe\x00", b"a: ["])
-    def test_that_cannot_be_read(self, directory, name, content):
-        path = directory / ".hydra" / name
-        path.unlink()
-        if content is not None:
-            path.write_bytes(content)
-        with pytest.raises(UserError) as caught:
-            with_earlier_arguments([f"resume={directory}"])
-        assert str(caught.value) == f"resume={directory}: is not a run directory: cannot read {path}"
+    def test_another_config_is_refused(self, tmp_path):
+        with pytest.raises(UserError, match="--config-name=mine: cannot be given with resume; leave it out"):
+            with_earlier_arguments(["--config-name=mine", f"resume={write_run(tmp_path / 'run')}"])
 
 
 def test_a_run_of_ones_own_task_is_resumed(eprop_run, tmp_path):
@@ -334,10 +323,19 @@ def test_a_run_of_ones_own_task_is_resumed(eprop_run, tmp_path):
     regression = ["task=sine_wave", "neuron.out.loss=mean_squared_error", "synapse.average_gradient=false"]
     options = ["--config-dir", "conf", *regression, *COMPILED, *BARE, "task.n_iter=1", "hydra.run.dir=run"]
     assert eprop_run(*options).returncode == 0
-    done = eprop_run("resume=run", "task.n_iter=2")
+    refused = eprop_run("resume=run", "task.n_iter=2")
+    line = "which is not ours; if you trust it, add --allow-module sine_wave"
+    told = f"eprop-run: resume=run: cannot be resumed: its run.json has task.name=sine_wave:SineWave, {line}\n"
+    assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", told)
+    done = eprop_run("--allow-module", "sine_wave", "resume=run", "task.n_iter=2")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "Resuming after iteration 1"
     assert n_rows(tmp_path / "run") == 2
+    again = eprop_run("resume=run", "task.n_iter=2")  # it is remembered here
+    assert (again.returncode, again.stderr) == (0, "")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert eprop_run("resume=../run", "task.n_iter=2", cwd=elsewhere).returncode == 2
 
 
 @pytest.mark.slow
@@ -359,3 +357,29 @@ def test_the_wheel_brings_its_config_files(tmp_path):
         path.relative_to(packages / "eprop_cli" / "conf") for path in packages.glob("eprop_cli/conf/**/*.yaml")
     }
     assert installed == {path.relative_to(ROOT / "conf") for path in ROOT.glob("conf/**/*.yaml")}
+
+
+@pytest.mark.nest
+def test_after_a_run_of_the_defaults_a_line_says_how_to_see_it_learn(eprop_run, tmp_path):
+    done = eprop_run(env=os.environ | {"MPLCONFIGDIR": str(tmp_path / "fonts"), "COLUMNS": "80"})
+    assert (done.returncode, done.stderr) == (0, "")
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("Five sequences teach nothing yet")
+    assert "eprop-run experiment=" in last
+
+
+def test_the_first_compiled_run_says_that_it_compiles(eprop_run, tmp_path):
+    told, overrides = [], (*COMPILED, *SMALL, *BARE, "task.n_iter=1", "task.n_batch=1")
+    for _ in range(2):
+        done = eprop_run(*overrides, env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")})
+        assert (done.returncode, done.stderr) == (0, "")
+        told.append(done.stdout.count("compiling kernels (once per installation, about 20 s)"))
+    assert told == [1, 0]
+
+
+def test_a_failed_run_points_to_its_log(eprop_run, tmp_path):
+    overrides = (*COMPILED, *SMALL, *BARE, "optimizer=gradient_descent", "optimizer.eta=1e300", "optimizer.Wmax=1e308")
+    done = eprop_run(*overrides, "optimizer.Wmin=-1e308", "hydra.run.dir=run")
+    assert done.returncode == 1
+    assert "Log: run/eprop-run.log" in done.stdout.splitlines()
+    assert "Traceback" in (tmp_path / "run/eprop-run.log").read_text()

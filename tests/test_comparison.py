@@ -100,7 +100,7 @@ class TestSummarise:
 
     def test_a_key_that_only_comes_with_a_choice_is_left_out(self, tmp_path):
         runs = [one(tmp_path, name="a"), one(tmp_path, "training=data_parallel", "training.n_iter_test=0", name="b")]
-        assert list(summarise(runs).columns) == ["run", "training.name", *SUMMARY]
+        assert list(summarise(runs).columns) == ["run", "training.name", "training.evaluation", *SUMMARY]
 
     def test_a_run_that_failed(self, tmp_path):
         run = one(tmp_path, rows=[], status="FAILED", error="the loss became nan")

@@ -103,7 +103,7 @@ def test_every_file_composes_and_validates(path):
 
 
 def test_there_are_files_of_every_group():
-    groups = {field.name for field in dataclasses.fields(Config)} - {"seed", "resume", "objective"}
+    groups = {field.name for field in dataclasses.fields(Config)} - {"seed", "resume", "objective", "report"}
     assert {path.parent.name for path in FILES} - {"", "help", "job_logging"} >= {*groups, "experiment"}
 
 
@@ -120,7 +120,7 @@ def test_an_experiment_holds_only_what_differs(name):
     others = [default for default in defaults if default.startswith("experiment=")]
     groups = OmegaConf.to_container(compose(*others))
     changed = [default.split("=") for default in defaults if not default.startswith("experiment=")]
-    assert not [group for group, name in changed if groups[group]["name"] == name]
+    assert not [group for group, name in changed if groups[group].get("name") == name]
 
 
 def test_defaults_are_the_tutorials():
@@ -176,7 +176,7 @@ def test_the_groups_without_variants_too():
 
 # Rules and units beside the keys
 
-UNITS = {"ms", "mV", "pF", "pA", "spikes/s", "iterations"}
+UNITS = {"ms", "MiB", "mV", "pF", "pA", "pixels", "spikes/s", "iterations"}
 
 
 def written_unit(key):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from small import BARE, ONLINE, config
 
+from eprop_cli.engines.compiled.online import stream
 from eprop_cli.errors import ConfigError
 from eprop_cli.models.eprop_iaf import RESCALED
 from eprop_cli.training.base import check_ready, initial_weights, make_trainer
@@ -64,7 +65,7 @@ def script(model, seed, n_iter, n_batch, sequence, later=0):
 @pytest.mark.parametrize(
     ("model", "seed", "n_batch", "sequence"),
     [
-        ("eprop_iaf", 1, 1, 1000),
+        pytest.param("eprop_iaf", 1, 1, 1000, marks=pytest.mark.slow),
         ("eprop_iaf", 3, 2, 170),
         ("eprop_iaf_adapt", 2, 1, 120),
         ("eprop_iaf_psc_delta", 2, 2, 130),
@@ -142,34 +143,41 @@ CONFIGS = {
 
 
 @pytest.mark.nest
+@pytest.mark.parametrize("way", ["fast", "walk"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_engines_agree(name):
+def test_the_engines_agree(name, way, monkeypatch):
     own = CONFIGS[name]
     overrides = [*(key for key in ONLINE if not (own[0].startswith("experiment") and key.startswith("experiment")))]
     overrides += [*own, "task.n_iter=4", "plots=none", "recording.n_record_w=0"]
     nest, weights, initial = train("engine=nest", *overrides)
+    if way == "walk":
+        monkeypatch.setattr(stream, "_method", lambda *_: stream.METHODS["walk"])
     compiled, others, _ = train("engine=compiled", *overrides)
+    # Adam divides small gradients by their own size, and so makes much of rounding, unless the sums are NEST's too.
+    tolerance = 1e-6 if way == "fast" and "optimizer=adam" in own else 1e-10
     assert [record.row.phase for record in compiled] == [record.row.phase for record in nest]
     for record, other in zip(nest, compiled, strict=True):
         assert list(other.row.metrics.values()) == pytest.approx(list(record.row.metrics.values()), rel=1e-10)
         assert (record.recording is None) == (other.recording is None)
         if record.recording is not None:
-            assert_same_tables(record.recording, other.recording)
+            assert_same_tables(record.recording, other.recording, tolerance)
     for projection in LEARNING:
         assert np.abs(weights[projection] - initial[projection]).max() > 1e-7
-        np.testing.assert_allclose(others[projection], weights[projection], rtol=0.0, atol=1e-9, err_msg=projection)
+        np.testing.assert_allclose(
+            others[projection], weights[projection], rtol=0.0, atol=tolerance, err_msg=projection
+        )
 
 
-def assert_same_tables(tables, others):
+def assert_same_tables(tables, others, tolerance):
     assert tables.keys() == others.keys()
     for name, table in tables.items():
         assert table.keys() == others[name].keys()
         for column, values in table.items():
             found = others[name][column]
             if column == "learning_signal":  # where NEST has erased a row, it records that of another one
-                assert np.isclose(found, values, rtol=0.0, atol=1e-10).mean() > 0.97
+                assert np.isclose(found, values, rtol=0.0, atol=tolerance).mean() > 0.95
             elif values.dtype.kind == "f":
-                np.testing.assert_allclose(found, values, rtol=0.0, atol=1e-10, err_msg=f"{name} {column}")
+                np.testing.assert_allclose(found, values, rtol=0.0, atol=tolerance, err_msg=f"{name} {column}")
             else:
                 np.testing.assert_array_equal(found, values, err_msg=f"{name} {column}")
 
@@ -198,9 +206,9 @@ STOPPING = ("training.do_early_stopping=true", "training.n_iter_validate_every=2
 
 
 def test_evaluation_aside_touches_nothing():
-    stream = (*ONLINE, "engine=compiled", "task.n_iter=4", *BARE)
-    alone, weights, _ = train(*stream)
-    records, others, _ = train(*stream, *STOPPING, "training.stop_crit=0", "training.evaluation=aside")
+    overrides = (*ONLINE, "engine=compiled", "task.n_iter=4", *BARE)
+    alone, weights, _ = train(*overrides)
+    records, others, _ = train(*overrides, *STOPPING, "training.stop_crit=0", "training.evaluation=aside")
     training = [record for record in records if record.row.phase == "training"]
     assert len(records) == 8
     assert losses(training) == losses(alone)

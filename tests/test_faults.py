@@ -182,8 +182,9 @@ class TestADiskThatIsFull:
         assert re.fullmatch(r"(eprop-run|FAILED): .*No space left on device.*\n", done.stdout + done.stderr)
 
     @pytest.fixture
-    def _small_files(self):
+    def _small_files(self, tmp_path_factory):
         """Files cannot grow beyond 70 kB; to a program that is as if the disk were full, and takes no root."""
+        run(config(*LONG, "task.n_iter=1"), tmp_path_factory.mktemp("compiled"))  # Numba's files are larger
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, hard))
         yield

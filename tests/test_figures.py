@@ -304,7 +304,8 @@ class TestWeights:
             "readout neurons\n(postsynaptic)",
         ]
         below = [ax.get_xlabel() for ax in figure.axes[:6]]
-        assert below == ["recurrent neurons (postsynaptic)"] * 2 + ["recurrent neurons (presynaptic)"] * 4
+        assert below[::2] == [f"recurrent neurons ({side}synaptic)" for side in ("post", "pre", "pre")]
+        assert below[1::2] == [""] * 3  # one label for both
 
     def test_matrices_mark_where_adaptive_neurons_begin(self):
         panels = weight_matrices(self.weights, BOTH).axes[:6]
@@ -327,7 +328,7 @@ class TestWeights:
 class TestFiles:
     def test_of_a_whole_run(self, written, tmp_path):
         drawn = draw_run(Run(written), FIGURES, ["png"], 40, tmp_path)
-        assert [path.name for path in drawn] == [f"{name}.png" for name in NAMES]
+        assert [path.name for path in drawn] == [f"{name}.png" for name in (*NAMES, "weight_changes", "firing_rates")]
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
         assert sorted(path.name for path in drawn[0].parent.iterdir()) == sorted(path.name for path in drawn)
 
@@ -340,7 +341,7 @@ class TestFiles:
     def test_what_was_not_recorded_is_left_out(self, directory, tmp_path):
         shutil.rmtree(directory / "recordings")
         names = [path.name for path in draw_run(Run(directory), FIGURES, ["png"], 40, tmp_path / "figures")]
-        assert names == ["learning.png", "weight_matrices.png"]
+        assert names == ["learning.png", "weight_matrices.png", "weight_changes.png"]
         (directory / "weights.npz").unlink()
         assert len(draw_run(Run(directory), FIGURES, ["png"], 40, tmp_path / "figures")) == 1
 
@@ -442,7 +443,8 @@ class TestCommand:
         run = write_run(tmp_path / "run", "plots=none", "plots.dpi=20")
         shutil.rmtree(run / "recordings")
         assert eprop_plot(monkeypatch, capsys, run)[0] == 0
-        assert [path.name for path in sorted((run / "figures").iterdir())] == ["learning.png", "weight_matrices.png"]
+        names = ["learning.png", "weight_changes.png", "weight_matrices.png"]
+        assert [path.name for path in sorted((run / "figures").iterdir())] == names
 
     def test_several_runs_keep_apart(self, written, tmp_path, monkeypatch, capsys):
         runs = [shutil.copytree(written, tmp_path / place / "0") for place in ("one", "two")]

@@ -105,7 +105,7 @@ class TestRecord:
         edited(directory / "run.json", lambda record: record["config"].pop(group))
         with pytest.raises(UserError) as error:
             _ = Run(directory).record
-        assert str(error.value) == f"{directory / 'run.json'}: is damaged: its config is not that of a run"
+        assert str(error.value) == f"{directory / 'run.json'}: is damaged: {group} is missing"
 
 
 def test_it_is_drawn(old, command):
@@ -113,8 +113,8 @@ def test_it_is_drawn(old, command):
     status, out, err = command(plot, directory, "--dpi", "20")
     assert (status, err) == (0, "")
     names = ("learning", "dynamics_iteration_3", "weight_time_courses", "weight_matrices")
-    learning, *others = [str(directory / "figures" / f"{name}.png") for name in names]
-    assert out.splitlines() == [learning, f"{directory}: tracking: not drawn, it has no data for it", *others]
+    drawn = [line for line in out.splitlines() if "not drawn" not in line]
+    assert drawn == [str(directory / "figures" / f"{name}.png") for name in names]
 
 
 def test_runs_are_compared(tmp_path, command, monkeypatch):

@@ -7,9 +7,22 @@ from import_graph import arrows, circles, late_imports, modules
 
 PACKAGE = Path(__file__).resolve().parent.parent / "eprop_cli"
 FLOORS = [  # folders or modules; a file that is named is not on its folder's floor
-    *("cli", "sweeps", "api", "runs/run", "figures", "reports", "results", "runs", "training", "engines", "config"),
+    *(
+        "cli",
+        "sweeps",
+        "api",
+        "runs/run",
+        "exports",
+        "reports",
+        "figures",
+        "results",
+        "runs",
+        "training",
+        "engines",
+        "config",
+    ),
     *("objectives", "models", "optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values"),
-    *("schema", "columns", "terminal", "registry", "formats", "errors"),
+    *("schema", "columns", "terminal", "registry", "formats", "archives", "errors"),
 ]
 DOORS = ("__init__", "__main__")  # of the package itself, left of everything
 # Files or folders that may import inside functions, and why.
@@ -19,13 +32,15 @@ LATE = {
     "connectivity/file.py": "SciPy takes a while to import; most networks have no file",
     "connectivity/mask.py": "SciPy takes a while to import; it is for large networks and what is read from them",
     "figures/weights.py": "SciPy takes a while to import; it is for networks too large to be drawn as they are",
+    "config/groups.py": "Matplotlib takes a while to import; where there are figures it is there already",
     "config/files.py": "an argument that is refused is not kept waiting for YAML, unless keys are to be named",
     "data": "what a data set is read with takes a while to import, or may not be installed",
     "engines/cuda/device.py": "these come with a device only, or not in Numba's simulator",
     "engines/nest/kernel.py": "NEST takes a second to import and prints a banner",
     "engines/nest/workers.py": "joblib and Dask are imported when there are workers; Dask may not be installed",
+    "figures/__init__.py": "a variable that keeps Matplotlib from being imported is put aside meanwhile",
     "figures/comparison.py": "Matplotlib takes a while to import; a table needs none of it",
-    "reports/table.py": "pandas and Rich take a while to import",
+    "reports": "pandas, Rich, Jinja and Matplotlib take a while to import",
     "runs/files.py": "PyArrow takes a while to import; a run that records nothing needs none of it",
     "runs/progress.py": "Rich takes a while to import; where nobody looks there is no progress bar",
     "runs/reader.py": "pandas and PyArrow take a while to import; what became of a run can be read without",

@@ -368,7 +368,7 @@ class TestRefused:
         ("argument", "message"),
         [
             ("seed=-1,-2", "seed=-1: must be from 0 to 4294967295"),
-            ("task.n_itr=1,2", "Could not override 'task.n_itr'. Did you mean task.n_iter?"),
+            ("task.n_itr=1,2", "task.n_itr: there is no such key; closest: task.n_iter (training iterations)"),
             (
                 "hydra/launcher=slurm",
                 "hydra/launcher=slurm: needs SLURM's srun, which is not on this machine; slurm_local tries the same "

@@ -47,7 +47,7 @@ def test_a_long_run_does_not_fill_its_log(caplog, clock):
 
 def test_lines_say_what_they_are_about(caplog, clock):
     caplog.set_level("INFO")
-    with reporter(config("task.n_iter=9")) as report:
+    with reporter(config("task.n_iter=9", "training=data_parallel")) as report:
         for number, phase in enumerate(("validation", "training", "test")):
             clock[0] = 100.0 * number
             report(row(number, phase))
@@ -55,8 +55,17 @@ def test_lines_say_what_they_are_about(caplog, clock):
     assert caplog.messages == [
         f"iteration 0/9 (validation): {said}",
         f"iteration 1/9: {said}",
-        f"iteration 2/9 (test): {said}",
+        f"test batch 1/4: {said}",
     ]
+
+
+def test_a_test_counts_its_own_batches_and_ends_with_a_line(caplog, clock):
+    caplog.set_level("INFO")
+    with reporter(config("task.n_iter=1", "training=data_parallel", "training.n_iter_test=3")) as report:
+        for phase in ("training", "test", "test", "test"):
+            clock[0] += 1.0
+            report(row(1, phase))
+    assert [message.split(":")[0] for message in caplog.messages] == ["iteration 1/1", "test batch 3/3"]
 
 
 def test_regression_has_no_recall_error():

@@ -217,7 +217,9 @@ def test_an_interruption_before_the_next_row_leaves_the_record_at_the_last(tmp_p
     caplog.set_level("INFO")
     assert resume(tmp_path, *COMPILED).exit_status == 130
     assert Run(tmp_path).record["last_row"] == row
-    assert caplog.messages[-3].startswith(f"INTERRUPTED: {ITERATION} iterations in ")
+    result, _, go_on, _ = caplog.messages[-4:]
+    assert result.startswith(f"INTERRUPTED: {ITERATION} iterations in ")
+    assert go_on.startswith("Continue: eprop-run ")
 
 
 def test_a_directory_named_like_a_partition_is_resumed(tmp_path, during):

@@ -142,6 +142,20 @@ class TestSignals:
         assert written.metrics["iteration"].tolist() == [1, 2]
         assert files(tmp_path) == FILES | {"checkpoint.npz"}
 
+    @pytest.mark.parametrize(("numbers", "trained"), [([signal.SIGINT], 1), ([signal.SIGINT] * 2, 0)])
+    def test_ctrl_c_waits_for_the_iteration_unless_it_comes_twice(self, numbers, trained, tmp_path, monkeypatch):
+        batch = EvidenceAccumulation.batch
+
+        def interrupted(*arguments):
+            for number in numbers:
+                os.kill(os.getpid(), number)
+            return batch(*arguments)
+
+        monkeypatch.setattr(EvidenceAccumulation, "batch", interrupted)
+        ending = run(config(*SMALL, *BARE, *PARALLEL), tmp_path)
+        assert ending == Ending("INTERRUPTED", 130, "interrupted by SIGINT")
+        assert len(Run(tmp_path).metrics) == trained
+
     def test_a_run_under_nohup_goes_on_without_its_terminal(self, signalled, tmp_path):
         signalled(signal.SIGHUP)
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -208,7 +208,11 @@ def test_tasks_by_name():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("evidence", "must be one of evidence_accumulation, sine_waves, lemniscate, handwriting, or module:Class"),
+        (
+            "evidence",
+            "must be one of evidence_accumulation, sine_waves, lemniscate, handwriting, digits, shd, "
+            "neuromorphic_mnist, or module:Class",
+        ),
         ("no_such_module:Task", "cannot be imported.*no_such_module"),
         ("eprop_cli.tasks.base:NoSuchTask", "cannot be imported.*NoSuchTask"),
         ("pathlib:Path", ".*module:Class with a Config"),

@@ -16,6 +16,8 @@ SHARED = ("losses.py",)  # files with variants and with what all of them share, 
 REASONS = {
     "runs/checkpoint.py": "what earlier formats meant cannot change",
     "cli/eprop_verify.py": "it is these that are verified",
+    "cli/eprop_export.py": "it is for NEST that the script is written",
+    "exports/to_nest.py": "the script is training=continuous on engine=nest without eprop-cli",
     "runs/format.py": "what earlier formats meant cannot change",
     "tasks/base.py": "a task names the losses that fit it",
     "tasks/evidence_accumulation.py": "a task names the losses that fit it",

@@ -3,21 +3,35 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from types import NoneType
+from typing import TYPE_CHECKING, NoReturn
 
 from eprop_cli.cli.eprop_compare import check_dpi, check_names, make_directory
-from eprop_cli.errors import UserError
+from eprop_cli.config.groups import STYLES
+from eprop_cli.errors import UserError, legible
 from eprop_cli.registry import VARIANTS
+from eprop_cli.runs.allowed import allow
+from eprop_cli.runs.directory import check_inside
 from eprop_cli.runs.files import FIGURES as FIGURE_DIRECTORY
+from eprop_cli.runs.files import RUN
 from eprop_cli.runs.reader import Run
-from eprop_cli.terminal import Parser, complain, leave, name_list, positive
+from eprop_cli.terminal import Parser, complain, index_list, leave, name_list, positive
 
+if TYPE_CHECKING:
+    from eprop_cli.config.groups import Plots
+
+# Kinds of the keys that say how figures look.
+LOOKS = {"dpi": (int,), "style": (str,), "width": (int, float, NoneType), "font": (str, NoneType)}
 PLOT_HELP = """\
 examples:
   eprop-plot outputs/2026-01-31/12-00-00-000000   redraw as the run drew them
   eprop-plot --list RUN_DIR                       what is in a run directory
   eprop-plot --figures dynamics --formats pdf RUN_DIR
                                                   one figure, for a paper
+  eprop-plot --style paper --width 180 --formats pdf RUN_DIR
+                                                  for a journal
+  eprop-plot --figures dynamics --sequence 3 --neurons 0,2 RUN_DIR
+                                                  closer
   eprop-plot --output figures RUN_DIR             do not touch the run directory
 
 Figures are drawn from the run directory alone; a figure of the same name is
@@ -34,7 +48,15 @@ def plot() -> NoReturn:
     parser.add_argument("--figures", type=name_list, metavar="NAME,...", help="figures to draw (default: as the run)")
     parser.add_argument("--formats", type=name_list, metavar="NAME,...", help="png, pdf, svg (default: as the run)")
     parser.add_argument("--dpi", type=positive, metavar="N", help="resolution of png (default: that of the run)")
+    parser.add_argument("--style", choices=STYLES, help="how they look (default: as the run)")
+    parser.add_argument("--width", type=positive, metavar="MM", help="their width (default: as the run)")
+    parser.add_argument("--font", metavar="FAMILY", help="of their letters (default: as the run)")
+    parser.add_argument("--sequence", type=int, default=0, metavar="N", help="of dynamics, in the batch (default: 0)")
+    parser.add_argument("--neurons", type=index_list, metavar="N,...", help="of dynamics (default: all recorded)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to (default: figures/ in the run directory)")
+    parser.add_argument(
+        "--allow-module", action="append", default=[], metavar="NAME", help="module of your own that a run may name"
+    )
     leave(parser.prog, lambda: _plot(parser.parse_args()))
 
 
@@ -42,6 +64,8 @@ def _plot(options: argparse.Namespace) -> int:
     check_names("--figures", options.figures)
     check_names("--formats", options.formats)
     check_dpi(options.dpi)
+    check_look(options)
+    options.allowed = allow(options.allow_module)
     runs = [Run(path) for path in options.runs]
     status = 0
     for run, into in zip(runs, _destinations(runs, options.output), strict=True):
@@ -52,23 +76,61 @@ def _plot(options: argparse.Namespace) -> int:
     return status
 
 
+def check_look(options: argparse.Namespace) -> None:
+    """Raise UserError for a width that is not one, or a font that is not installed."""
+    from eprop_cli.config.groups import LEAST_WIDTH, MOST_WIDTH
+
+    if options.width is not None and not LEAST_WIDTH <= options.width <= MOST_WIDTH:
+        raise UserError(f"--width {options.width}: must be from {LEAST_WIDTH} to {MOST_WIDTH} mm")
+    if options.font is not None:
+        from eprop_cli.figures.style import is_installed
+
+        if not is_installed(options.font):
+            raise UserError(f"--font {options.font}: is not installed; name a family that is, such as serif")
+
+
 def _redraw(run: Run, into: Path, options: argparse.Namespace) -> int:
     """Draw the figures of a run; one that cannot be drawn does not keep the others from it."""
     from eprop_cli.config.groups import FORMATS
+    from eprop_cli.figures.base import Look
     from eprop_cli.figures.draw import draw_run
 
-    chosen = run.config["plots"]
-    formats = options.formats or chosen["formats"] or FORMATS[:1]
+    chosen = _chosen(run, options)
+    formats = options.formats or chosen.formats or FORMATS[:1]
+    if into == run.directory / FIGURE_DIRECTORY:
+        check_inside(run.directory, FIGURE_DIRECTORY)
     make_directory(into)
+    look = Look(chosen.style, chosen.width, chosen.font)
     problems = []
-    for name in options.figures or chosen["figures"] or VARIANTS["figure"]:
+    for name in options.figures or chosen.figures or VARIANTS["figure"]:
         try:
-            paths = draw_run(run, [name], formats, options.dpi or chosen["dpi"], into)
+            choice = {"sequence": options.sequence, "neurons": options.neurons}
+            paths = draw_run(run, [name], formats, options.dpi or chosen.dpi, into, look, **choice)
         except UserError as error:
             problems.append(str(error))
             continue
         print("\n".join(map(str, paths)) if paths else f"{run.directory}: {name}: not drawn, it has no data for it")
     return _complain_once(problems)
+
+
+def _chosen(run: Run, options: argparse.Namespace) -> "Plots":
+    """What the run's config says of figures, or the options, checked as if it had been typed in."""
+    from eprop_cli.config.foreign import check_names, trusted
+    from eprop_cli.config.groups import Plots
+
+    given = {"style": options.style, "width": options.width, "font": options.font}
+    keys = run.config["plots"] | {key: value for key, value in given.items() if value is not None}
+    keys = {"style": "default", "width": None, "font": None} | keys  # runs of before have none
+    texts = (keys.get("figures"), keys.get("formats"))
+    try:
+        whole = all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in texts)
+        whole = whole and all(type(keys.get(key)) in kinds for key, kinds in LOOKS.items())
+        if not whole or len(keys) > len(texts) + len(LOOKS):
+            raise UserError("its config is not that of a run: plots")
+        check_names({"plots": keys}, trusted(options.allowed, ()))
+        return Plots(**keys)
+    except UserError as error:
+        raise UserError(f"{run.directory / RUN}: {error}") from error
 
 
 def _destinations(runs: Sequence[Run], output: Path | None) -> list[Path]:
@@ -88,13 +150,13 @@ def _list(run: Run) -> int:
     print(run.directory)
     for title, describe in {"run": _about, "batches": _batches, "recorded": _recorded, "figures": _figures}.items():
         try:
-            print(f"  {title:<10}{describe(run)}")
+            print(f"  {title:<10}{legible(describe(run))}")
         except UserError as error:
             problems.append(str(error))
     print("  files")
     files = sorted(path for path in run.directory.rglob("*") if path.is_file())
     for path in files:
-        print(f"  {_size(path.stat().st_size):>10}  {path.relative_to(run.directory)}")
+        print(f"  {size(path.stat().st_size):>10}  {legible(str(path.relative_to(run.directory)))}")
     return _complain_once(problems)
 
 
@@ -126,7 +188,7 @@ def _complain_once(problems: Sequence[str]) -> int:
     return max((complain("eprop-plot", problem) for problem in dict.fromkeys(problems)), default=0)
 
 
-def _size(n: float) -> str:
+def size(n: float) -> str:
     """A number of bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000 or unit == "GB":

@@ -2,7 +2,9 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,25 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from eprop_cli import sweeps
+from eprop_cli.cli.keys import OPTION, show_keys
 from eprop_cli.cli.resume import with_earlier_arguments
-from eprop_cli.config.arguments import check_arguments
+from eprop_cli.config.arguments import check_arguments, in_order, with_quotes
 from eprop_cli.config.composed import without_hydra
-from eprop_cli.config.composition import BAD_INPUTS, run_dir
+from eprop_cli.config.composition import BAD_INPUTS, is_of_a_file, run_dir
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
 from eprop_cli.config.refusal import exiting, fail, refuse
+from eprop_cli.errors import require
 from eprop_cli.registry import variant
+from eprop_cli.runs.allowed import take_allowed
 from eprop_cli.runs.beginning import check_subdir, save_composed, take
 
 INTERRUPTED = 130  # exit status
+# What is said after a run of the defaults
+FIRST = "Five sequences teach nothing yet (half of all answers are right by chance)"
+COMPILED = "in about half a minute: eprop-run experiment=bellec2020 engine=compiled task.n_batch=32 task.n_iter=150"
+TUTORIAL = "in about 7 minutes: eprop-run experiment=tutorial"
 
 # What conf/ computes, as ${eprop.NAME:...}
 RESOLVERS: dict[str, Callable[..., Any]] = {
@@ -40,11 +49,16 @@ def main() -> None:
     """What eprop-run does."""
     # Hydra would print its own errors and exit with 1; with this it raises them, for refuse() to tell in one line.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    warnings.filterwarnings("error", message=r".*is not available", module="hydra")  # of a folder of config files
     for name, resolver in RESOLVERS.items():
         OmegaConf.register_new_resolver(f"eprop.{name}", resolver, replace=True)
     problem: BaseException | None = None
     try:
-        sys.argv[1:] = with_earlier_arguments(sys.argv[1:])
+        if any(argument.partition("=")[0] == OPTION for argument in sys.argv[1:]):
+            show_keys(sys.argv[1:])
+            return
+        arguments, allowed = take_allowed(with_quotes(sys.argv[1:]))
+        sys.argv[1:] = in_order(with_earlier_arguments(in_order(arguments), allowed))
         for line in moved_among(sys.argv[1:]):
             print(f"eprop-run: {line}", file=sys.stderr)
         sys.argv[1:] = with_new_names(sys.argv[1:])
@@ -55,7 +69,7 @@ def main() -> None:
     # Hydra tells its callbacks of the end of a multirun only if nothing came in between; here it always comes by.
     if sweeps.has_begun():
         sys.exit(sweeps.end(problem))
-    if isinstance(problem, BAD_INPUTS):
+    if isinstance(problem, BAD_INPUTS) or (isinstance(problem, Exception) and is_of_a_file(problem)):
         refuse(problem)
     if isinstance(problem, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
@@ -79,6 +93,8 @@ def _main(composed: DictConfig) -> float | None:
     ending = run(load(composed), directory)
     if ending.exit_status:
         sys.exit(ending.exit_status)
+    if not HydraConfig.get().overrides.task:
+        print(f"{FIRST}; to see it learn, {COMPILED if find_spec('numba') else TUTORIAL}")
     return None
 
 
@@ -92,4 +108,5 @@ class RunCallback(Callback):
         with exiting():
             checked = check_ready(load(without_hydra(config)))
             check_subdir(config.hydra, resumed=config.resume is not None)
+            require(config.hydra.run.dir != "", "hydra.run.dir", "", "must be a directory; leave it out for a new one")
             take(checked, Path(config.hydra.run.dir))

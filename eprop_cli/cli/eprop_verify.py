@@ -126,11 +126,12 @@ def compose(overrides: list[str], config_dir: Path | None) -> Config:
     overrides = with_new_names(overrides)
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: is not a directory")
-    composed = without_hydra(compose_with_hydra(overrides, config_dir))
     if not any(override.startswith("training=") for override in overrides):
-        training = _training(OmegaConf.select(composed, "neuron.name"))
-        composed = without_hydra(compose_with_hydra([*overrides, f"training={training}"], config_dir))
-    config = load(composed)
+        # Other keys may be those of the training that is yet to be found.
+        choices = [override for override in overrides if override.partition("=")[0] in ("experiment", "neuron")]
+        training = _training(OmegaConf.select(compose_with_hydra(choices, config_dir), "neuron.name"))
+        overrides.append(f"training={training}")
+    config = load(without_hydra(compose_with_hydra(overrides, config_dir)))
     model, name = variant("neuron", config.neuron.name), config.training.name
     if any(config.needs not in variant("engine", engine).provides(model) for engine in engines(config)):
         remedy = f"must be {_training(config.neuron.name)}, which both engines compute; leave it out"
@@ -167,7 +168,7 @@ def _streams(config: Config, n_iter: int) -> Iterator[Compared]:
 
     rng = np.random.RandomState(config.seed)
     wiring, initial = initial_network(config, rng)
-    task = make_task(config, rng)
+    task = make_task(config, rng, wiring)
     batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter)]
     eta = config.model.learning_rate(config.optimizer.eta)
     with ExitStack() as stack:
@@ -200,13 +201,13 @@ def _gradients(config: Config, n_iter: int) -> Iterator[Compared]:
     begun = optimizer.initial_state(initial)
     set_moments(begun, wiring, config.synapse.init_optimizer)
     state = dict.fromkeys(names, begun)
-    task = make_task(config, rng)
+    task = make_task(config, rng, wiring)
     batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter + 1)]
     with ExitStack() as stack:
         made = {name: make_engine(_with_engine(config, name), wiring) for name in names}
         open_engines = {name: stack.enter_context(closing(engine)) for name, engine in made.items()}
         for batch, next_batch in pairwise(batches):
-            following = next_batch.spikes[0, 1] if config.training.as_continuous else None
+            following = next_batch.spikes[0, 1] > 0 if config.training.as_continuous else None
             learning, evaluation = {}, {}
             for name, engine in open_engines.items():
                 evaluation[name] = engine.evaluate(weights[name], batch)

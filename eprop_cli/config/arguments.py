@@ -1,6 +1,7 @@
 """Tell what is wrong with the arguments of eprop-run in one line each, in the config's terms rather than Hydra's."""
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,12 +15,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
-from eprop_cli.config.files import all_keys, conf_dir
+from eprop_cli.config.files import conf_dir, own_config_dir
 from eprop_cli.config.load import explain
+from eprop_cli.config.words import unknown
 from eprop_cli.errors import ConfigError, UserError, reason
 
-FORM = "is not KEY=VALUE, or its quotes or brackets do not match"
+FORM = "is not KEY=VALUE (see eprop-run --help), or its quotes or brackets do not match"
 UNREADABLE = (YAMLError, UnicodeDecodeError, OSError)  # OmegaConf raises the last for a file without keys
+PLAIN = re.compile(r"[\w.@/+]+=[^'\"\\\[\]{}(),$=]+")  # KEY=VALUE without anything of Hydra's grammar
 PLUGINS = {  # what files in conf/hydra build on, with package and extra
     "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
     "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
@@ -39,6 +42,40 @@ def check_arguments(arguments: Sequence[str]) -> None:
     if parsed.experimental_rerun is not None:
         raise UserError(f"--experimental-rerun {parsed.experimental_rerun}: is Hydra's; use resume=RUN_DIR")
     check_overrides(parsed.overrides)
+
+
+def in_order(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the options first: among overrides Hydra would not find them. Adds EPROP_CONFIG_DIR's."""
+    parser: Any = get_args_parser()
+    options: list[str] = []
+    others: list[str] = []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if not argument.startswith("-") or argument in ("-", "--"):
+            others.append(argument)
+            continue
+        options.append(argument)
+        action = parser._option_string_actions.get(argument)
+        if action is not None and left and (action.nargs is None or left[0] in (action.choices or ())):
+            options.append(left.pop(0))
+    own = own_config_dir()
+    if own is not None and not any(option.startswith(("--config-dir", "-cd")) for option in options):
+        options += ["--config-dir", str(own)]
+    return [*options, *others]
+
+
+def with_quotes(arguments: Iterable[str]) -> list[str]:
+    """Arguments with quotes around values that Hydra does not take without, though they are plain words: "ü"."""
+    return [
+        _quoted(argument) if PLAIN.fullmatch(argument) and not argument.isascii() else argument
+        for argument in arguments
+    ]
+
+
+def _quoted(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    return f"{key}='{value}'"
 
 
 def check_overrides(overrides: Iterable[str]) -> None:
@@ -62,6 +99,8 @@ def one_line(error: Exception) -> str:
     """What is wrong with an input, with the nearest name to one that does not exist."""
     if isinstance(error, UNREADABLE) and not isinstance(error, MissingConfigException):  # which is an OSError too
         return _unreadable(error)
+    if isinstance(error, RecursionError):
+        return "a config file has itself in its defaults, or in those of a file in them"
     if isinstance(error, OverrideParseException):
         return f"{error.override.strip() or repr(error.override)}: {_how_wrong(error)}"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
@@ -81,8 +120,15 @@ def one_line(error: Exception) -> str:
         return f"{override}: {str(cause).splitlines()[0]}"
     for noise in ("\nTo append to your config", "\nConfig search path"):  # the schema takes no further keys
         message = message.split(noise)[0]
-    unknown = cause.full_key if isinstance(cause, ConfigKeyError | ConfigAttributeError) else None
-    return " ".join(message.split()).rstrip(".") + (_nearest(unknown, _known_keys()) if unknown else "")
+    message = " ".join(message.split())
+    missing = cause.full_key if isinstance(cause, ConfigKeyError | ConfigAttributeError) else None
+    if match := re.match(r"Could not (override|delete from|append to)[^']*'?([^' ]+)", message):
+        if match[1] == "append to":
+            return f"+{match[2]}: is there already; leave out the +"
+        return f"{match[2]}: {unknown(missing or match[2])}"
+    if missing and not message.endswith("is missing"):
+        return f"{missing}: {unknown(missing)}"
+    return message.rstrip(".")
 
 
 def _unreadable(error: Exception) -> str:
@@ -108,11 +154,3 @@ def _how_wrong(error: OverrideParseException) -> str:
 def _nearest(name: str, names: Sequence[str]) -> str:
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
     return f". Did you mean {nearest[0]}?" if nearest and nearest[0] != name else ""
-
-
-def _known_keys() -> list[str]:
-    """All groups and keys in conf/, whichever file of a group is chosen."""
-    keys = list(all_keys())
-    parts = (key.split(".") for key in keys)
-    groups = {".".join(part[:depth]): None for part in parts for depth in range(1, len(part))}
-    return [*keys, *groups]

@@ -8,6 +8,9 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
+RESUMED = "eprop_cli_resumed"  # name of the config of a run that is resumed
+
+
 def config_options(config: DictConfig) -> list[str]:
     """Options of eprop-run by which a config that Hydra composed is found again."""
     options = []
@@ -15,4 +18,4 @@ def config_options(config: DictConfig) -> list[str]:
         if source.provider == "command-line":
             options += ["--config-dir", str(source.path)]
     name = config.hydra.job.config_name
-    return options if name == "config" else [*options, "--config-name", str(name)]
+    return options if name in ("config", RESUMED) else [*options, "--config-name", str(name)]

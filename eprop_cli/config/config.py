@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from eprop_cli.columns import HIGHER, Column, rate_column
+from eprop_cli.columns import EPOCH, HIGHER, Column, rate_column
 from eprop_cli.config.groups import Kernel, Plots, Recording
 from eprop_cli.connectivity.base import ends
 from eprop_cli.connectivity.constraints import Constraints, make_constraints
@@ -32,6 +32,7 @@ class Config:
     seed: int = key(SEED)
     resume: str | None
     objective: str
+    report: bool
     task: Any
     neuron: Any
     synapse: Any
@@ -49,7 +50,8 @@ class Config:
         assert isinstance(self.task, TaskConfig)
         self.task.check_window("task.learning_window_steps")
         if self.training.n_iter_test is None:  # a test on what was trained would pass for one on something else
-            self.training.n_iter_test = TEST_BATCHES if self.task.batches_differ else 0
+            several = 1 if self.task.evaluates_splits else TEST_BATCHES
+            self.training.n_iter_test = several if self.task.batches_differ else 0
         self._check_fits()
         self.connectivity.check(self.sizes)
         self._check_recording()
@@ -122,7 +124,8 @@ class Config:
     def columns(self) -> tuple[Column, ...]:
         """The columns of metrics.csv between the phase and the seconds."""
         rates = (rate_column(population.name, population.label) for population in self.model.populations)
-        return (*(metric.column for metric in self.metrics), *rates)
+        epoch = (EPOCH,) if self.task_class.has_epochs else ()
+        return (*(metric.column for metric in self.metrics), *epoch, *rates)
 
     @property
     def criterion(self) -> Criterion:

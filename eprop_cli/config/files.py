@@ -1,11 +1,15 @@
 """The config files: where they are, and which keys they have with which values and meanings."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eprop_cli.errors import UserError
+
 LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#]*?))?(?: +# (?P<comment>.*))?$")
+CONFIG_DIR = "EPROP_CONFIG_DIR"  # in the environment
 OTHER_FILES = ("experiment", "hydra")  # folders whose keys are those of other groups, or Hydra's
 
 
@@ -21,6 +25,16 @@ def conf_dir() -> Path:
     """Directory of the config files: inside the package when installed, at the top of a checkout."""
     package = Path(__file__).resolve().parents[1]
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def own_config_dir() -> Path | None:
+    """Directory of a project's own config files, of EPROP_CONFIG_DIR; raises UserError unless it is one."""
+    name = os.environ.get(CONFIG_DIR)
+    if not name:
+        return None
+    if not Path(name).is_dir():
+        raise UserError(f"{CONFIG_DIR}={name}: is not a directory; unset it, or name one")
+    return Path(name).absolute()
 
 
 def read_keys(path: Path) -> dict[str, Key]:

@@ -8,6 +8,8 @@ from eprop_cli.registry import variant
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, TIC, Group, Rule, check_multiple, key, one_of
 
 FORMATS = ("png", "pdf", "svg")
+STYLES = ("default", "paper", "talk", "matplotlibrc")
+LEAST_WIDTH, MOST_WIDTH = 80, 1000  # mm
 LEAST_DPI, MOST_DPI = 10, 1200  # letters of less vanish, a figure of more takes gigabytes of memory
 
 
@@ -59,8 +61,18 @@ class Plots(Group):
     figures: list[str]
     formats: list[str] = key(one_of(FORMATS))
     dpi: int = key(Rule(f"from {LEAST_DPI} to {MOST_DPI}", lambda dpi: LEAST_DPI <= dpi <= MOST_DPI))
+    style: str = key(one_of(STYLES))
+    width: float | None = key(
+        Rule(f"from {LEAST_WIDTH} to {MOST_WIDTH}", lambda width: LEAST_WIDTH <= width <= MOST_WIDTH), unit="mm"
+    )
+    font: str | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.figures:
             variant("figure", name)
+        if self.figures and self.font is not None:  # Matplotlib has been imported
+            from matplotlib import font_manager
+
+            known = self.font in font_manager.get_font_names() or self.font in font_manager.font_family_aliases
+            require(known, "plots.font", self.font, "is not installed; name a family that is, such as serif")

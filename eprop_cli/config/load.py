@@ -29,7 +29,10 @@ def load(composed: DictConfig) -> Config:
         composed = with_new_keys(composed)
         schema = OmegaConf.structured(Config)
         for group in VARIED:
-            schema[group] = OmegaConf.structured(_schema(group, composed[group]))
+            kind = _schema(group, composed[group])
+            schema[group] = OmegaConf.structured(kind)
+            _make_whole(kind, composed[group])
+        _make_whole(Config, composed)
         composed = _with_defaults(composed)
         merged = OmegaConf.merge(schema, composed)
         for key, value in numbers(OmegaConf.to_container(merged, resolve=True)):
@@ -39,6 +42,18 @@ def load(composed: DictConfig) -> Config:
         raise UserError(explain(error)) from error
     assert isinstance(config, Config)
     return config
+
+
+def _make_whole(schema: Any, composed: DictConfig) -> None:
+    """Have 1e3 be a whole number where one is wanted."""
+    for key, wanted in get_type_hints(schema).items():
+        if key not in composed or OmegaConf.is_interpolation(composed, key) or OmegaConf.is_missing(composed, key):
+            continue
+        value = composed[key]
+        if is_dataclass(wanted) and isinstance(value, DictConfig):
+            _make_whole(wanted, value)
+        elif wanted in (int, int | None) and isinstance(value, float) and value.is_integer():
+            composed[key] = int(value)
 
 
 def with_new_keys(composed: DictConfig) -> DictConfig:

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from eprop_cli.config.arguments import one_line
 from eprop_cli.config.composition import BAD_INPUTS
-from eprop_cli.errors import reason
+from eprop_cli.errors import legible, reason
 from eprop_cli.terminal import BAD_INPUT
 
 FAILED = 1  # exit status
@@ -27,7 +27,7 @@ def exiting() -> Iterator[None]:
 
 def refuse(error: Exception) -> NoReturn:
     """Tell a bad input in one line and exit."""
-    print(f"eprop-run: {one_line(error)}", file=sys.stderr)
+    print(f"eprop-run: {legible(one_line(error))}", file=sys.stderr)
     sys.exit(BAD_INPUT)
 
 

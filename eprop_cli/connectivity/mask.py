@@ -193,6 +193,25 @@ def of_pairs(pre: NDArray[Any], post: NDArray[Any], n_pre: int, n_post: int) -> 
     return Mask(n_pre, n_post, found.indptr.astype(np.int64), found.indices.astype(np.uint32))
 
 
+def checked_lists(name: str, row: NDArray[Any], post: NDArray[Any], n_pre: int, n_post: int) -> Mask:
+    """The synapses in row and post, whoever made them; raises ValueError unless they are those of a projection."""
+    for array, shape in ((row, (n_pre + 1,)), (post, (post.size,))):
+        if array.dtype.kind not in "iu" or array.shape != shape:
+            raise ValueError(f"its synapses of {name} are {array.dtype} of shape {array.shape}")
+    row = row.astype(np.int64, copy=False)
+    if row[0] != 0 or row[-1] != post.size or (np.diff(row) < 0).any():
+        raise ValueError(f"its rows of {name} do not follow each other")
+    if post.size and (int(post.min()) < 0 or int(post.max()) >= n_post):
+        raise ValueError(f"its synapses of {name} have targets that are not from 0 to {n_post - 1}")
+    post = post.astype(np.uint32, copy=False)
+    rises = np.ones(post.size, dtype=bool)
+    rises[1:] = post[1:] > post[:-1]
+    rises[row[:-1][np.diff(row) > 0]] = True  # where a row begins
+    if not rises.all():
+        raise ValueError(f"its synapses of {name} are not in order, or are there twice")
+    return Mask(n_pre, n_post, row, post)
+
+
 def empty(n_pre: int, n_post: int) -> Mask:
     """No synapses."""
     return Mask(n_pre, n_post, np.zeros(n_pre + 1, dtype=np.int64), np.empty(0, dtype=np.uint32))

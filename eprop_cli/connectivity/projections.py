@@ -79,7 +79,7 @@ def draw_early(
     """
     masks: dict[str, Mask] = {}
     for number, (projection, rule) in enumerate(rules.items()):
-        if projection in known:
+        if projection in known and not rule.is_all:  # whose weights are drawn as a matrix, listed or not
             masks[projection] = known[projection]
         elif rule.when == BEFORE:
             rng = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, STREAM + number])))

@@ -1,8 +1,6 @@
 """Draw initial weights and the synapses they belong to, or take trained ones from a run directory."""
 
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.archives import DAMAGES, NUMBERS, Header, read_archive, read_array
 from eprop_cli.connectivity.base import FEEDBACK, PLASTIC, ends
-from eprop_cli.connectivity.mask import Mask, Wiring, neighbours, of_matrix
+from eprop_cli.connectivity.mask import Mask, Wiring, checked_lists, neighbours, of_matrix
 from eprop_cli.connectivity.projections import Connectivity, aligned, checked, draw_early
 from eprop_cli.connectivity.rule import AFTER, FROM_WEIGHTS, ConnectionRule
 from eprop_cli.connectivity.synapses import FROM_FILE, SynapseConfig
@@ -19,7 +18,7 @@ from eprop_cli.errors import ConfigError, require
 from eprop_cli.formats import check_format
 from eprop_cli.values import Weights
 
-NOT_AN_ARCHIVE = (AttributeError, TypeError, zipfile.BadZipFile, zlib.error)  # the first two from a single array
+MOST = 1e9  # pA; far beyond, sums of weights are no numbers
 Floats = NDArray[np.float64]
 
 
@@ -46,26 +45,25 @@ def initial_network(
 ) -> tuple[Wiring, Weights]:
     """Synapses and weights that training starts from; later draws from rng do not depend on weights_from.
 
-    sizes: of in, rec, out. known: the synapses of a run that is resumed, whose weights its checkpoint has.
+    sizes: of in, rec, out. known: synapses of a run that is resumed, whose weights its checkpoint has.
     rescaled: what the model family makes of weights that were drawn.
     Raises ConfigError if weights do not fit the network.
     """
     rules, source = connectivity.rules, synapse.weights_from
-    trained = _load(source, sizes) if source is not None and known is None else {}
+    trained = _load(source, sizes, rules) if source is not None and known is None else {}
     masks = draw_early(rules, sizes, seed, _from_trained(rules, trained, source) if known is None else known)
     with np.errstate(over="ignore"):  # _check_finite tells
         masks, weights = draw_weights(synapse, rules, masks, sizes, rng)
         weights = rescaled(weights)
-    if known is not None:
-        return known, weights
-    if source is not None:
+    if source is not None and known is None:
         weights = {name: _taken(name, source, trained[name], mask, rules[name]) for name, mask in masks.items()}
     wiring = aligned(masks, connectivity.feedback)
     weights = {
         name: values if values.shape == mask.shape else _listed_values(masks[name], mask, values)
         for (name, mask), values in zip(wiring.items(), weights.values(), strict=True)
     }
-    _check_finite(synapse, weights)
+    if known is None:
+        _check_finite(synapse, weights)
     return wiring, neighbours(weights)
 
 
@@ -104,7 +102,7 @@ def draw_weights(
         if distribution.startswith(FROM_FILE):
             matrix = _from_file(projection, distribution.removeprefix(FROM_FILE), (sizes[post], sizes[pre]))
             values = matrix if mask is None else mask.take(matrix)
-        elif mask is None or mask.is_dense:
+        elif mask is None or _is_whole(projection, mask):
             drawn = DRAWS[distribution](rng, shape)
             values = drawn if projection == FEEDBACK else drawn.T
         else:
@@ -120,7 +118,7 @@ def draw_weights(
         weights[projection] = (
             complete[projection].take(weights[projection])
             if rule.when == AFTER
-            else (_without_autapses(complete[projection], weights[projection]))
+            else _of_mask(complete[projection], weights[projection])
         )
     return {name: complete[name] for name in rules}, weights
 
@@ -131,8 +129,18 @@ def _listed_values(before: Mask, mask: Mask, values: Floats) -> Floats:
     return mask.take(matrix)
 
 
-def _without_autapses(mask: Mask, values: Floats) -> Floats:
-    return mask.take(values) if mask.is_dense else values
+def _is_whole(projection: str, mask: Mask) -> bool:
+    """Whether all synapses are there, listed or not.
+
+    What is drawn must not depend on that: a run that goes on knows a projection as a list where its neighbour is one.
+    """
+    pre, post = ends(projection)
+    return mask.size >= mask.n_pre * mask.n_post - (mask.n_pre if pre == post else 0)
+
+
+def _of_mask(mask: Mask, values: Floats) -> Floats:
+    """Values in the mask's shape, from those or from a whole matrix."""
+    return values if values.ndim == 1 else mask.take(values)
 
 
 def _normal(rng: np.random.RandomState, shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -178,13 +186,16 @@ LISTED_DRAWS: dict[str, Callable[[np.random.RandomState, Mask, str], Floats]] = 
 def _from_file(projection: str, path: str, shape: tuple[int, int]) -> Floats:
     """An array of the user's, (n_post, n_pre) as everywhere."""
     key = f"synapse.weight_distribution.{projection}"
+
+    def check(header: Header) -> None:
+        constraint = f"must be an array of numbers of shape {shape}, (n_post, n_pre)"
+        fits = header.dtype.kind in NUMBERS and header.shape == shape
+        require(fits, key, f"{FROM_FILE}{path}", constraint)
+
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, *NOT_AN_ARCHIVE) as error:
+        found = read_array(Path(path), check)
+    except DAMAGES as error:
         raise ConfigError(key, f"{FROM_FILE}{path}", "must be a readable .npy file") from error
-    numeric = isinstance(found, np.ndarray) and found.dtype.kind in "fiu"
-    constraint = f"must be an array of numbers of shape {shape}, (n_post, n_pre)"
-    require(numeric and found.shape == shape, key, f"{FROM_FILE}{path}", constraint)
     values: Floats = found.astype(np.float64)
     return values
 
@@ -232,33 +243,78 @@ def _taken(projection: str, source: str, trained: Trained, mask: Mask, rule: Con
     return mask.take(trained.values)
 
 
-def _load(source: str, sizes: Mapping[str, int]) -> dict[str, Trained]:
+def _load(source: str, sizes: Mapping[str, int], rules: Mapping[str, ConnectionRule]) -> dict[str, Trained]:
     """What a run directory or its weights.npz holds; raises ConfigError unless it fits the network."""
     path = Path(source)
     key = "synapse.weights_from"
     try:
-        require(path.exists(), key, source, "does not exist; give a run directory or its weights.npz")
+        require(path.exists(), key, source, "does not exist; give a run directory, its weights.npz, or a .npz of yours")
         path = path / "weights.npz" if path.is_dir() else path
-        with np.load(path, allow_pickle=False) as file:
-            check_format(int(file["format"]) if "format" in file else 1, path)
-            arrays: dict[str, Any] = {name: file[name] for name in file.files if not name.endswith("_before")}
-            found = {name: _trained(name, arrays, sizes) for name in (*PLASTIC, FEEDBACK)}
-    except (OSError, ValueError, LookupError, NotImplementedError, EOFError, *NOT_AN_ARCHIVE) as error:
-        constraint = "must be a run directory or its weights.npz, whole and readable"
+        file = read_archive(path, lambda headers: _check_headers(headers, source, sizes))
+        check_format(int(file["format"]) if "format" in file else 1, path)
+        found = {name: _trained(name, file, sizes) for name in (*PLASTIC, FEEDBACK)}
+    except DAMAGES as error:
+        constraint = "must be a run directory, its weights.npz, or a .npz of yours, whole and readable"
         raise ConfigError(key, source, constraint) from error
     for name, trained in found.items():
-        pre, post = ends(name)
-        shape = trained.mask.n_post, trained.mask.n_pre
-        constraint = f"has {name} weights of shape {shape}, but the network needs {(sizes[post], sizes[pre])}"
-        require(shape == (sizes[post], sizes[pre]), key, source, constraint)
+        _check_shape(name, (trained.mask.n_post, trained.mask.n_pre), source, sizes)
+        values = trained.values
+        require(bool(np.isfinite(values).all()), key, source, f"makes weights of {name} infinite or NaN")
+        most = float(np.abs(values).max(initial=0.0))
+        require(most <= MOST, key, source, f"has weights of {name} of up to {most:g}; at most {MOST:g} pA")
+        constraint = f"has {name} weights of neurons with themselves, which must be 0"
+        require(not (rules[name].without_self and _has_autapses(trained)), key, source, constraint)
     return found
 
 
+def _name(projection: str, names: Collection[str]) -> str | None:
+    """What a projection is called in a file: as a run calls it after training, or plainly; None if it is not there."""
+    return next((name for name in (f"{projection}_after", projection) if name in names), None)
+
+
+def _check_headers(headers: Mapping[str, Header], source: str, sizes: Mapping[str, int]) -> None:
+    """Raise ConfigError for what is not there, is larger than the network, or no numbers, before it is read."""
+    key = "synapse.weights_from"
+    names = {name: _name(name, headers) for name in (*PLASTIC, FEEDBACK)}
+    missing = ", ".join(name for name, found in names.items() if found is None)
+    constraint = f"lacks {missing}; it needs {', '.join(names)}, each of shape (n_post, n_pre), in pA"
+    require(not missing, key, source, constraint)
+    for name, found in names.items():
+        header = headers[str(found)]
+        is_dense, constraint = f"{name}_row" not in headers, f"has {name} weights that are no numbers ({header.dtype})"
+        if is_dense:
+            _check_shape(name, header.shape, source, sizes)
+        require(header.dtype.kind in NUMBERS, key, source, constraint)
+        if is_dense:
+            continue
+        pre, post = ends(name)
+        row, targets = headers[f"{name}_row"], headers[f"{name}_post"]
+        constraint = f"has {name} weights of {row.shape} rows, but the network needs {(sizes[pre] + 1,)}"
+        require(row.shape == (sizes[pre] + 1,), key, source, constraint)
+        constraint = f"has {name} weights of {header.shape} for synapses of {targets.shape}"
+        require(header.shape == targets.shape and len(header.shape) == 1, key, source, constraint)
+        most = sizes[pre] * sizes[post]
+        constraint = f"has {header.shape[0]} synapses of {name}, but the network has room for {most}"
+        require(header.shape[0] <= most, key, source, constraint)
+
+
+def _check_shape(name: str, shape: tuple[int, ...], source: str, sizes: Mapping[str, int]) -> None:
+    pre, post = ends(name)
+    constraint = f"has {name} weights of shape {shape}, but the network needs {(sizes[post], sizes[pre])}"
+    require(shape == (sizes[post], sizes[pre]), "synapse.weights_from", source, constraint)
+
+
+def _has_autapses(trained: Trained) -> bool:
+    if trained.mask.is_dense:
+        return bool(trained.values.diagonal().any())
+    return bool((trained.mask.pre == trained.mask.lists[1]).any())
+
+
 def _trained(name: str, arrays: Mapping[str, Any], sizes: Mapping[str, int]) -> Trained:
-    values = np.asarray(arrays[name if name == FEEDBACK else f"{name}_after"], dtype=np.float64)
+    values = np.asarray(arrays[str(_name(name, arrays))], dtype=np.float64)
     if f"{name}_row" in arrays:
         n_post, n_pre = map(int, arrays[f"{name}_shape"])
-        mask = Mask(n_pre, n_post, arrays[f"{name}_row"], arrays[f"{name}_post"])
+        mask = checked_lists(name, arrays[f"{name}_row"], arrays[f"{name}_post"], n_pre, n_post)
     else:
         n_post, n_pre = values.shape
         pre, post = ends(name)

@@ -48,17 +48,47 @@ class Digits:
     def __init__(self, encoding: Encoding) -> None:
         self.encoding, self.n_steps = encoding, encoding.n_steps
         self.n_in = N_PIXELS * (2 if encoding.off else 1)
-        self._images, self._labels = load_images()
+        self.images, self.labels = load_images()
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def sample(self, index: int) -> tuple[Events, int]:
         """Spikes and label of a digit."""
-        brightness = self._images[index].reshape(-1)
+        return self.encoded(self.images[index], index), int(self.labels[index])
+
+    def encoded(self, image: NDArray[np.float64], index: int) -> Events:
+        """Spikes of an image (8, 8) of brightness from 0 to 1."""
+        brightness = image.reshape(-1)
         if self.encoding.off:
             brightness = np.concatenate([brightness, 1.0 - brightness])
-        return encode(brightness, self.encoding, index), int(self._labels[index])
+        return encode(brightness, self.encoding, index)
+
+
+class Shifted:
+    """Digits moved by up to some pixels, another way at each index: that of a digit plus any multiple of their number.
+
+    indices: int (n,), of the digits. most: pixels, up and down, left and right. seed: of the shifts.
+    """
+
+    n_classes, varies = N_CLASSES, True
+
+    def __init__(self, digits: Digits, indices: NDArray[np.int64], most: float, seed: int) -> None:
+        self.n_in, self.n_steps = digits.n_in, digits.n_steps
+        self._digits, self._indices, self._most, self._seed = digits, indices, most, seed
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def sample(self, index: int) -> tuple[Events, int]:
+        """Spikes and label of a digit, the same at every call."""
+        from scipy.ndimage import shift
+
+        rng = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((self._seed, index))))
+        by = rng.uniform(-self._most, self._most, 2)
+        digit = int(self._indices[index % len(self)])
+        image = np.clip(shift(self._digits.images[digit], by, order=1), 0.0, 1.0)
+        return self._digits.encoded(image, index), int(self._digits.labels[digit])
 
 
 def parts(encoding: Encoding, seed: int = 0) -> dict[str, Part]:

@@ -23,6 +23,8 @@ class Source(Protocol):
     """Samples that can be asked for by index; all that a data set of one's own needs.
 
     n_in, n_classes: input neurons and classes. n_steps: time steps of a sample.
+    A source that varies its samples from epoch to epoch says so with `varies = True`, is asked for index + epoch * len,
+    and is not kept in memory.
     """
 
     n_in: int
@@ -34,6 +36,11 @@ class Source(Protocol):
     def sample(self, index: int) -> tuple[Events, int]:
         """Spikes and label of a sample, the same at every call; raises BrokenSampleError if it cannot be read."""
         ...
+
+
+def varies(source: Source) -> bool:
+    """Whether a source gives other samples in each epoch."""
+    return bool(getattr(source, "varies", False))
 
 
 class BrokenSampleError(UserError):
@@ -87,7 +94,7 @@ class Cache:
         if kept is None:
             kept = source.sample(index)
             nbytes = kept[0].nbytes + ENTRY_BYTES
-            if self.nbytes + nbytes <= self.limit:
+            if not varies(source) and self.nbytes + nbytes <= self.limit:
                 self._kept[phase, index] = kept
                 self.nbytes += nbytes
         return kept

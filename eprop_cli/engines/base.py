@@ -149,14 +149,12 @@ def same_results(one: str, other: str) -> bool:
 class Engine:
     """Computes batches; holds workers or buffers, but no state that a result depends on.
 
-    bytes_per_synapse: memory that a plastic synapse takes, about.
     package: what it computes with, as it is imported; remedy: what to do where it is not installed.
     family: of engines whose results are the same, so that a run goes on on any of them; it is not inherited.
     """
 
     Config: ClassVar[type[EngineConfig]] = EngineConfig
     package: ClassVar[str]
-    bytes_per_synapse: ClassVar[int] = 40
     family: ClassVar[str | None] = None
     remedy: ClassVar[str]
 
@@ -172,6 +170,15 @@ class Engine:
     def keeps_state(cls) -> bool:
         """Whether its streams are of the kind KeptStream."""
         return False
+
+    @classmethod
+    def check_state(cls, config: RunConfig, wiring: Wiring, state: Mapping[str, Any]) -> None:
+        """Raise ValueError unless a KeptStream can be taken up from what may be its state, whoever wrote it."""
+
+    @classmethod
+    def bytes_per_synapse(cls, needs: str) -> int:
+        """Memory that a plastic synapse takes, about, where the training needs GRADIENT or STREAM."""
+        return 40
 
     @classmethod
     def cores(cls, engine: Mapping[str, Any]) -> int:

@@ -29,6 +29,10 @@ def _check_memory(config: Config) -> None:
     memory, needed = _memory(), memory_needed(config)
     n_synapses = sum(config.connectivity.expected(config.sizes).values())
     task = config.task
+    shape = f"{task.sequence_steps} steps of {task.n_in} inputs"
+    constraint = f"must be lower: that many sequences of {shape} do not fit into memory"
+    n_bytes = task.n_batch * task.sequence_steps * task.n_in
+    require(n_bytes < memory, "task.n_batch", task.n_batch, constraint)
     largest = max(config.model.populations, key=lambda population: population.size)
     key = f"n_{largest.name}"
     constraint = (
@@ -37,15 +41,11 @@ def _check_memory(config: Config) -> None:
         f"fit into memory ({memory / GIB:.3g} GiB)"
     )
     require(needed < memory, f"neuron.{key}", largest.size, constraint)
-    shape = f"{task.sequence_steps} steps of {task.n_in} inputs"
-    constraint = f"must be lower: that many sequences of {shape} do not fit into memory"
-    n_bytes = task.n_batch * task.sequence_steps * task.n_in
-    require(n_bytes < memory, "task.n_batch", task.n_batch, constraint)
 
 
 def memory_needed(config: Config) -> float:
     """Bytes that a run will about need: of its synapses, and of what it keeps of each neuron and step."""
-    per_synapse = int(variant("engine", config.engine.name).bytes_per_synapse)
+    per_synapse = int(variant("engine", config.engine.name).bytes_per_synapse(config.needs))
     n_synapses = sum(config.connectivity.expected(config.sizes).values())
     per_sequence = 8 * config.task.sequence_steps * config.model.n_rec
     return float(per_synapse * n_synapses + config.engine.n_workers * per_sequence)

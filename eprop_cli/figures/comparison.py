@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from eprop_cli.columns import Column, judged
+from eprop_cli.phases import TEST, TRAINING, VALIDATION
 from eprop_cli.runs.comparison import (
     MAX_VALUE,
     SEED,
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 
 MAX_LABELS, MAX_LABEL = 24, 66  # in a legend: entries, and characters of one that fit into a figure
 MAX_FILLED = 3  # bands
+MAX_PLAIN = 6  # lines that are drawn as they are; of more, running means
+SMOOTHED = 30  # a running mean takes one part in so many of the iterations
+EVALUATIONS: dict[str, dict[str, Any]] = {
+    VALIDATION: {"marker": "s", "markersize": 4, "markerfacecolor": "none"},
+    TEST: {"marker": "D", "markersize": 6, "markeredgecolor": "black", "markeredgewidth": 0.6, "clip_on": False},
+}
 MAX_TICKS = 36  # characters that fit below a heat map side by side
 
 
@@ -43,10 +50,10 @@ class Panel:
     column: Column
     problem: tuple[str, str] | None = None
 
-    def curve(self, group: Group) -> pd.DataFrame:
+    def curve(self, group: Group, phase: str = TRAINING) -> pd.DataFrame:
         """As Group.curve, empty where the group is another problem's."""
         own = self.problem is None or group.members[0].problem == self.problem
-        return group.curve(self.column.name) if own else pd.DataFrame({"mean": [], "low": [], "high": []})
+        return group.curve(self.column.name, phase) if own else pd.DataFrame({"mean": [], "low": [], "high": []})
 
 
 def sweep_figure(runs: Sequence[Run]) -> "Figure":
@@ -80,8 +87,13 @@ def sweep_figure(runs: Sequence[Run]) -> "Figure":
         left.align_ylabels(axes)
         if any(labels):
             notes = ["lines: means, bands: from lowest to highest"] * any(len(group.members) > 1 for group in groups)
+            phases = {phase for each in opened for phase in each.metrics["phase"].unique()}
+            marks = ["squares: validation"] * (VALIDATION in phases) + ["diamonds: test"] * (TEST in phases)
+            notes += ["lines are running means"] * any(
+                _window(each.training["loss"], len(groups)) > 1 for each in opened
+            ) + [", ".join(marks)] * bool(marks)
             notes += [f"the first {MAX_LABELS} of {len(labels)} are listed"] * (len(labels) > MAX_LABELS)
-            shown = axes[0].get_lines()[:MAX_LABELS]
+            shown = [line for line in axes[0].get_lines() if line.get_linestyle() != "None"][:MAX_LABELS]
             place: dict[str, Any] = {"loc": "outside lower center", "ncols": per_row}
             figure.legend(shown, labels[:MAX_LABELS], title="; ".join(notes) or None, title_fontsize="medium", **place)
         if right is not None:
@@ -140,7 +152,9 @@ def _draw_curves(ax: "Axes", groups: Sequence[Group], panel: Panel) -> None:
     for index, group in enumerate(groups):
         colour, curve = colours[index], panel.curve(group)
         marker = "." if 0 < len(curve) <= MANY_ROWS else ""
-        ax.plot(curve.index, curve["mean"], marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)])
+        drawn = _smoothed(curve["mean"], len(groups))
+        ax.plot(curve.index, drawn, marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)])
+        _draw_evaluations(ax, group, panel, colour)
         if len(group.members) > 1 and len(curve):
             ax.fill_between(curve.index, curve["low"], curve["high"], **_band(colour, len(groups)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=ROUND))
@@ -148,6 +162,23 @@ def _draw_curves(ax: "Axes", groups: Sequence[Group], panel: Panel) -> None:
     scale(ax, panel.column, pd.concat(curves) if curves else pd.Series(dtype=float))
     if panel.problem is not None:
         ax.set_title(panel.problem[0], loc="right", fontsize="medium")
+
+
+def _window(values: pd.Series, n_groups: int) -> int:
+    """Over how many iterations running means go, where there are many lines, which would hide each other."""
+    return max(1, len(values) // SMOOTHED) if n_groups > MAX_PLAIN else 1
+
+
+def _smoothed(values: pd.Series, n_groups: int) -> pd.Series:
+    return values.rolling(_window(values, n_groups), min_periods=1, center=True).mean()
+
+
+def _draw_evaluations(ax: "Axes", group: Group, panel: Panel, colour: Any) -> None:
+    """Validations as squares, the mean of the test as a diamond where it was."""
+    for phase, look in EVALUATIONS.items():
+        found = panel.curve(group, phase)
+        if len(found):
+            ax.plot(found.index, found["mean"], linestyle="", color=colour, zorder=4, **look)
 
 
 def _panels(opened: Sequence[Opened]) -> list[Panel]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from matplotlib import style
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -15,8 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from eprop_cli.errors import UserError
 from eprop_cli.figures.base import Drawing
-from eprop_cli.figures.style import DASHES, HATCHES, LABEL_ROW, LINES, SHADES, STYLE
+from eprop_cli.figures.style import DASHES, HATCHES, LABEL_ROW, LINES, SHADES, letters, styled
 from eprop_cli.runs.reader import Group, Run
 
 
@@ -44,19 +45,43 @@ READOUTS = {
 }
 
 
+MOST_READOUTS = 6  # whose traces are drawn
+
+
 class Dynamics(Drawing):
     """plots.figures=[dynamics]."""
 
+    chooses = True
+    least_width = 200.0
+
     @staticmethod
-    def draw(run: Run) -> Iterator[tuple[str, Figure]]:
-        """A figure of the first sequence of each recorded iteration."""
-        recordings = {iteration: run.recording(iteration, 0) for iteration in run.recorded}
+    def draw(run: Run, sequence: int = 0, neurons: Sequence[int] | None = None) -> Iterator[tuple[str, Figure]]:
+        """A figure of a sequence of each recorded iteration.
+
+        neurons: of each recurrent population, those whose dynamic variables are drawn; None: all that were recorded.
+        """
+        n_batch = run.config["task"]["n_batch"]
+        if not 0 <= sequence < n_batch:
+            raise UserError(f"{run.directory}: has no sequence {sequence}; choose from 0 to {n_batch - 1}")
+        recordings = {iteration: run.recording(iteration, sequence) for iteration in run.recorded}
+        recordings = {iteration: _of(run, tables, neurons) for iteration, tables in recordings.items()}
         shown = [tables["windows"] for tables in recordings.values() if "windows" in tables]
         kinds = sorted({str(kind) for windows in shown for kind in windows["kind"]})
         for iteration, tables in recordings.items():
             if tables.keys() - {"windows"}:
-                figure = dynamics(tables, run.populations, run.record["loss"]["symbols"], kinds, iteration)
+                figure = dynamics(tables, run.populations, run.record["loss"]["symbols"], kinds, iteration, sequence)
                 yield f"dynamics_iteration_{iteration}", figure
+
+
+def _of(run: Run, tables: Mapping[str, pd.DataFrame], neurons: Sequence[int] | None) -> dict[str, pd.DataFrame]:
+    """The tables with the dynamic variables of some neurons; raises UserError if none of a population is among them."""
+    shown = dict(tables)
+    for name in tables.keys() - {"spikes", "windows", "out"} if neurons is not None else ():
+        shown[name] = tables[name][tables[name]["neuron"].isin(list(neurons or ()))]
+        if shown[name].empty and len(tables[name]):
+            asked, there = (", ".join(map(str, each)) for each in (neurons or (), _neurons(tables[name])))
+            raise UserError(f"{run.directory}: of {name} neurons {asked} were not recorded; choose from {there}")
+    return shown
 
 
 def panels_of(populations: Sequence[Group], symbols: Mapping[str, str]) -> list[Panel]:
@@ -69,7 +94,7 @@ def panels_of(populations: Sequence[Group], symbols: Mapping[str, str]) -> list[
     return panels + [Panel("out", label.format_map(symbols), column) for column, label in READOUTS.items()]
 
 
-@style.context(STYLE)
+@styled
 def dynamics(
     recording: Mapping[str, pd.DataFrame],
     populations: Sequence[Group],
@@ -92,11 +117,13 @@ def dynamics(
     windows = _window_looks(tables.get("windows"), kinds)
     handles: list[Any] = [Patch(label=kind, **look) for kind, (_, look) in windows.items()]
     if "out" in tables:
+        tables["out"] = _largest(tables["out"])
         handles += [Line2D([], [], label=f"readout {k}", **_line(k)) for k in _neurons(tables["out"])]
-    columns = max(1, len(handles) if len(handles) <= 6 else 4)
+    fitting = int(6 / max(1.0, letters()))
+    columns = max(1, len(handles) if len(handles) <= fitting else 4)
     sizes = {population.name: population.size for population in populations}
     panels = [panel for panel in panels_of(populations, symbols) if _has(panel, tables, sizes)]
-    figure, axes = _stack(panels, above=0.55 + LABEL_ROW * math.ceil(len(handles) / columns))
+    figure, axes = _stack(panels, above=(0.55 + LABEL_ROW * math.ceil(len(handles) / columns)) * max(1.0, letters()))
     for ax, panel in zip(axes, panels, strict=True):
         if panel.column:
             _draw_traces(ax, tables[panel.population], panel.column)
@@ -163,12 +190,26 @@ def _spelt(value: float, _: float) -> str:
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
+def _largest(readouts: pd.DataFrame) -> pd.DataFrame:
+    """Of many readouts those whose signals are the largest on average, and the one that should be."""
+    signals = [name for name in ("readout_signal", "target_signal") if name in readouts.columns]
+    if readouts["neuron"].nunique() <= MOST_READOUTS or not signals:
+        return readouts
+    means = readouts.groupby("neuron")[signals].mean()
+    kept = set(means[signals[0]].nlargest(MOST_READOUTS - 1).index) | {means[signals[-1]].idxmax()}
+    return readouts[readouts["neuron"].isin(kept)]
+
+
 def _neurons(table: pd.DataFrame) -> list[int]:
     return sorted(map(int, table["neuron"].unique()))
 
 
 def _line(neuron: int) -> dict[str, Any]:
-    return {"color": LINES[neuron % len(LINES)], "linestyle": DASHES[neuron % len(DASHES)], "linewidth": 0.8}
+    return {
+        "color": LINES[neuron % len(LINES)],
+        "linestyle": DASHES[neuron % len(DASHES)],
+        "linewidth": 0.8 * rcParams["lines.linewidth"],
+    }
 
 
 def _window_looks(

@@ -5,14 +5,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from eprop_cli.columns import Column, judged
 from eprop_cli.figures.base import Drawing
-from eprop_cli.figures.style import BLUE, GREEN, MANY_ROWS, PURPLE, ROUND, STYLE, VERMILLION
+from eprop_cli.figures.style import BLUE, GREEN, MANY_ROWS, PURPLE, ROUND, VERMILLION, styled
 from eprop_cli.phases import EARLY_STOPPING, TEST, TRAINING, VALIDATION
 from eprop_cli.runs.reader import Run
 
@@ -28,6 +27,8 @@ LOG_DECADES = 1.5  # a loss that spans more is drawn on a logarithmic axis
 class Learning(Drawing):
     """plots.figures=[learning]."""
 
+    least_width = 90.0
+
     @staticmethod
     def draw(run: Run) -> Iterator[tuple[str, Figure]]:
         """One figure."""
@@ -36,7 +37,7 @@ class Learning(Drawing):
             yield "learning", learning(metrics, run.columns)
 
 
-@style.context(STYLE)
+@styled
 def learning(metrics: pd.DataFrame, columns: Sequence[Column]) -> Figure:
     """The loss and the metric by which the task is judged over iterations; phases by colour and marker.
 

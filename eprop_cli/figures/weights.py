@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from eprop_cli.connectivity.base import PLASTIC, ends
+from eprop_cli.connectivity.mask import Mask
 from eprop_cli.figures.base import Drawing
-from eprop_cli.figures.style import LINES, SIGNED, STYLE
+from eprop_cli.figures.style import LINES, SIGNED, styled
 from eprop_cli.phases import PHASES, TRAINING
 from eprop_cli.runs.files import WEIGHT_CHANGES, WEIGHTS
 from eprop_cli.runs.reader import Group, Projection, Run
@@ -23,6 +23,8 @@ POPULATIONS = {"in": "input", "rec": "recurrent", "out": "readout"}
 
 class WeightTimeCourses(Drawing):
     """plots.figures=[weight_time_courses]."""
+
+    least_width = 150.0
 
     @staticmethod
     def draw(run: Run) -> Iterator[tuple[str, Figure]]:
@@ -35,6 +37,8 @@ class WeightTimeCourses(Drawing):
 class WeightMatrices(Drawing):
     """plots.figures=[weight_matrices]."""
 
+    least_width = 140.0
+
     @staticmethod
     def draw(run: Run) -> Iterator[tuple[str, Figure]]:
         """One figure."""
@@ -42,7 +46,7 @@ class WeightMatrices(Drawing):
             yield "weight_matrices", weight_matrices(run.weights, run.populations)
 
 
-@style.context(STYLE)
+@styled
 def weight_time_courses(
     weights: Mapping[str, Projection], changes: pd.DataFrame, n_record: int, end: float | None
 ) -> Figure:
@@ -68,7 +72,7 @@ def weight_time_courses(
         ax.set_ylabel(f"$W_\\mathrm{{{_SHORT[projection]}}}$ (pA)")
     axes[-1].set_xlabel(f"task time ({unit})")
     axes[-1].set_xlim(0.0, last / ms)
-    dots = "" if end is None else "; dots: weights after training"
+    dots = "" if end is None else "; dots: at the end"
     axes[0].set_title(f"colours: postsynaptic neurons{dots}", loc="right", fontsize="medium", color="dimgrey")
     figure.align_ylabels()
     figure.subplots_adjust(left=0.12, right=0.96, bottom=0.09, top=0.95, hspace=0.28)
@@ -91,7 +95,7 @@ def _first_synapses(projection: str, pair: Projection, n_record: int) -> Iterato
 _SHORT = {"in_rec": "in", "rec_rec": "rec", "rec_out": "out"}
 
 
-@style.context(STYLE)
+@styled
 def weight_matrices(weights: Mapping[str, Projection], populations: Sequence[Group]) -> Figure:
     """Weights before and after training, all on one colour scale that is symmetric about zero.
 
@@ -116,8 +120,9 @@ def weight_matrices(weights: Mapping[str, Projection], populations: Sequence[Gro
             ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             ax.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             ax.spines[:].set_visible(True)
-            ax.set_xlabel(f"recurrent neurons ({'post' if name == 'in_rec' else 'pre'}synaptic)")
         row[0].set_ylabel(_MATRIX_LABELS[name])
+        row[0].set_xlabel(f"recurrent neurons ({'post' if name == 'in_rec' else 'pre'}synaptic)")
+        row[0].xaxis.label.set_x(1.04)  # between the two panels
     axes[0, 0].set_title("before training")
     axes[0, 1].set_title("after training")
     recurrent = [population for population in populations if population.name != "in"]
@@ -182,3 +187,46 @@ def _end(run: Run) -> float | None:
     phases = PHASES if run.record["is_stream"] else [TRAINING]
     n_sequences: int = run.metrics["phase"].isin(phases).sum() * config["task"]["n_batch"]
     return n_sequences * sequence
+
+
+class WeightDifferences(Drawing):
+    """plots.figures=[weight_changes]."""
+
+    @staticmethod
+    def draw(run: Run) -> Iterator[tuple[str, Figure]]:
+        """One figure."""
+        if (run.directory / WEIGHTS).exists():
+            yield "weight_changes", weight_changes(run.weights)
+
+
+@styled
+def weight_changes(weights: Mapping[str, Projection]) -> Figure:
+    """Histograms of what training added to the weights, a panel per projection."""
+    figure = Figure(figsize=(6.4, 5.4))
+    axes = figure.subplots(len(PLASTIC), 1, sharex=True)
+    for ax, name in zip(axes, PLASTIC, strict=True):
+        pair = weights[name]
+        changes = _changes(name, pair)
+        ax.hist(changes, bins=60, color=LINES[0])
+        ax.axvline(0.0, color="black", linewidth=0.6)
+        source, target = (POPULATIONS[end] for end in ends(name))
+        ax.set_title(f"{source} to {target}", loc="left", fontsize="medium")
+        same = float(np.mean(changes == 0)) if len(changes) else 1.0
+        notes = f"{changes.mean():.2g} ± {changes.std():.2g} pA, {same:.0%} unchanged" if len(changes) else ""
+        ax.set_title(notes, loc="right", fontsize="medium", color="dimgrey")
+        ax.set_ylabel("synapses")
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    axes[-1].set_xlabel("change of the weight in training (pA)")
+    figure.align_ylabels()
+    figure.subplots_adjust(left=0.12, right=0.96, bottom=0.1, top=0.94, hspace=0.3)
+    return figure
+
+
+def _changes(projection: str, pair: Projection) -> NDArray[np.float64]:
+    """What training added to each synapse's weight."""
+    if pair.is_sparse:
+        changes: NDArray[np.float64] = pair.after.data - pair.before.data
+        return changes
+    pre, post = ends(projection)
+    n_post, n_pre = pair.before.shape
+    return np.asarray((pair.after - pair.before)[Mask(n_pre, n_post, autapses=pre != post).exists()])

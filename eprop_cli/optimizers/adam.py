@@ -1,8 +1,10 @@
 """Adam (Kingma & Ba 2015), in NEST's arithmetic to the bit."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +32,9 @@ class Adam(Optimizer):
     Config = AdamConfig
     nest_type = "adam"
     moments = ("m", "v")
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
+        {"v": (0.0, math.inf), "beta_1_power": (0.0, 1.0), "beta_2_power": (0.0, 1.0)}
+    )
     config: AdamConfig
 
     def initial_state(self, weights: Weights) -> OptimizerState:

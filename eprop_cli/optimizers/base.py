@@ -112,11 +112,13 @@ class Optimizer:
 
     nest_type: what NEST's synapses call it; None if they do not have it.
     moments: names of what it keeps per synapse.
+    ranges: of its moments and numbers that cannot have all values, the least and the largest.
     """
 
     Config: ClassVar[type[OptimizerConfig]] = OptimizerConfig
     nest_type: ClassVar[str | None] = None
     moments: ClassVar[tuple[str, ...]] = ()
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eprop_cli.errors import legible
 from eprop_cli.runs.reader import Run
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def show(table: "pd.DataFrame", runs: Sequence[Run]) -> None:
             console.print(part, "")
         for name, status, error in zip(names, table["status"], table["error"], strict=True):
             if cell(error) and status != UNREADABLE:  # those are told on stderr
-                console.print(f"{name}: {error}", soft_wrap=True)
+                console.print(legible(f"{name}: {error}"), soft_wrap=True)
     print(shown.get(), end="")
 
 
@@ -60,7 +61,7 @@ def cell(value: Any, digits: str = "") -> str:
 
     if value is not None and not isinstance(value, list | dict) and pd.isna(value):
         return ""
-    return format(value, digits) if isinstance(value, float) else spelling(value)
+    return format(value, digits) if isinstance(value, float) else legible(spelling(value))
 
 
 def write_csv(table: "pd.DataFrame", path: Path) -> None:

@@ -24,7 +24,7 @@ BEFORE, AFTER = ("status", "iterations", "final_loss", "best_loss"), ("seconds",
 CLASSES, SIGNALS = ("accuracy", "test_error"), ("nrmse", "test_nrmse")  # where there are classes, and where not
 SUMMARY = (*BEFORE, *CLASSES, *AFTER)
 SEED = "seed"
-NO_PARAMETERS = ("resume", "objective", "plots")  # keys and groups that do not change what a run computes
+NO_PARAMETERS = ("resume", "objective", "report", "plots")  # keys and groups that do not change what a run computes
 MAX_VALUE = 40  # characters
 
 
@@ -61,18 +61,23 @@ class Group:
     values: tuple[Any, ...]
     members: list[Opened]
 
-    def curve(self, column: str) -> pd.DataFrame:
+    def curve(self, column: str, phase: str = TRAINING) -> pd.DataFrame:
         """Columns mean, low and high of a metric, by training iteration, over the runs that got there."""
-        have = [each.training for each in self.members if column in each.training]
-        table = (
-            pd.concat([rows.groupby("iteration")[column].last() for rows in have], axis=1) if have else pd.DataFrame()
-        )
+        tables = [each.metrics[each.metrics["phase"] == phase] for each in self.members]
+        have = [rows for rows in tables if column in rows]
+        table = pd.concat([_by_iteration(rows, column, phase) for rows in have], axis=1) if have else pd.DataFrame()
         return pd.DataFrame({"mean": table.mean(axis=1), "low": table.min(axis=1), "high": table.max(axis=1)})
 
     @property
     def final_loss(self) -> float:
         """Mean of the runs' losses in their last training iterations."""
         return float(np.mean([each.training["loss"].iloc[-1] for each in self.members]))
+
+
+def _by_iteration(rows: pd.DataFrame, column: str, phase: str) -> "pd.Series[float]":
+    """A metric by iteration; of tests, which have many batches, their mean."""
+    grouped = rows.groupby("iteration")[column]
+    return grouped.mean() if phase == TEST else grouped.last()
 
 
 def summarise(runs: Sequence[Run]) -> pd.DataFrame:
@@ -125,6 +130,8 @@ def open_run(run: Run) -> Opened:
         record = run.record
         config = flatten(run.config)
         metrics, columns = run.metrics, run.columns
+        if "loss" not in metrics:
+            raise UserError(f"{run.directory}: its metrics have no loss")
         error = record.get("error")
     except UserError as problem:
         record, error = {"status": UNREADABLE}, str(problem)

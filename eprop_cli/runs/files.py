@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 RUNNING, COMPLETED, INTERRUPTED, FAILED = "RUNNING", "COMPLETED", "INTERRUPTED", "FAILED"
 RUN, METRICS, WEIGHTS, RECORDINGS = "run.json", "metrics.csv", "weights.npz", "recordings"
+CONFUSION = "confusion.csv"
 SWEEP = "sweep.json"  # in a sweep directory: the arguments of the multirun begun last there
 PARAMETERS = "parameters.npz"  # drawn for each neuron
 WEIGHT_CHANGES = f"{RECORDINGS}/weights.parquet"

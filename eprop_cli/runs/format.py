@@ -13,7 +13,6 @@ ENGINES: dict[str, dict[str, Any]] = {
     "nest": {"n_workers": 1, "local_num_threads": 1, "backend": "loky", "scheduler": None, "max_retries": 3},
     "compiled": {"n_workers": 1},
 }
-GROUPS = ("task", "neuron", "synapse", "optimizer", "training", "engine", "kernel")  # that every config has
 CONNECTIVITY: dict[str, Any] = {
     **dict.fromkeys(("in_rec", "rec_rec", "rec_out", "out_rec"), "dense"),
     "feedback": "random",
@@ -48,8 +47,6 @@ def migrated(record: dict[str, Any], path: Path) -> dict[str, Any]:
     check_format(number, path)
     if number == FORMAT or not isinstance(record.get("config"), dict):
         return record
-    if not all(isinstance(record["config"].get(group), dict) for group in GROUPS):
-        raise ValueError("its config is not that of a run")
     config = migrated_config(record["config"])
     begun = [record.get("start"), *record.get("resumed", [])]
     # Those before the last are known by nothing but their beginning.
@@ -83,8 +80,11 @@ def migrated_config(config: dict[str, Any]) -> dict[str, Any]:
         "evaluation": "inline" if inline else "aside",
         "checkpoint_every": 10,
         "checkpoint_minutes": None,
+        "keep_checkpoint": False,
     }
     config["training"] = missing | config["training"]
+    config["plots"] = {"style": "default", "width": None, "font": None} | config["plots"]
+    config.setdefault("report", False)
     config.setdefault("connectivity", CONNECTIVITY)
     projections = CONNECTIVITY["plastic"]
     config["optimizer"] |= {"eta_factor": dict.fromkeys(projections, 1.0), "bounds": dict.fromkeys(projections)}

@@ -1,10 +1,14 @@
 """Signals at which a run ends in order."""
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+log = logging.getLogger(__name__)
+TOLD = "Stopping after this iteration (Ctrl-C again: now)."
 
 
 def stopping() -> tuple[signal.Signals, ...]:
@@ -22,18 +26,31 @@ class Interruption(BaseException):
 
 
 class Interrupts:
-    """Raises the first of stopping() as an Interruption, if held back then on release; later ones are ignored."""
+    """Raises the first of stopping() as an Interruption, if held back then on release; later ones are ignored.
+
+    patient: whether a first Ctrl-C waits for the next release() too, to lose nothing of what is computed; a second does
+    not. Other signals leave little time.
+    """
 
     def __init__(self) -> None:
+        self.patient = False
         self._number: int | None = None
         self._held = True
+        self._waits = False  # for the next release, or another Ctrl-C
 
     def receive(self, number: int, _frame: Any) -> None:
         """Handle a signal."""
         if self._number is None:  # SLURM, for one, sends several; the end that follows is to be whole
             self._number = number
-            if not self._held:
+            self._waits = self.patient and number == signal.SIGINT
+            if self._waits:
+                # From a thread: this one may hold a lock of the terminal's.
+                threading.Thread(target=log.warning, args=(TOLD,)).start()
+            elif not self._held:
                 raise Interruption(number)
+        elif self._waits and not self._held:
+            self._waits = False
+            raise Interruption(self._number)
 
     def hold(self) -> None:
         """Do not raise for the time being: files are written."""
@@ -41,7 +58,7 @@ class Interrupts:
 
     def release(self) -> None:
         """Raise from here on, and at once if a signal came meanwhile."""
-        self._held = False
+        self._held = self._waits = False
         if self._number is not None:
             raise Interruption(self._number)
 

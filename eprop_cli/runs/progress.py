@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from eprop_cli.columns import Column, judged
+from eprop_cli.columns import EPOCH, Column, judged
 from eprop_cli.config.config import Config
-from eprop_cli.phases import TRAINING
+from eprop_cli.phases import EARLY_STOPPING, TEST, TRAINING, VALIDATION
 from eprop_cli.values import Row
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,11 @@ def reporter(config: Config, done: int = 0) -> Iterator[Callable[[Row], None]]:
 def describe(row: Row, columns: Sequence[Column]) -> str:
     """A row in a few words: the metrics by which it is judged, and the firing rates."""
     parts = [describe_metrics(row.metrics, columns)]
-    rates = {column.label.partition(", ")[2]: row.metrics[column.name] for column in columns if not column.better}
+    rates = {
+        column.label.partition(", ")[2]: row.metrics[column.name]
+        for column in columns
+        if column.name.startswith("rate_")
+    }
     if rates:
         listed = " and ".join(f"{rate:.1f} ({label})" for label, rate in rates.items())
         parts.append(f"{'rates' if len(rates) > 1 else 'rate'} {listed} spikes/s")
@@ -58,22 +62,48 @@ def describe_metrics(metrics: Mapping[str, float], columns: Sequence[Column]) ->
     return ", ".join(parts)
 
 
+class Place:
+    """Tells where in a run a row is: test and early stopping count batches of their own."""
+
+    def __init__(self, config: Config) -> None:
+        self._n_iter = config.task.n_iter
+        self._totals = {TEST: config.training.n_iter_test, EARLY_STOPPING: config.training.n_iter_early_stop}
+        self._last: tuple[int, str] | None = None
+        self._count = 0
+
+    def of(self, row: Row) -> tuple[int, int]:
+        """Number of a row in its phase, and how many there will be; to be asked of each row once."""
+        here = row.iteration, row.phase
+        self._count = self._count + 1 if here == self._last else 1
+        self._last = here
+        own = row.phase in self._totals
+        return (self._count, self._totals[row.phase]) if own else (row.iteration, self._n_iter)
+
+
 def lines(config: Config) -> Callable[[Row], None]:
     """A function that takes each row and tells of one now and then."""
-    columns = config.columns
+    columns, place = config.columns, Place(config)
     began = time.monotonic()
     due = 0.0
 
     def report(row: Row) -> None:
         nonlocal due
         now = time.monotonic()
-        last = row.phase == TRAINING and row.iteration == config.task.n_iter
+        number, total = place.of(row)
+        last = row.phase in (TRAINING, TEST) and number == total
         if now >= due or last:
-            phase = "" if row.phase == TRAINING else f" ({row.phase})"
-            log.info("iteration %d/%d%s: %s", row.iteration, config.task.n_iter, phase, describe(row, columns))
+            # validation has one batch, after an iteration
+            counted = f"{row.phase} batch" if row.phase in (TEST, EARLY_STOPPING) else "iteration"
+            phase = " (validation)" if row.phase == VALIDATION else ""
+            log.info("%s %d/%d%s%s: %s", counted, number, total, _epoch(row), phase, describe(row, columns))
             due = now + max(LOG_EVERY, LOG_FRACTION * (now - began))
 
     return report
+
+
+def _epoch(row: Row) -> str:
+    """How often training has gone through its samples, where there are any."""
+    return f", epoch {row.metrics[EPOCH.name]:.1f}" if EPOCH.name in row.metrics else ""
 
 
 @contextmanager
@@ -88,13 +118,15 @@ def _live(config: Config, done: int) -> Iterator[Callable[[Row], None]]:
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
-    columns = config.columns
+    columns, place = config.columns, Place(config)
     with Progress(*shown) as display:
         bar = display.add_task("", total=config.task.n_iter, completed=done, phase="starting", state="")
 
         def report(row: Row) -> None:
             rate = config.task.n_batch / row.seconds if row.seconds else 0.0
-            state = f"{describe_metrics(row.metrics, columns)}  {rate:.1f} sequences/s"
-            display.update(bar, completed=row.iteration, phase=row.phase, state=state)
+            result = f"{_epoch(row)}, {describe_metrics(row.metrics, columns)}".removeprefix(", ")
+            state = f"{result}  {rate:.1f} sequences/s"
+            number, total = place.of(row)
+            display.update(bar, completed=number, total=total, phase=row.phase, state=state)
 
         yield report

@@ -8,12 +8,11 @@ Run opens one, without NEST and whatever became of the run:
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,11 @@ from eprop_cli.columns import Column
 from eprop_cli.errors import UserError
 from eprop_cli.formats import check_format
 from eprop_cli.phases import PHASES
+from eprop_cli.runs.content import check_table, is_count, parse_record
 from eprop_cli.runs.files import (
     COMPLETED,
     CONFIG,
+    CONFUSION,
     ITERATION,
     METRICS,
     OVERRIDES,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 
 NEEDED_GROUPS = ("task", "neuron", "recording", "kernel", "plots")  # of the config, to list and draw a run
+NEEDED_NUMBERS = (("task", "n_iter"), ("task", "n_in"), ("recording", "n_record_w"))  # of those, what is computed with
 Iteration = int | Literal["first", "last"]  # a recorded iteration: its number, or the first or last recorded
 
 
@@ -109,12 +111,7 @@ class Run:
         """
         path = self.directory / RUN
         with _reading(path):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(record, dict) or not isinstance(record.get("status"), str):
-                raise ValueError("it does not say what became of the run")
-            if not all(isinstance(record.get(key) or {}, dict) for key in ("seconds", "last_row")):
-                raise ValueError("its seconds and last_row are not those of a run")
-            return migrated(record, path)
+            return migrated(parse_record(path.read_text(encoding="utf-8")), path)
 
     @property
     def status(self) -> str:
@@ -134,6 +131,9 @@ class Run:
             config: dict[str, Any] = self.record["config"]
             if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in NEEDED_GROUPS):
                 raise ValueError("its config is not that of a run")
+            for group, key in NEEDED_NUMBERS:
+                if not is_count(config[group].get(key)):
+                    raise ValueError(f"its config is not that of a run: {group}.{key}={config[group].get(key)}")
         return config
 
     @property
@@ -177,14 +177,49 @@ class Run:
             return _parse_metrics(path.read_text(encoding="utf-8"), record)
 
     @property
+    def confusion(self) -> pd.DataFrame:
+        """Which class was taken for which in the last test, or without one in the last validation.
+
+        Columns: iteration, phase, actual, predicted (classes, as the readouts are numbered), sequences (how many; only
+        pairs that occur). Written for tasks with more than two classes.
+        """
+        import pandas as pd
+
+        path = self.directory / CONFUSION
+        with _reading(path, "it is written when a task with more than two classes is evaluated"):
+            table = pd.read_csv(path)
+            if list(table.columns) != ["iteration", "phase", "actual", "predicted", "sequences"] or not len(table):
+                raise ValueError("it is no table of confused classes")
+            numbers = table[["iteration", "actual", "predicted", "sequences"]]
+            whole = all(kind.kind in "iu" for kind in numbers.dtypes) and (numbers >= 0).all(axis=None)
+            if not whole or not table["phase"].isin(PHASES).all():
+                raise ValueError("it has values that are not those of confused classes")
+        return table
+
+    @property
+    def recall(self) -> pd.DataFrame:
+        """Recall of each class: columns class, sequences (of it), recall (fraction that was told rightly)."""
+        import pandas as pd
+
+        table = self.confusion
+        sequences = table.groupby("actual")["sequences"].sum()
+        right = table[table["actual"] == table["predicted"]].set_index("actual")["sequences"]
+        recall = right.reindex(sequences.index, fill_value=0) / sequences
+        return pd.DataFrame({"class": sequences.index, "sequences": sequences.to_numpy(), "recall": recall.to_numpy()})
+
+    @property
     def weights(self) -> dict[str, Projection]:
         """Weights of the projections in_rec, rec_rec, rec_out, and of the feedback out_rec, which is not trained."""
-        import numpy as np
+        from eprop_cli.archives import NUMBERS, read_archive
 
         path = self.directory / WEIGHTS
-        with _reading(path, "it is written when training ends"), np.load(path, allow_pickle=False) as file:
+        with _reading(path, "it is written when training ends"):
+            file = read_archive(path)
             check_format(int(file["format"]) if "format" in file else 1, path)
-            names = [key.removesuffix("_before") for key in file.files if key.endswith("_before")]
+            names = [key.removesuffix("_before") for key in file if key.endswith("_before")]
+            for name in (*(f"{each}_{when}" for each in names for when in ("before", "after")), "out_rec"):
+                if file[name].dtype.kind not in NUMBERS:
+                    raise ValueError(f"its {name} is {file[name].dtype}")
             weights = {name: _projection(file, name, f"{name}_before", f"{name}_after") for name in names}
             return weights | {"out_rec": _projection(file, "out_rec", "out_rec", "out_rec")}
 
@@ -193,11 +228,17 @@ class Run:
         """Parameters that were drawn for each neuron, by their keys in the config; empty if there are none."""
         import numpy as np
 
+        from eprop_cli.archives import NUMBERS, read_archive
+
         path = self.directory / PARAMETERS
         if not path.exists():
             return {}
-        with _reading(path), np.load(path, allow_pickle=False) as file:
-            return {key: np.asarray(file[key], dtype=np.float64) for key in file.files}
+        with _reading(path):
+            file = read_archive(path)
+            for name, values in file.items():
+                if values.dtype.kind not in NUMBERS or values.ndim != 1 or not np.isfinite(values).all():
+                    raise ValueError(f"its {name} is no list of numbers")
+            return {name: values.astype(np.float64) for name, values in file.items()}
 
     @property
     def weight_changes(self) -> pd.DataFrame:
@@ -265,6 +306,7 @@ class Run:
         with _reading(path, absent):
             # Without partitioning=None a directory named seed=1 above the file would become a column.
             table: pd.DataFrame = parquet.read_table(path, filters=chosen, partitioning=None).to_pandas()
+            check_table(table, path.stem)
         return table
 
     def _yaml(self, name: str) -> Any:
@@ -280,18 +322,22 @@ class Run:
                 raise ValueError(str(error)) from error
 
 
-def _projection(file: Any, name: str, before: str, after: str) -> Projection:
-    """Weights out of weights.npz."""
-    values = file[before], file[after]
-    if f"{name}_row" not in file.files:
-        return Projection(*values)
+def _projection(file: Mapping[str, NDArray[Any]], name: str, before: str, after: str) -> Projection:
+    """Weights out of weights.npz; raises ValueError unless they are those of a projection."""
+    listed = f"{name}_row" in file
+    for each in (before, after):
+        shape = file[f"{name}_post"].shape if listed else file[before].shape
+        if file[each].shape != shape or len(shape) != (1 if listed else 2):
+            raise ValueError(f"its {each} is {file[each].dtype} of shape {file[each].shape}")
+    if not listed:
+        return Projection(file[before], file[after])
     import numpy as np
 
-    from eprop_cli.connectivity.mask import Mask
+    from eprop_cli.connectivity.mask import checked_lists
 
     n_post, n_pre = map(int, file[f"{name}_shape"])
-    mask = Mask(n_pre, n_post, file[f"{name}_row"], file[f"{name}_post"])
-    return Projection(*(mask.sparse(each.astype(np.float64)) for each in values))
+    mask = checked_lists(name, file[f"{name}_row"], file[f"{name}_post"], n_pre, n_post)
+    return Projection(*(mask.sparse(file[each].astype(np.float64)) for each in (before, after)))
 
 
 def find_runs(directory: Path) -> list[Run]:
@@ -319,17 +365,20 @@ def _killed(record: dict[str, Any]) -> bool:
     return here and isinstance(record.get("pid"), int) and not is_alive(record["pid"])
 
 
+_DAMAGES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, RuntimeError)
 _ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error)
 
 
 @contextmanager
 def _reading(path: Path, absent: str = "it belongs to every run") -> Iterator[None]:
     """Turn whatever can go wrong with a file into one line that names it."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would keep us waiting
+        raise UserError(f"{path}: is not a file")
     try:
         yield
     except FileNotFoundError as error:
         raise UserError(f"{path}: is missing: {absent}") from error
-    except (OSError, ValueError, LookupError, TypeError, EOFError, NotImplementedError, *_ARCHIVE_ERRORS) as error:
+    except (OSError, *_DAMAGES, *_ARCHIVE_ERRORS) as error:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())

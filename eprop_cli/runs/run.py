@@ -11,14 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from eprop_cli.columns import Column
 from eprop_cli.config.config import Config
+from eprop_cli.config.files import conf_dir, read_keys
 from eprop_cli.errors import TrainingError, UserError, reason
 from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
-from eprop_cli.runs.checkpoint import load_checkpoint, read_record, save_checkpoint
-from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, RUN
+from eprop_cli.reports.page import write_page
+from eprop_cli.runs.checkpoint import (
+    CHECKPOINT,
+    drop_large_checkpoint,
+    load_checkpoint,
+    read_record,
+    save_checkpoint,
+)
+from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, LOG, RUN
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
 from eprop_cli.runs.progress import describe_metrics, reporter
 from eprop_cli.runs.reader import Run
@@ -28,6 +35,7 @@ from eprop_cli.training.base import Record, Trainer, draw_parameters, make_train
 from eprop_cli.values import Checkpoint, Row
 
 log = logging.getLogger(__name__)
+MANY_CLASSES = 3  # from which on it is worth knowing which one was taken for which
 log_to_file = logging.getLogger("eprop_cli.file")  # conf/hydra/job_logging keeps it off the terminal
 
 
@@ -70,7 +78,7 @@ def _run(
     checkpoint, rows, record, clock = None, None, origin(config, command), _Clock()
     changes: list[str] = []
     if config.resume:
-        checkpoint, earlier = load_checkpoint(directory), read_record(directory)
+        checkpoint, earlier = load_checkpoint(directory, config), read_record(directory)
         if earlier["status"] == COMPLETED and (why := _why_done(checkpoint, config.task.n_iter)):
             log.info("Nothing to do: %s is COMPLETED; %s", directory, why)
             return Ending(COMPLETED, 0)
@@ -92,8 +100,20 @@ def _run(
             writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
         except OSError as error:
             ending = Ending(FAILED, 1, reason(error), error)
-        _tell(ending, directory, writer.last_rows, config.columns, _duration(seconds, clock.earlier))
+        if ending.status == COMPLETED and not config.training.keep_checkpoint:
+            drop_large_checkpoint(directory)
+        if config.report:
+            _report(directory)
+        _tell(ending, config, directory, writer.last_rows, _duration(seconds, clock.earlier))
     return ending
+
+
+def _report(directory: Path) -> None:
+    """Write the run's page; that it cannot be written changes nothing in how the run ended."""
+    try:
+        write_page(directory)
+    except Exception as error:
+        log.warning("No report: %s", reason(error))
 
 
 def _why_done(checkpoint: Checkpoint, n_iter: int) -> str:
@@ -172,11 +192,14 @@ def _train(
     config = _with_drawn_parameters(config, writer)
     if not config.task.batches_differ:
         log.info("Every batch of task=%s is the same, so %s", config.task.name, _what_of_a_test(config))
+    if warning := _of_resolution(config):
+        log.warning(warning)
     with reporter(config, done) if report is None else contextlib.nullcontext(report) as reported:
         trainer = make_trainer(config, checkpoint)
         clock.build = time.perf_counter() - clock.began
         trainer.hold = interrupts.hold
         keeper = _Keeper(config, writer, trainer)
+        interrupts.patient = True
         try:
             for record in trainer.records():
                 interrupts.hold()
@@ -186,9 +209,27 @@ def _train(
                 interrupts.release()
         finally:
             interrupts.hold()
+            interrupts.patient = False
             trainer.close()
             keeper.finish()
         interrupts.release()
+
+
+def _of_resolution(config: Config) -> str:
+    """A line if a finer resolution has made sequences shorter, as steps are counted; empty if not."""
+    resolution, steps = config.kernel.resolution, getattr(config.task, "steps", None)
+    path = conf_dir() / "task" / f"{config.task.name}.yaml"
+    if resolution == 1.0 or steps is None or not path.is_file():
+        return ""
+    own = {key.removeprefix("steps."): each.value for key, each in read_keys(path).items() if key.startswith("steps.")}
+    if any(value.isdecimal() and getattr(steps, key) != int(value) for key, value in own.items()):
+        return ""  # they were set
+    names = ", ".join(f"task.steps.{key}" for key, value in own.items() if value.isdecimal())
+    length = config.timing.ms(config.timing.sequence)
+    return (
+        f"kernel.resolution={resolution:g}: a sequence lasts {length:g} ms, as its parts are counted in time steps; "
+        f"to keep the task, set {names} to {1 / resolution:g} times as many"
+    )
 
 
 def _what_of_a_test(config: Config) -> str:
@@ -224,6 +265,8 @@ class _Keeper:
             self._writer.weight_changes(record.weight_changes)
         if record.recording is not None:
             self._writer.recording(row.iteration, record.recording, record.batch, self._resolution)
+        if record.confusion is not None and len(record.confusion) >= MANY_CLASSES:
+            self._writer.confusion(row.iteration, row.phase, record.confusion)
         if row.phase == TRAINING:
             self._checkpoint = self._trainer.commit()
             if self._is_time(row.iteration):
@@ -252,26 +295,43 @@ class _Keeper:
 def _draw(config: Config, directory: Path) -> None:
     plots = config.plots
     for name in plots.figures:
-        variant("figure", name).write(Run(directory), plots.formats, plots.dpi, directory / "figures")
+        variant("figure", name).write(Run(directory), plots.formats, plots.dpi, directory / "figures", plots)
 
 
-def _tell(ending: Ending, directory: Path, last_rows: Sequence[Row], columns: Sequence[Column], duration: str) -> None:
+def _tell(ending: Ending, config: Config, directory: Path, last_rows: Sequence[Row], duration: str) -> None:
     """The last lines on the terminal: result, files, what next."""
-    shown = Path(directory)
-    cwd = Path.cwd()
-    if shown.is_relative_to(cwd):
-        shown = shown.relative_to(cwd)
+    shown = _from_here(directory)
     result = "nothing trained"
     if last_rows:
         iterations, phase = last_rows[-1].iteration, last_rows[-1].phase
         means = {name: fmean(row.metrics[name] for row in last_rows) for name in last_rows[-1].metrics}
-        result = f"{iterations} iterations in {duration}, {phase} {describe_metrics(means, columns)}"
+        result = f"{iterations} iterations in {duration}, {phase} {describe_metrics(means, config.columns)}"
         if len(last_rows) > 1:
             result += f" (means of {len(last_rows)} batches)"
     log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")
     log.info("Files: %s", shown)
+    if ending.status == INTERRUPTED:
+        log.info(_how_to_go_on(config, directory))
+    if ending.status == FAILED and (directory / LOG).exists():
+        log.info("Log: %s", shown / LOG)
     compare = f"; eprop-compare {shlex.quote(str(shown.parent))}" if _has_siblings(directory) else ""
     log.info("Next: eprop-plot %s%s", shlex.quote(str(shown)), compare)
+
+
+def _how_to_go_on(config: Config, directory: Path) -> str:
+    """The command that continues a run, or why there is none."""
+    trainer = variant("training", config.training.name)
+    if not trainer.resumable:
+        return f"It cannot be continued: {trainer.not_resumable}"
+    if not (directory / CHECKPOINT).exists():
+        return "Nothing was trained that could be continued"
+    return f"Continue: eprop-run {shlex.quote(f'resume={_from_here(directory)}')}"
+
+
+def _from_here(directory: Path) -> Path:
+    """A directory as short as it can be given here."""
+    cwd = Path.cwd()
+    return directory.relative_to(cwd) if directory.is_relative_to(cwd) else directory
 
 
 def _has_siblings(directory: Path) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eprop_cli.connectivity.mask import Wiring
 from eprop_cli.errors import UserError
@@ -19,6 +20,7 @@ from eprop_cli.formats import FORMAT
 from eprop_cli.runs.directory import RESERVE, RESERVE_BYTES
 from eprop_cli.runs.files import (
     BESIDE,
+    CONFUSION,
     METRICS,
     PARAMETERS,
     RUN,
@@ -49,6 +51,7 @@ class RunWriter:
         self.directory = directory
         self.last_rows: list[Row] = []  # the last batches that were of one phase and of the same weights
         self._record = dict(record)
+        self._confused: tuple[int, str, NDArray[np.int64]] | None = None  # iteration, phase, as losses.confusion
         self._columns = [column["name"] for column in record["columns"]]
         self._changes = WeightChanges()
         self._metrics = (directory / METRICS).open("ab", buffering=0)
@@ -79,6 +82,17 @@ class RunWriter:
         last = self.last_row
         same = last is not None and (last.iteration, last.phase) == (row.iteration, row.phase)
         self.last_rows = [*self.last_rows, row] if same else [row]
+
+    def confusion(self, iteration: int, phase: str, counts: NDArray[np.int64]) -> None:
+        """Write which class was taken for which, together with batches of the same phase of the same weights.
+
+        counts: int (n_out, n_out), as losses.confusion.
+        """
+        if self._confused is not None and self._confused[:2] == (iteration, phase):
+            counts = counts + self._confused[2]
+        self._confused = iteration, phase, counts
+        rows = [f"{iteration},{phase},{i},{j},{counts[i, j]}" for i, j in np.argwhere(counts)]
+        write_text(self.directory / CONFUSION, "\n".join(["iteration,phase,actual,predicted,sequences", *rows]) + "\n")
 
     def recording(self, iteration: int, recording: Recording, batch: Batch, resolution: float) -> None:
         """Write the recording of an iteration, and the windows that its figures shade (start, stop in ms)."""

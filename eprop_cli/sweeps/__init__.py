@@ -5,7 +5,7 @@ What this takes to import is imported where it is used: eprop-run --help needs n
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from hydra.core.utils import JobRuntime
@@ -29,11 +29,13 @@ def is_sweep(directory: Path) -> bool:
     return record.is_sweep(directory)
 
 
-def arguments_to_resume(directory: Path, options: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """Arguments that the multirun in a sweep directory was given, then the new ones."""
+def arguments_to_resume(
+    directory: Path, options: Sequence[str], overrides: Sequence[str], allowed: Collection[str]
+) -> list[str]:
+    """Arguments that the multirun in a sweep directory was given, then the new ones; allowed: modules it may name."""
     from eprop_cli.sweeps import resume
 
-    return resume.arguments_to_resume(directory, options, overrides)
+    return resume.arguments_to_resume(directory, options, overrides, allowed)
 
 
 def run_job(composed: DictConfig) -> float | None:

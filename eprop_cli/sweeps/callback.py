@@ -1,5 +1,6 @@
 """Where Hydra tells that a multirun begins."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.utils import JobRuntime
@@ -12,9 +13,12 @@ MULTIRUN = "multirun"  # in Hydra's JobRuntime: where the multirun that has begu
 class SweepCallback(Callback):
     """Checks the jobs and claims the directory before Hydra makes anything."""
 
-    def __init__(self, stamp: str, beginning: str | None) -> None:
-        """stamp: tells multiruns in one sweep directory apart. beginning: directory where relative paths begin."""
-        self._beginning = beginning
+    def __init__(self, stamp: str, beginning: str | None, trusted: Sequence[str] | None = None) -> None:
+        """stamp: tells multiruns in one sweep directory apart. beginning: directory where relative paths begin.
+
+        trusted: of a multirun that is resumed, what its config may name besides what is ours; null: whatever it does.
+        """
+        self._beginning, self._trusted = beginning, trusted
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Exit with one line unless all of the jobs can begin."""
@@ -25,5 +29,5 @@ class SweepCallback(Callback):
 
         with exiting():
             check_subdir(config.hydra)
-            multirun = prepare(config, self._beginning)
+            multirun = prepare(config, self._beginning, self._trusted)
         JobRuntime.instance().set(MULTIRUN, str(multirun.state))

@@ -92,7 +92,8 @@ class ForkServer:
         self._connection, its = Pipe()
         with its:
             # In a session of its own it does not get a terminal's Ctrl-C: jobs are interrupted once, by their starter.
-            self._process = subprocess.Popen([sys.executable, "-c", MAIN], stdin=its.fileno(), start_new_session=True)
+            command, environment = [sys.executable, "-c", MAIN], os.environ | {"PYTHONSAFEPATH": "1"}
+            self._process = subprocess.Popen(command, stdin=its.fileno(), env=environment, start_new_session=True)
 
     def _wait(self, pid: int, stop: Callable[[], int | None]) -> int:
         assert self._process is not None

@@ -48,7 +48,7 @@ def run_job(composed: DictConfig) -> float | None:
         if plan.tied:
             _end_with_starter(plan)
     returned = None
-    find_modules_in(plan.beginning)
+    find_modules_in(plan.modules_in)
     if multirun.stopped is None:
         multirun.note(replace(outcome, status=RUNNING))
         directory = JobDirectory(multirun.directory / outcome.name, scratch, ["eprop-run", *plan.options, *overrides])
@@ -83,7 +83,7 @@ def _attempt(
     status, problem = SKIPPED, None
     if ready is not None:
         output = str(directory.path / LOG) if quiet else None
-        request = _request(ready, directory, output, multirun.plan.beginning)
+        request = _request(ready, directory, output, multirun.plan.modules_in)
         ended = run_forked(request, lambda: multirun.stopped)
         killed = f"was killed by {signal.Signals(-ended).name}" if ended < 0 else f"ended with status {ended}"
         stopped = multirun.stopped is not None
@@ -91,7 +91,7 @@ def _attempt(
     return status, problem, objective(directory.path, config) if status in (COMPLETED, SKIPPED) else None
 
 
-def _request(config: Config, directory: JobDirectory, output: str | None, beginning: str | None) -> JobRequest:
+def _request(config: Config, directory: JobDirectory, output: str | None, modules_in: str | None) -> JobRequest:
     """What the job's process has to do, with Hydra's logging as if Hydra had begun the job in its run directory."""
     hydra: Any = copy.deepcopy(HydraConfig.instance().cfg)
     OmegaConf.set_readonly(hydra.hydra, False)
@@ -103,7 +103,7 @@ def _request(config: Config, directory: JobDirectory, output: str | None, beginn
         *(to_dict(config), str(directory.path), logs, hydra.hydra.verbose, directory.command),
         output=output,
         working_directory=os.getcwd(),
-        modules_in=beginning,
+        modules_in=modules_in,
     )
 
 

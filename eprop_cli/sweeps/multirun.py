@@ -27,7 +27,7 @@ class Plan:
     swept: keys with several values. options: those of eprop-run that each job needs. n_jobs: None if a search decides.
     pid, host: of the process that starts the jobs. tied: whether they are to end with it, as those of a cluster are
     not. fresh: whether it made the sweep directory. launcher: class of the launcher that was chosen. beginning: where
-    relative paths begin; None: wherever a job is.
+    relative paths begin; None: wherever a job is. modules_in: where modules of the user's are found, too.
     """
 
     swept: list[str]
@@ -39,6 +39,7 @@ class Plan:
     fresh: bool
     launcher: str
     beginning: str | None
+    modules_in: str | None = None
 
     @property
     def is_mine(self) -> bool:

@@ -28,11 +28,13 @@ from eprop_cli.runs.interrupts import stopping
 from eprop_cli.sweeps.composing import compose_once
 from eprop_cli.sweeps.core_count import jobs_sharing_cores, shortage
 from eprop_cli.sweeps.engine_needs import compile_engine
+from eprop_cli.sweeps.foreign import check_composed
 from eprop_cli.sweeps.job_directory import is_completed, job_name
 from eprop_cli.sweeps.launcher import launch_only_the_rest
 from eprop_cli.sweeps.multirun import PLAN, STATE, Multirun, Plan
 from eprop_cli.sweeps.paths import absolute_storage, find_modules_in, with_absolute_paths
 from eprop_cli.sweeps.record import SweepRecord
+from eprop_cli.sweeps.slurm import check_time_limit, is_slurm, watch
 from eprop_cli.training.base import check_ready
 
 TIED = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs end with the process that starts them
@@ -52,20 +54,21 @@ class JobList:
     is_search: bool
 
 
-def prepare(config: DictConfig, beginning: str | None) -> Multirun:
+def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | None = None) -> Multirun:
     """Find out all that can be known before the first job, take the sweep directory and heed signals.
 
     config: as Hydra composes it for a multirun; has the launcher replaced by ours, and relative paths by absolute ones.
-    beginning: as in Plan. Raises UserError or HydraException if
-    one of the jobs can never run, and for what is wrong with the sweep directory.
+    beginning: as in Plan. trusted: of a multirun that is resumed, what its jobs' configs may name, as in check_names().
+    Raises UserError or HydraException if one of the jobs can never run, and for what is wrong with the sweep directory.
     """
     multirun = Multirun.of(config)  # fixes what is named after the time
     hydra = config.hydra
     given = [str(override) for override in hydra.overrides.hydra]
     _check_given(config, given)
-    find_modules_in(beginning)
+    modules_in = beginning if trusted is None or trusted else None  # nothing else is to be found in a foreign directory
+    find_modules_in(modules_in)
     job_list = _read_jobs(config)
-    first = _check_jobs(config, job_list, beginning)
+    first = _check_jobs(config, job_list, beginning, trusted)
     _check_launcher(hydra.launcher)
     n_at_once = _n_at_once(multirun.directory, job_list)
     if n_at_once and (short := shortage(first, job_list.values, hydra.launcher, n_at_once)):
@@ -84,11 +87,14 @@ def prepare(config: DictConfig, beginning: str | None) -> Multirun:
         fresh=_claim(multirun.directory),
         launcher=launcher,
         beginning=beginning,
+        modules_in=modules_in,
     )
     _leave(multirun, plan, record)
     if "storage" in hydra.sweeper:
         hydra.sweeper.storage = absolute_storage(hydra.sweeper.storage, beginning)
     launch_only_the_rest(config)
+    if is_slurm(launcher):
+        watch(multirun)
     logging.raiseExceptions = False  # as in run(); here also where the reader of a pipe has had enough
     for number in stopping():
         signal.signal(number, lambda number, _: stop(multirun, number))
@@ -149,7 +155,7 @@ def _is_choice_of_files(override: Override) -> bool:
     return override.is_discrete_sweep() and bool(groups)
 
 
-def _check_jobs(config: DictConfig, job_list: JobList, beginning: str | None) -> Config:
+def _check_jobs(config: DictConfig, job_list: JobList, beginning: str | None, trusted: Sequence[str] | None) -> Config:
     """The config of the first job; has config use the launcher that files which are swept over name.
 
     Raises UserError for the first job that cannot run.
@@ -160,6 +166,8 @@ def _check_jobs(config: DictConfig, job_list: JobList, beginning: str | None) ->
     loader = compose_once()
     for overrides in job_list.jobs:
         composed = loader.load_sweep_config(config, list(overrides))
+        if trusted is not None:
+            _check_foreign(composed, config, trusted)
         loader.keep(list(overrides), composed)
         for part in ("launcher", "sweeper"):
             launchers[part, OmegaConf.to_yaml(composed.hydra[part])] = composed.hydra
@@ -176,6 +184,16 @@ def _check_jobs(config: DictConfig, job_list: JobList, beginning: str | None) ->
     _use_launcher(config, [hydra for (part, _), hydra in launchers.items() if part == "launcher"])
     _check_sweeper(config, [hydra for (part, _), hydra in launchers.items() if part == "sweeper"])
     return configs[0]
+
+
+def _check_foreign(composed: DictConfig, config: DictConfig, trusted: Sequence[str]) -> None:
+    """Raise ConfigError for what the files and arguments of a multirun that is resumed must not hold."""
+    anew = [str(override).partition("=")[0].lstrip("+~") for override in config.hydra.overrides.hydra]
+    try:
+        check_composed(composed, trusted, anew)
+    except UserError as error:
+        directory = config.hydra.sweep.dir
+        raise ConfigError("resume", directory, f"cannot be resumed: its {SWEEP} {error}") from error
 
 
 def _use_launcher(config: DictConfig, found: Sequence[DictConfig]) -> None:
@@ -198,9 +216,10 @@ def _check_sweeper(config: DictConfig, found: Sequence[DictConfig]) -> None:
 
 
 def _check_launcher(launcher: DictConfig) -> None:
-    if str(launcher["_target_"]).endswith("SlurmLauncher"):
+    if is_slurm(str(launcher["_target_"])):
         missing = "needs SLURM's srun, which is not on this machine; slurm_local tries the same without"
         require(shutil.which("srun") is not None, "hydra/launcher", "slurm", missing)
+        check_time_limit(launcher)
 
 
 def _claim(directory: Path) -> bool:

@@ -38,8 +38,11 @@ def read_sweep_record(directory: Path) -> SweepRecord:
     try:
         read = json.loads(path.read_text())
         if (number := _format(read)) <= FORMAT:
-            return SweepRecord(_texts(read["options"]), _texts(read["overrides"]), read.get("beginning"))
-    except (OSError, ValueError, TypeError, LookupError) as error:
+            beginning = read.get("beginning")
+            if not isinstance(beginning, str | None):
+                raise ValueError("beginning must be a directory")
+            return SweepRecord(_texts(read["options"]), _texts(read["overrides"]), beginning)
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         constraint = f"cannot be resumed: {path} is damaged ({type(error).__name__}: {error})"
         raise ConfigError("resume", directory, constraint) from error
     constraint = f"cannot be resumed: {path} has format {number}, but this eprop-run knows {FORMAT}; use a newer one"
@@ -48,7 +51,7 @@ def read_sweep_record(directory: Path) -> SweepRecord:
 
 def _format(read: Any) -> int:
     number = read.get("format", 1) if isinstance(read, dict) else None
-    if not isinstance(number, int):
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ValueError("it is not a multirun's")
     return number
 

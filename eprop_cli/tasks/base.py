@@ -40,6 +40,16 @@ class TaskConfig(Group):
         """Whether a batch is another one each time, so that there is something to validate on."""
         return True
 
+    @property
+    def evaluates_splits(self) -> bool:
+        """Whether validation and test go through all there is, in several batches, rather than take one."""
+        return False
+
+    @property
+    def has_short_batches(self) -> bool:
+        """Whether a batch may hold fewer than n_batch sequences."""
+        return False
+
     def check_window(self, window_key: str) -> None:
         """Raise ConfigError unless the learning window fits into the sequence."""
         window, sequence = self.learning_window_steps, self.sequence_steps
@@ -53,12 +63,14 @@ class Task:
     losses: names of those that fit, the one to take by default first.
     has_classes: whether the readout that is largest on average is the answer; with a loss that needs classes it always
         is.
+    has_epochs: whether training goes through the same samples again and again.
     planes: pairs of readouts that are the coordinates of a point, to be drawn in the plane.
     """
 
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "mean_squared_error")
     has_classes: ClassVar[bool] = False
+    has_epochs: ClassVar[bool] = False
     planes: ClassVar[tuple[tuple[int, int], ...]] = ()
 
     def __init__(self, config: Any) -> None:
@@ -78,6 +90,22 @@ class Task:
     def batch_at(self, rng: np.random.RandomState, phase: str, index: int) -> Batch:
         """The batch number index, from 0, of a phase; a task that draws has no need to know its place."""
         return self.batch(rng)
+
+    @property
+    def together(self) -> tuple[str, ...]:
+        """Phases that take their batches in turn from one row of batches."""
+        return ()
+
+    def n_batches(self, phase: str) -> int:
+        """Batches that one evaluation takes."""
+        return 1
+
+    def epochs(self, n_batches: int) -> float:
+        """Epochs of training after a number of batches."""
+        return 0.0
+
+    def close(self) -> None:
+        """Give back what it holds; no batch is asked for afterwards."""
 
 
 def task_class(name: str) -> type[Task]:
@@ -106,18 +134,40 @@ class CheckedTask:
         else:
             self._task.prepare(rng, own)  # type: ignore[call-arg]
 
+    def draw(self, rng: np.random.RandomState, phase: str, drawn: dict[str, int]) -> Batch:
+        """The next batch of a phase; drawn: batches that each phase has had, which is kept up to date."""
+        together = self._task.together
+        index = sum(drawn[each] for each in together) if phase in together else drawn[phase]
+        batch = self.batch_at(rng, phase, index)
+        drawn[phase] += 1
+        return batch
+
+    def n_batches(self, phase: str) -> int:
+        """Batches that one evaluation takes."""
+        return self._task.n_batches(phase)
+
+    def epochs(self, n_batches: int) -> float:
+        """Epochs of training after a number of batches."""
+        return self._task.epochs(n_batches)
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self._task.close()
+
     def batch_at(self, rng: np.random.RandomState, phase: str, index: int) -> Batch:
         """The batch number index, from 0, of a phase."""
         batch, c = self._task.batch_at(rng, phase, index), self._config
-        shape = (c.n_batch, c.sequence_steps, c.n_in)
-        self._check("spikes", batch.spikes, "bool", np.bool_, shape)
+        n_batch = min(max(1, len(batch.spikes)), c.n_batch) if c.has_short_batches else c.n_batch
+        shape = (n_batch, c.sequence_steps, c.n_in)
+        kind, dtype = ("uint8", np.uint8) if np.asarray(batch.spikes).dtype == np.uint8 else ("bool", np.bool_)
+        self._check("spikes", batch.spikes, kind, dtype, shape)
         self._check("targets", batch.targets, "float64", np.float64, (c.n_out, *shape[:2]))
         self._check_targets(batch.targets)
-        if not isinstance(batch.windows, Sized) or len(batch.windows) != c.n_batch:
-            raise self._error(f"windows must have an entry for each of the {c.n_batch} sequences")
+        if not isinstance(batch.windows, Sized) or len(batch.windows) != n_batch:
+            raise self._error(f"windows must have an entry for each of the {n_batch} sequences")
         if self._resets and batch.spikes[:, 0].any():
             spikes = batch.spikes.copy()
-            spikes[:, 0] = False
+            spikes[:, 0] = 0
             batch = replace(batch, spikes=spikes)
         return batch
 

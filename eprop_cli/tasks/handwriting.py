@@ -10,11 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 
 from eprop_cli.errors import ConfigError, require
 from eprop_cli.schema import at_least, key
+from eprop_cli.tasks.paths import find
 from eprop_cli.tasks.pattern import Pattern, PatternConfig, Targets, require_two_readouts
 
 SHIPPED = Path("doc", "examples", "pynest", "eprop_plasticity", "chaos_handwriting.txt")  # in NEST's installation
@@ -39,7 +39,7 @@ class HandwritingConfig(PatternConfig):
         super().__post_init__()
         require_two_readouts(self)
         if self.file is not None:
-            self.file = str(_find(self.file))
+            self.file = str(find("task.file", self.file))
         _ = self.strokes
 
     @property
@@ -72,16 +72,6 @@ def _scaled(strokes: NDArray[np.float64]) -> NDArray[np.float64]:
     way /= np.max(np.abs(way))
     way -= np.mean(way)
     return way
-
-
-def _find(file: str) -> Path:
-    """A user's file: beside the user's config, else from the working directory."""
-    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
-    places = [Path(source.path) for source in sources if source.provider == "command-line"]
-    for place in (*places, Path.cwd()):
-        if (place / file).is_file():
-            return (place / file).resolve()
-    raise ConfigError("task.file", file, "no such file, neither beside your config nor in the working directory")
 
 
 def _shipped() -> Path:

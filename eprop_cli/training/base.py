@@ -3,25 +3,29 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.archives import check_arrays, check_in_range
+from eprop_cli.columns import EPOCH
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity import weights as connectivity
-from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.connectivity.mask import Mask, Wiring, all_dense
-from eprop_cli.engines.base import engine_class
+from eprop_cli.connectivity.base import FEEDBACK, PLASTIC
+from eprop_cli.connectivity.mask import Mask, Wiring, all_dense, checked_lists
+from eprop_cli.connectivity.projections import RANDOM, aligned
+from eprop_cli.connectivity.rule import FROM_WEIGHTS
+from eprop_cli.engines.base import Outcome, engine_class
 from eprop_cli.engines.nest.draws import draw_with_nest
 from eprop_cli.errors import TrainingError, require
-from eprop_cli.losses import firing_rate
+from eprop_cli.losses import confusion, firing_rate
 from eprop_cli.models.draws import Drawn, draw_with_numpy, draws
-from eprop_cli.phases import EARLY_STOPPING, TEST, TRAINING, VALIDATION, Progress
+from eprop_cli.phases import EARLY_STOPPING, PHASES, TEST, TRAINING, VALIDATION, Progress
 from eprop_cli.registry import variant
-from eprop_cli.schema import NON_NEGATIVE, POSITIVE, Group, key, one_of
+from eprop_cli.schema import MOST_COUNT, NON_NEGATIVE, POSITIVE, Group, key, one_of
 from eprop_cli.tasks.base import CheckedTask
 from eprop_cli.values import Batch, Checkpoint, Recording, Row, Table, Weights
 
@@ -29,6 +33,7 @@ from eprop_cli.values import Batch, Checkpoint, Recording, Row, Table, Weights
 INLINE, ASIDE = "inline", "aside"
 # Evaluation that touches nothing draws from streams of its own, so that it does not change what training draws.
 STREAMS = {TRAINING: 0, VALIDATION: 1, EARLY_STOPPING: 2, TEST: 3}
+MOST_FLOAT = float(np.finfo(np.float64).max)
 GENERATORS = {"numpy": draw_with_numpy, "nest": draw_with_nest}  # of parameters that differ from neuron to neuron
 
 
@@ -48,6 +53,7 @@ class TrainingConfig(Group):
     evaluation: str = key(one_of((INLINE, ASIDE)))
     checkpoint_every: int = key(POSITIVE, unit="iterations")
     checkpoint_minutes: float | None = key(NON_NEGATIVE)
+    keep_checkpoint: bool
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,14 @@ class Record:
     batch: the inputs, for the figures of a recorded iteration.
     recording: None unless this iteration is one that is recorded.
     weight_changes: columns projection, pre, post, time (ms since training began), weight; None outside training.
+    confusion: of what was evaluated, as losses.confusion; None in training, or where there are no classes.
     """
 
     row: Row
     batch: Batch
     recording: Recording | None = None
     weight_changes: Table | None = None
+    confusion: NDArray[np.int64] | None = None
 
 
 class Trainer:
@@ -96,6 +104,10 @@ class Trainer:
         return "it keeps no checkpoint"
 
     @classmethod
+    def check_checkpoint(cls, config: RunConfig, checkpoint: Checkpoint) -> None:
+        """Raise ValueError, or what comes of a name that is missing, unless it is one to go on from."""
+
+    @classmethod
     def time_passes(cls, config: RunConfig) -> bool:
         """Whether training's time goes on in all phases."""
         return False
@@ -123,13 +135,18 @@ def make_trainer(config: RunConfig, checkpoint: Checkpoint | None = None) -> Tra
     return trainer
 
 
-def make_task(config: RunConfig, rng: np.random.RandomState) -> CheckedTask:
-    """The task that the config names, once it has drawn what its batches share. rng: as the initial weights left it."""
+def make_task(config: RunConfig, rng: np.random.RandomState, wiring: Wiring | None = None) -> CheckedTask:
+    """The task that the config names, once it has drawn what its batches share.
+
+    rng: as the initial weights left it. wiring: the run's synapses; None: all of them.
+    """
     task = CheckedTask(config.task, probabilities=config.loss.needs_classes, resets=config.model.resets)
     seed, own = getattr(config.task, "seed", config.seed), None
-    if seed != config.seed:  # where a run with that seed would stand
+    if seed != config.seed:  # where a run with that seed would stand, which changes no synapses of trained weights
         own = np.random.RandomState(seed)
-        initial_network(replace(config, seed=seed), own)
+        rules, wiring = config.connectivity.rules, all_dense(config.sizes) if wiring is None else wiring
+        known = {name: mask for name, mask in wiring.items() if rules[name].when == FROM_WEIGHTS}
+        initial_network(replace(config, seed=seed), own, known)
     task.prepare(rng, own)
     return task
 
@@ -184,19 +201,32 @@ def check_ready(config: RunConfig) -> RunConfig:
     config = draw_parameters(config)
     engine_class(config).check_possible(config)
     if config.resume is None:  # otherwise the checkpoint has them, and where they came from may be gone
-        initial_network(config)
+        rng = np.random.RandomState(config.seed)
+        initial_network(config, rng)
+        make_task(config, rng).close()
     return config
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a batch came to: metrics and firing rates by column, and as losses.confusion where there are classes."""
+
+    n_sequences: int
+    metrics: dict[str, float]
+    rates: dict[str, float]
+    confusion: NDArray[np.int64] | None
 
 
 @dataclass
 class Bookkeeper:
-    """Turns readouts into rows, and decides which iterations are recorded."""
+    """Turns outcomes into rows, and decides which iterations are recorded."""
 
     config: RunConfig
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
         self._metrics = self.config.metrics
+        self._has_classes, self._has_epochs = self.config.has_classes, self.config.task_class.has_epochs
         self._populations = self.config.model.populations
         self._timing = self.config.timing
 
@@ -207,22 +237,47 @@ class Bookkeeper:
         last = (iteration == self.config.task.n_iter or progress.stopped) and "last" in chosen
         return first or last or iteration in chosen
 
-    def row(
-        self, iteration: int, phase: str, readout: NDArray[np.float64], batch: Batch, n_spikes: dict[str, int]
-    ) -> Row:
-        """The row of a batch; raises TrainingError if its loss is not finite."""
+    def score(self, outcome: Outcome, batch: Batch) -> Score:
+        """What a batch came to."""
         timing = self._timing
         target = batch.targets[:, :, -timing.learning_window :]
-        values = {metric.column.name: metric.value(readout, target) for metric in self._metrics}
-        if not math.isfinite(values["loss"]):
-            raise TrainingError(f"the loss became {values['loss']} in {phase} iteration {iteration}")
+        metrics = {metric.column.name: metric.value(outcome.readout, target) for metric in self._metrics}
         duration = timing.ms(len(batch.spikes) * timing.sequence)
-        for population in self._populations:
-            rate = firing_rate(n_spikes[population.name], population.size, duration)
-            values[f"rate_{population.name}"] = rate
+        rates = {
+            f"rate_{population.name}": firing_rate(outcome.n_spikes[population.name], population.size, duration)
+            for population in self._populations
+        }
+        told_apart = confusion(outcome.readout, target) if self._has_classes else None
+        return Score(len(batch.spikes), metrics, rates, told_apart)
+
+    def row(self, iteration: int, phase: str, scores: Sequence[Score], epoch: float) -> Row:
+        """The row of batches that were evaluated together; raises TrainingError if their loss is not finite.
+
+        What is known of each batch is a mean over its sequences, and the row has that over all of them.
+        epoch: epochs of training so far.
+        """
+        metrics, rates = (_mean(scores, [getattr(score, each) for score in scores]) for each in ("metrics", "rates"))
+        if not math.isfinite(metrics["loss"]):
+            raise TrainingError(f"the loss became {metrics['loss']} in {phase} iteration {iteration}")
         now = time.perf_counter()
         seconds, self.began = now - self.began, now
-        return Row(iteration, phase, values, seconds)
+        epochs = {EPOCH.name: epoch} if self._has_epochs else {}
+        return Row(iteration, phase, metrics | epochs | rates, seconds)
+
+
+def total_confusion(scores: Sequence[Score]) -> NDArray[np.int64] | None:
+    """The confusions of several batches together."""
+    found = [score.confusion for score in scores if score.confusion is not None]
+    return np.sum(found, axis=0, dtype=np.int64) if found else None
+
+
+def _mean(scores: Sequence[Score], values: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of some values over the sequences of several batches."""
+    if len(scores) == 1:
+        return values[0]
+    n = sum(score.n_sequences for score in scores)
+    pairs = list(zip(scores, values, strict=True))
+    return {name: sum(score.n_sequences * each[name] for score, each in pairs) / n for name in values[0]}
 
 
 def random_streams(seed: int) -> dict[str, np.random.RandomState]:
@@ -256,13 +311,54 @@ def wiring_state(wiring: Wiring) -> Checkpoint:
     return rows | {f"post_{projection}": post for projection, (_, post) in listed.items()}
 
 
-def restored_wiring(checkpoint: Checkpoint, sizes: Mapping[str, int]) -> dict[str, Mask]:
+def restored_wiring(checkpoint: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Mask]:
     """The synapses of a run that goes on. sizes: of in, rec, out."""
     wiring = {}
     for projection, mask in all_dense(sizes).items():
         if (row := checkpoint.get(f"row_{projection}")) is not None:
-            mask = Mask(mask.n_pre, mask.n_post, row, checkpoint[f"post_{projection}"])
+            post = checkpoint[f"post_{projection}"]
+            row, post = row.astype(np.int64, copy=False), post.astype(np.uint32, copy=False)
+            mask = Mask(mask.n_pre, mask.n_post, row, post)
         wiring[projection] = mask
+    return wiring
+
+
+def check_begun(config: RunConfig, checkpoint: Checkpoint) -> tuple[Wiring, dict[str, NDArray[Any]]]:
+    """The synapses and all arrays of a checkpoint; raises ValueError unless it has what every way of training keeps."""
+    arrays = {name: np.asarray(value) for name, value in checkpoint.items()}
+    counts = ("rows", "iteration", *(f"drawn_{phase}" for phase in PHASES))
+    schema: dict[str, tuple[str, tuple[int, ...]]] = {"config": ("U", ()), "stopped": ("b", ()), "metric": ("f", ())}
+    schema |= dict.fromkeys(counts, ("iu", ()))
+    for phase in PHASES:
+        schema |= {f"stream_{phase}_key": ("u", (624,)), f"stream_{phase}_pos": ("iu", ())}
+        schema |= {f"stream_{phase}_has_gauss": ("iu", ()), f"stream_{phase}_gauss": ("f", ())}
+    check_arrays(arrays, schema)
+    check_in_range(arrays, counts, 0, MOST_COUNT)
+    check_in_range(arrays, ("iteration",), 0, int(arrays["rows"]))
+    check_in_range(arrays, (f"stream_{phase}_pos" for phase in PHASES), 0, 624)
+    check_in_range(arrays, (f"stream_{phase}_has_gauss" for phase in PHASES), 0, 1)
+    check_in_range(arrays, (f"stream_{phase}_gauss" for phase in PHASES), -MOST_FLOAT, MOST_FLOAT)
+    return _checked_wiring(config, arrays), arrays
+
+
+def _checked_wiring(config: RunConfig, arrays: Mapping[str, NDArray[Any]]) -> Wiring:
+    """The synapses in a checkpoint; raises ValueError unless the config's rules may have given them."""
+    sizes, rules = config.sizes, config.connectivity.rules
+    for projection, mask in all_dense(sizes).items():
+        if f"row_{projection}" in arrays:
+            row, post = arrays[f"row_{projection}"], arrays[f"post_{projection}"]
+            listed = checked_lists(projection, row, post, mask.n_pre, mask.n_post)
+            if rules[projection].without_self and (listed.pre == listed.lists[1]).any():
+                raise ValueError(f"its synapses of {projection} have some of a neuron with itself")
+    wiring = restored_wiring(arrays, sizes)
+    agreed = aligned(wiring, config.connectivity.feedback)
+    for projection, mask in wiring.items():
+        fits = mask.is_dense == agreed[projection].is_dense and mask.same_as(agreed[projection])
+        drawn = projection != FEEDBACK or config.connectivity.feedback == RANDOM
+        if drawn and rules[projection].is_all:
+            fits = fits and mask.size == all_dense(sizes)[projection].size
+        if not fits:
+            raise ValueError(f"its synapses of {projection} are not those of the config")
     return wiring
 
 

@@ -11,21 +11,25 @@ from typing import Any, cast
 
 import numpy as np
 
+from eprop_cli.archives import check_arrays, check_in_range
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.connectivity.projections import SYMMETRIC
 from eprop_cli.engines.base import KeptStream, Outcome, engine_class, make_engine
 from eprop_cli.errors import require
-from eprop_cli.models.base import STREAM
+from eprop_cli.models.base import GRADIENT, STREAM
 from eprop_cli.phases import PHASES, TEST, TRAINING, Progress, phases
 from eprop_cli.registry import variant
 from eprop_cli.schema import to_dict
 from eprop_cli.training.base import (
     ASIDE,
     INLINE,
+    MOST_FLOAT,
     Bookkeeper,
     Record,
+    Score,
     Trainer,
+    check_begun,
     check_finite,
     initial_network,
     make_task,
@@ -34,6 +38,7 @@ from eprop_cli.training.base import (
     restored_wiring,
     stream_state,
     timed,
+    total_confusion,
     wiring_state,
 )
 from eprop_cli.values import Batch, Checkpoint, Weights
@@ -51,7 +56,7 @@ class Continuous(Trainer):
             self._streams = dict.fromkeys(PHASES, self._streams[TRAINING])
         known = None if checkpoint is None else restored_wiring(checkpoint, config.sizes)
         self.wiring, self.initial = initial_network(config, self._streams[TRAINING], known)
-        self._task = make_task(config, self._streams[TRAINING])
+        self._task = make_task(config, self._streams[TRAINING], self.wiring)
         self._drawn = dict.fromkeys(PHASES, 0)
         self._progress, self._rows = Progress(), 0
         if checkpoint is not None:
@@ -68,7 +73,10 @@ class Continuous(Trainer):
     @classmethod
     def check(cls, config: RunConfig) -> None:
         """Raise ConfigError for what the optimizers of synapses do not have."""
-        remedy = "needs training=data_parallel; NEST's own optimizer does not have it"
+        # The compiled engine's streams do as NEST does, and no more.
+        can_change = GRADIENT in variant("neuron", config.neuron.name).computes
+        other = "needs training=data_parallel" if can_change else f"cannot be had with neuron={config.neuron.name}"
+        remedy = f"{other}; NEST's own optimizer does not have it"
         optimizer = config.optimizer
         require(config.make_optimizer().nest_type is not None, "optimizer", optimizer.name, remedy)
         require(optimizer.weight_decay == 0, "optimizer.weight_decay", optimizer.weight_decay, remedy)
@@ -78,8 +86,8 @@ class Continuous(Trainer):
         require(set(rates.values()) == {1.0}, "optimizer.eta_factor", rates, remedy)
         require(set(map(str, bounds.values())) == {"None"}, "optimizer.bounds", bounds, remedy)
         for name, learns in vars(config.connectivity.plastic).items():
-            require(learns, f"connectivity.plastic.{name}", learns, "must be true, or needs training=data_parallel")
-        feedback, remedy_here = config.connectivity.feedback, "needs training=data_parallel; NEST cannot do it"
+            require(learns, f"connectivity.plastic.{name}", learns, f"must be true, or {other}")
+        feedback, remedy_here = config.connectivity.feedback, f"{other}; NEST cannot do it"
         require(feedback != SYMMETRIC, "connectivity.feedback", feedback, remedy_here)
         for name, fraction in vars(config.connectivity.excitatory_fraction).items():
             require(fraction is None, f"connectivity.excitatory_fraction.{name}", fraction, remedy_here)
@@ -88,6 +96,11 @@ class Continuous(Trainer):
         remedy = f"needs a copy of the simulation, which engine={config.engine.name} cannot make; set it to {INLINE}"
         possible = not aside or engine_class(config).keeps_state()
         require(possible, "training.evaluation", config.training.evaluation, remedy)
+        remedy = "needs training.evaluation=aside (engine=compiled) or training=data_parallel; or set it to false"
+        require(aside or not config.task.evaluates_splits, "task.whole_split", True, remedy)
+        fits = not (config.task.has_short_batches and config.model.resets)
+        remedy = "must be full with training=continuous, where synapses count the sequences of a batch"
+        require(fits, "task.last_batch", "short", f"{remedy}; or choose training=data_parallel")
         super().check(config)
 
     @classmethod
@@ -99,6 +112,15 @@ class Continuous(Trainer):
             "a continuous run cannot be continued exactly, as NEST does not give out the state of its synapses; "
             "start again with training=data_parallel, which can"
         )
+
+    @classmethod
+    def check_checkpoint(cls, config: RunConfig, checkpoint: Checkpoint) -> None:
+        """Raise ValueError unless a checkpoint has all that _restore() takes, in the ranges that it can have."""
+        wiring, arrays = check_begun(config, checkpoint)
+        initial = {f"initial_{name}": ("f", mask.shape) for name, mask in wiring.items()}
+        check_arrays(arrays, initial)
+        check_in_range(arrays, initial, -MOST_FLOAT, MOST_FLOAT)
+        engine_class(config).check_state(config, wiring, arrays)
 
     @classmethod
     def time_passes(cls, config: RunConfig) -> bool:
@@ -115,12 +137,11 @@ class Continuous(Trainer):
             phase = next(turns, None)
             if phase is None:
                 break
-            batch = self._draw(phase)
             if phase != TRAINING and config.training.evaluation == ASIDE:
                 yield from self._known(book, timed(self, self._kept.end), mark)
-                outcome = timed(self, lambda batch=batch: self._kept.evaluate(batch))
-                yield self._record(book, (progress.iteration, phase, batch), replace(outcome, weight_changes=None))
+                yield self._evaluate(book, phase)
                 continue
+            batch = self._draw(phase)
             record = phase == TRAINING and book.wants(progress)
             rate = eta if phase == TRAINING else 0.0
             outcome = timed(self, lambda batch=batch, rate=rate, record=record: self._stream.begin(batch, rate, record))
@@ -145,32 +166,41 @@ class Continuous(Trainer):
     def close(self) -> None:
         """Give back what the engine holds."""
         self._engine.close()
+        self._task.close()
 
     @property
     def _kept(self) -> KeptStream:
         return cast(KeptStream, self._stream)
 
     def _draw(self, phase: str) -> Batch:
-        batch = self._task.batch_at(self._streams[phase], phase, self._drawn[phase])
-        self._drawn[phase] += 1
-        return batch
+        return self._task.draw(self._streams[phase], phase, self._drawn)
+
+    def _evaluate(self, book: Bookkeeper, phase: str) -> Record:
+        """The record of an evaluation that touches nothing."""
+        scores = []
+        for _ in range(self._task.n_batches(phase)):
+            batch = self._draw(phase)
+            outcome: Outcome = timed(self, lambda batch=batch: self._kept.evaluate(batch))
+            scores.append(book.score(outcome, batch))
+        return self._record(book, self._progress.iteration, phase, batch, scores)
 
     def _known(self, book: Bookkeeper, outcome: Outcome | None, mark: Checkpoint | None) -> Iterator[Record]:
         """The record of the pending batch, if there is one, for which the outcome has come."""
         if self._pending is None or outcome is None:
             return
         pending, self._pending = self._pending, None
-        record = self._record(book, pending, outcome)
+        iteration, phase, batch = pending
+        record = self._record(book, iteration, phase, batch, [book.score(outcome, batch)])
+        record = replace(record, recording=outcome.recording, weight_changes=outcome.weight_changes)
         if mark is not None:
             self._mark = mark | {"rows": self._rows, "metric": self._progress.metric}
         yield record
 
-    def _record(self, book: Bookkeeper, begun: tuple[int, str, Batch], outcome: Outcome) -> Record:
-        iteration, phase, batch = begun
-        row = book.row(iteration, phase, outcome.readout, batch, outcome.n_spikes)
+    def _record(self, book: Bookkeeper, iteration: int, phase: str, batch: Batch, scores: list[Score]) -> Record:
+        row = book.row(iteration, phase, scores, self._task.epochs(iteration))
         self._progress.metric = row.metrics[self._config.training.stop_metric]
         self._rows += 1
-        return Record(row, batch, outcome.recording, outcome.weight_changes)
+        return Record(row, batch, confusion=None if phase == TRAINING else total_confusion(scores))
 
     def _capture(self) -> Checkpoint:
         """Everything that the rest of the run depends on, before a phase begins."""

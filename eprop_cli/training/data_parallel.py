@@ -13,21 +13,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.archives import check_arrays, check_in_range
 from eprop_cli.config.config import Config as RunConfig
-from eprop_cli.connectivity.base import PLASTIC
+from eprop_cli.connectivity.base import FEEDBACK, PLASTIC
 from eprop_cli.connectivity.mask import NEIGHBOURS, neighbours, sampled
 from eprop_cli.engines.base import Learner, Outcome, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT
 from eprop_cli.optimizers.base import OptimizerState, set_moments
 from eprop_cli.phases import PHASES, TEST, TRAINING, VALIDATION, Progress, phases
-from eprop_cli.schema import key, one_of, to_dict
+from eprop_cli.schema import MOST_COUNT, key, one_of, to_dict
 from eprop_cli.training.base import (
     ASIDE,
+    MOST_FLOAT,
     Bookkeeper,
     Record,
     Trainer,
     TrainingConfig,
+    check_begun,
     check_finite,
     initial_network,
     make_task,
@@ -36,6 +39,7 @@ from eprop_cli.training.base import (
     restored_wiring,
     stream_state,
     timed,
+    total_confusion,
     wiring_state,
 )
 from eprop_cli.values import Batch, Checkpoint, Table, Weights
@@ -75,7 +79,7 @@ class DataParallel(Trainer):
         if self._in_place:  # what is to stay must be another array
             self._weights = neighbours({name: values.copy() for name, values in self.initial.items()})
             self.initial = {name: _narrow(values) for name, values in self.initial.items()}
-        self._task = make_task(config, self._streams[TRAINING])
+        self._task = make_task(config, self._streams[TRAINING], self.wiring)
         self._optimizer = config.make_optimizer()
         self._state = self._optimizer.initial_state({projection: self._weights[projection] for projection in PLASTIC})
         set_moments(self._state, self.wiring, config.synapse.init_optimizer)
@@ -106,6 +110,25 @@ class DataParallel(Trainer):
         """It can, whatever the engine."""
         return ""
 
+    @classmethod
+    def check_checkpoint(cls, config: RunConfig, checkpoint: Checkpoint) -> None:
+        """Raise ValueError unless a checkpoint has all that _restore() takes, in the ranges that it can have."""
+        wiring, arrays = check_begun(config, checkpoint)
+        shapes = {name: wiring[name].shape for name in (*PLASTIC, FEEDBACK)}
+        optimizer = config.make_optimizer()
+        numbers = optimizer.initial_state({name: np.zeros(0) for name in PLASTIC}).numbers
+        weights = ("initial", "weights", *(("best",) if any(name.startswith("best_") for name in arrays) else ()))
+        schema: dict[str, tuple[str, tuple[int, ...]]] = {"step": ("iu", ()), "lowest": ("f", ())}
+        schema |= dict.fromkeys(numbers, ("f", ()))
+        large = {f"{group}_{name}": ("f", shape) for group in weights for name, shape in shapes.items()}
+        moments = {f"{group}_{name}": ("f", shapes[name]) for group in optimizer.moments for name in PLASTIC}
+        check_arrays(arrays, schema | large | moments)
+        check_in_range(arrays, ("step",), 0, min(int(arrays["rows"]), MOST_COUNT))
+        check_in_range(arrays, [*large, *numbers], -MOST_FLOAT, MOST_FLOAT)
+        check_in_range(arrays, moments, -math.inf, math.inf)
+        for name, (lowest, highest) in optimizer.ranges.items():
+            check_in_range(arrays, [each for each in (*moments, *numbers) if each.startswith(name)], lowest, highest)
+
     def records(self) -> Iterator[Record]:
         """Train, yielding each batch."""
         config, book = self._config, Bookkeeper(self._config)
@@ -127,27 +150,27 @@ class DataParallel(Trainer):
     def close(self) -> None:
         """Stop the engine's workers."""
         self._engine.close()
+        self._task.close()
 
     def _train(self, book: Bookkeeper) -> Record:
         iteration, record = self._progress.iteration, book.wants(self._progress)
         batch, following = self._next_batch()
-        if self._learner is not None:
-            outcome = timed(self, lambda: self._begun_and_ended(batch, following, record))
-        else:
-            outcome = timed(self, lambda: self._engine.gradient(self._weights, batch, following, record))
-        row = book.row(iteration, TRAINING, outcome.readout, batch, outcome.n_spikes)
+        outcome: Outcome = timed(self, lambda: self._computed(batch, following, record))
+        row = book.row(iteration, TRAINING, [book.score(outcome, batch)], self._task.epochs(iteration))
         if self._learner is not None:
             self._step_there(iteration)
         else:
+            assert outcome.gradients is not None
             self._step({name: outcome.gradients[name] for name in self._constraints.learning}, iteration)
         return Record(row, batch, outcome.recording, self._sampled_weights(iteration))
 
-    def _begun_and_ended(self, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
-        """What a batch gave; the next one is drawn meanwhile."""
-        assert self._learner is not None
+    def _computed(self, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
+        """What a batch gave; where a learner computes it, the next one is drawn meanwhile."""
+        if self._learner is None:
+            return self._engine.gradient(self._weights, batch, following, record)
         self._learner.begin(batch, following)
         if self._upcoming is None and self._progress.iteration < self._config.task.n_iter:
-            self._draw_upcoming()
+            self._try_to_draw_upcoming()
         return self._learner.outcome(record)
 
     def _step_there(self, iteration: int) -> None:
@@ -183,10 +206,14 @@ class DataParallel(Trainer):
         check_finite(self._weights, PLASTIC, when)
 
     def _evaluate(self, book: Bookkeeper, phase: str) -> Record:
-        batch = self._draw(phase)
         weights = self.weights() if phase == TEST else self._present()
-        outcome: Outcome = timed(self, lambda: self._engine.evaluate(weights, batch))
-        row = book.row(self._progress.iteration, phase, outcome.readout, batch, outcome.n_spikes)
+        scores = []
+        for _ in range(self._task.n_batches(phase)):
+            batch = self._draw(phase)
+            outcome: Outcome = timed(self, lambda batch=batch: self._engine.evaluate(weights, batch))
+            scores.append(book.score(outcome, batch))
+        iteration = self._progress.iteration
+        row = book.row(iteration, phase, scores, self._task.epochs(iteration))
         if (
             phase == VALIDATION
             and self._config.training.select_weights == "best"
@@ -195,12 +222,10 @@ class DataParallel(Trainer):
             changing = self._in_place and self._learner is None
             best = {name: values.copy() for name, values in weights.items()} if changing else weights
             self._best, self._lowest = best, row.metrics["loss"]
-        return Record(row, batch)
+        return Record(row, batch, confusion=total_confusion(scores))
 
     def _draw(self, phase: str) -> Batch:
-        batch = self._task.batch_at(self._streams[phase], phase, self._drawn[phase])
-        self._drawn[phase] += 1
-        return batch
+        return self._task.draw(self._streams[phase], phase, self._drawn)
 
     def _next_batch(self) -> tuple[Batch, NDArray[np.bool_] | None]:
         """The next training batch, and with as_continuous the input spikes in step 1 of the one after it."""
@@ -208,7 +233,16 @@ class DataParallel(Trainer):
         self._upcoming = self._before_upcoming = None
         if not self._config.training.as_continuous:
             return batch, None
-        return batch, self._draw_upcoming().spikes[0, 1]
+        return batch, self._draw_upcoming().spikes[0, 1] > 0
+
+    def _try_to_draw_upcoming(self) -> None:
+        """Draw the batch after the next; what goes wrong is told when its turn comes, and not an iteration too soon."""
+        before = self._streams[TRAINING].get_state(legacy=False)
+        try:
+            self._draw_upcoming()
+        except Exception:
+            self._streams[TRAINING].set_state(before)
+            self._before_upcoming = None
 
     def _draw_upcoming(self) -> Batch:
         """The batch after the next."""

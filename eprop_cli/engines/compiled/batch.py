@@ -24,6 +24,7 @@ from eprop_cli.engines.compiled.kernels import (
     SCALE,
     T_REF,
     Bools,
+    Counts,
     Floats,
     Ints,
     _signal,
@@ -129,7 +130,7 @@ class Simulator:
     def run(
         self,
         network: Network,
-        inputs: Events | Bools,
+        inputs: Events | Bools | Counts,
         targets: Floats,
         *,
         learn: bool = True,
@@ -140,13 +141,14 @@ class Simulator:
     ) -> Simulated:
         """Simulate a batch forward, and backward if it is to learn.
 
-        inputs: Events or a raster (n_batch, n_steps, n_in). targets: (n_batch, learning_window, n_out).
+        inputs: Events or a raster (n_batch, n_steps, n_in), bool or uint8, how many spikes.
+        targets: (n_batch, learning_window, n_out).
         lost: (n_batch, n_in), inputs whose gradient lacks the term of the last learning signal.
         recorded: recurrent neurons whose dynamics are kept. watched: those of which it is told when they fired.
         order: of summation, if not the fastest one.
         """
         if not isinstance(inputs, Events):  # kernels would be compiled anew for arrays of another kind
-            inputs = np.require(inputs, dtype=bool, requirements=["C", "W"])
+            inputs = np.require(inputs, requirements=["C", "W"]).view(np.uint8)
         targets = np.require(targets, dtype=np.float64, requirements=["C", "W"])
         n_in = inputs.n_in if isinstance(inputs, Events) else inputs.shape[2]
         n_steps = inputs.first.shape[1] - 1 if isinstance(inputs, Events) else inputs.shape[1]
@@ -172,7 +174,7 @@ class Simulator:
         return simulated
 
     def _run_apart(
-        self, network: Network, spikes: Bools, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
+        self, network: Network, spikes: Counts, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
         simulated: Simulated, learn: bool,
     ) -> None:  # fmt: skip
         """Fill simulated by the dense kernels."""
@@ -198,7 +200,7 @@ class Simulator:
                     np.add(total, gradient.reshape(-1), out=total)
 
     def _run_together(
-        self, network: Network, inputs: Events | Bools, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
+        self, network: Network, inputs: Events | Counts, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
         simulated: Simulated, learn: bool, order: str,
     ) -> None:  # fmt: skip
         """Fill simulated by the sparse kernels, a sequence per thread at a time."""
@@ -266,7 +268,7 @@ class Simulator:
 
 
 def _forward(
-    network: Network, inputs: Events | Bools, b: int, recorded: Ints, watched: Ints, psi: Floats, simulated: Simulated
+    network: Network, inputs: Events | Counts, b: int, recorded: Ints, watched: Ints, psi: Floats, simulated: Simulated
 ) -> tuple[Ints, Indices]:
     """Simulate sequence b forward; returns its arriving spikes by step."""
     listed = inputs if isinstance(inputs, Events) else events.events(inputs[b : b + 1])

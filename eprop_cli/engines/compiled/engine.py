@@ -5,6 +5,10 @@ Results are the same for any number of threads: see batch.Simulator.
 flush_event_send_interval makes no difference here: it frees a history that the kernels do not keep.
 """
 
+import logging
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,11 +21,13 @@ from eprop_cli.models.base import GRADIENT, STREAM, Model
 from eprop_cli.values import Batch, Weights
 
 try:
+    from numba.core.event import Event, Listener, install_listener
+
     from eprop_cli.engines.compiled import synapses
     from eprop_cli.engines.compiled.batch import Network, Simulated, Simulator
     from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters, readout_parameters, surrogates
     from eprop_cli.engines.compiled.recording import first_neurons, recorded_tables, window_targets
-    from eprop_cli.engines.compiled.stream import CompiledStream, make_network
+    from eprop_cli.engines.compiled.stream import CompiledStream, check_state, make_network
     from eprop_cli.engines.compiled.synapses import Synapses
 except ImportError as error:
     constraint = f"needs Numba ({error}); pip install '.[compiled]' in the checkout"
@@ -29,6 +35,24 @@ except ImportError as error:
 
 KERNELS = {"adjoint": (GRADIENT,), "online": (STREAM,)}  # equations of a model -> what is computed of it
 NONE = np.empty(0, dtype=np.int64)  # of the neurons
+
+
+log = logging.getLogger(__name__)
+
+
+class CompilingTold(Listener):  # type: ignore[misc]
+    """Says once that kernels are compiled: the first run on an installation stands still meanwhile."""
+
+    told = False
+
+    def on_start(self, event: "Event") -> None:
+        """Numba compiles a function, having found none on disk."""
+        if not CompilingTold.told:
+            CompilingTold.told = True
+            log.info("compiling kernels (once per installation, about 20 s)")
+
+    def on_end(self, event: "Event") -> None:
+        """Numba has compiled a function."""
 
 
 class CompiledEngine(Engine):
@@ -64,6 +88,16 @@ class CompiledEngine(Engine):
         return True
 
     @classmethod
+    def check_state(cls, config: RunConfig, wiring: Wiring, state: Mapping[str, Any]) -> None:
+        """Look at all that the kernels index with."""
+        check_state(config, wiring, state)
+
+    @classmethod
+    def bytes_per_synapse(cls, needs: str) -> int:
+        """Of a stream its state, which two checkpoints and the copy that evaluates hold as well."""
+        return 300 if needs == STREAM else 40
+
+    @classmethod
     def check(cls, config: RunConfig) -> None:
         """Raise ConfigError for more threads than there is work for."""
         super().check(config)
@@ -75,13 +109,13 @@ class CompiledEngine(Engine):
 
     def gradient(self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
         """Simulate a batch forward and backward."""
-        lost = None if following is None else np.vstack([batch.spikes[1:, 1], following])
+        lost = None if following is None else np.vstack([batch.spikes[1:, 1] > 0, following])
         chosen = self._config.recording
         recorded = first_neurons(self._config, chosen.n_record) if record else NONE
         watched = first_neurons(self._config, chosen.n_record_spikes) if record and chosen.spikes else NONE
         network = self._network(weights)
         targets = window_targets(batch, self._config.task.learning_window_steps)
-        simulated = self._simulator.run(network, batch.spikes, targets, lost=lost, recorded=recorded, watched=watched)
+        simulated = self._run(network, batch.spikes, targets, lost=lost, recorded=recorded, watched=watched)
         averaged = self._config.synapse.average_gradient
         count = len(batch.spikes) * (self._config.task.learning_window_steps if averaged else 1)
         self._simulator.average(network, simulated, count)
@@ -94,12 +128,13 @@ class CompiledEngine(Engine):
     def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
         """Simulate a batch forward only."""
         targets = window_targets(batch, self._config.task.learning_window_steps)
-        simulated = self._simulator.run(self._network(weights), batch.spikes, targets, learn=False)
+        simulated = self._run(self._network(weights), batch.spikes, targets, learn=False)
         return Outcome(*self._metrics(simulated))
 
     def stream(self, weights: Weights) -> CompiledStream:
         """One simulation."""
-        return CompiledStream(self._config, self._wiring, weights)
+        with install_listener("numba:compile", CompilingTold()):
+            return CompiledStream(self._config, self._wiring, weights)
 
     def compile(self, weights: Weights) -> None:
         """Compile the kernels, unless Numba has them on disk."""
@@ -114,6 +149,11 @@ class CompiledEngine(Engine):
     def close(self) -> None:
         """Stop the threads."""
         self._simulator.close()
+
+    def _run(self, *arguments: Any, **options: Any) -> Simulated:
+        """Run the kernels, and say so where they are compiled first."""
+        with install_listener("numba:compile", CompilingTold()):
+            return self._simulator.run(*arguments, **options)
 
     def _network(self, weights: Weights) -> Network:
         """What the kernels take; shares the memory of listed weights."""

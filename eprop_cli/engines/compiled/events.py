@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eprop_cli.engines.compiled.kernels import Bools, Ints, _compiled
+from eprop_cli.engines.compiled.kernels import Counts, Ints, _compiled
 from eprop_cli.engines.compiled.synapses import Indices
 
 
@@ -12,7 +12,7 @@ class Events(NamedTuple):
     """Input spikes of a batch.
 
     first: int64 (n_batch, n_steps + 1); in step t of sequence b the neurons neuron[first[b, t] : first[b, t + 1]] fire.
-    neuron: uint32 (n_events,), increasing in each step.
+    neuron: uint32 (n_events,), increasing in each step; one that fires several times in it stands there as often.
     n_in: number of input neurons.
     """
 
@@ -21,7 +21,7 @@ class Events(NamedTuple):
     n_in: int
 
 
-def events(spikes: Bools) -> Events:
+def events(spikes: Counts) -> Events:
     """Events of a raster (n_batch, n_steps, n_in)."""
     n_batch, n_steps, n_in = spikes.shape
     first, neuron = np.empty((n_batch, n_steps + 1), np.int64), np.empty(spikes.sum() + 1, np.uint32)
@@ -39,17 +39,17 @@ def listed(sequence: Ints, step: Ints, neuron: Ints, shape: tuple[int, int, int]
     return Events(first.astype(np.int64), neuron[order].astype(np.uint32), n_in)
 
 
-def raster(given: Events) -> Bools:
-    """Events as a raster (n_batch, n_steps, n_in)."""
+def raster(given: Events) -> Counts:
+    """Events as a raster of counts (n_batch, n_steps, n_in)."""
     n_batch, n_steps = len(given.first), given.first.shape[1] - 1
-    spikes = np.zeros((n_batch * n_steps, given.n_in), dtype=bool)
+    spikes = np.zeros((n_batch * n_steps, given.n_in), dtype=np.uint8)
     steps = np.repeat(np.arange(len(spikes)), np.diff(given.first, axis=1).reshape(-1))
-    spikes[steps, given.neuron] = True
+    np.add.at(spikes, (steps, given.neuron), 1)
     return spikes.reshape(n_batch, n_steps, given.n_in)
 
 
 @_compiled
-def _list(spikes: Bools, first: Ints, neuron: Indices) -> None:
+def _list(spikes: Counts, first: Ints, neuron: Indices) -> None:
     """Fill first and neuron, which has a place to spare."""
     n = 0
     for b in range(spikes.shape[0]):
@@ -58,4 +58,6 @@ def _list(spikes: Bools, first: Ints, neuron: Indices) -> None:
             for i in range(spikes.shape[2]):
                 neuron[n] = i  # stays if there is a spike; faster than a branch
                 n += spikes[b, t, i]
+                for again in range(1, spikes[b, t, i]):
+                    neuron[n - again] = i
         first[b, spikes.shape[1]] = n

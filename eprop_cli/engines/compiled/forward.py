@@ -18,6 +18,7 @@ from eprop_cli.engines.compiled.kernels import (
     V_MIN,
     A,
     Bools,
+    Counts,
     Floats,
     Ints,
     V,
@@ -32,30 +33,39 @@ from eprop_cli.engines.compiled.synapses import Indices, Synapses
 
 @_compiled
 def _arrive(
-    t: int, input_first: Ints, neuron: Indices, n_in: int, n_emitted: int, emitted: Ints, first: Ints, pre: Indices
-) -> None:
+    t: int, input_first: Ints, neuron: Indices, n_in: int, n_emitted: int, emitted: Ints,
+    first: Ints, pre: Indices, times: Counts,
+) -> None:  # fmt: skip
     """List the spikes that arrive in step t. NEST drops those that arrive in the first step of a sequence."""
     n = first[t]
     if t > 0:
         for e in range(input_first[t], input_first[t + 1]):
-            pre[n] = neuron[e]
-            n += 1
+            if e > input_first[t] and neuron[e] == neuron[e - 1]:  # several spikes make one trace
+                times[n - 1] += 1
+            else:
+                pre[n] = neuron[e]
+                times[n] = 1
+                n += 1
         for e in range(n_emitted):
             pre[n] = n_in + emitted[e]
+            times[n] = 1
             n += 1
     first[t + 1] = n
 
 
 @_compiled
-def _scatter(t: int, first: Ints, pre: Indices, row: Ints, post: Indices, weights: Floats, state: Floats) -> None:
+def _scatter(
+    t: int, first: Ints, pre: Indices, times: Counts, row: Ints, post: Indices, weights: Floats, state: Floats
+) -> None:
     """Add up the weights of arriving spikes in NEST's order: input before recurrent neurons, by index."""
     current = state[CURRENT]
     for j in range(current.size):
         current[j] = 0.0
     for e in range(first[t], first[t + 1]):
         i = pre[e]
-        for s in range(np.uint64(row[i]), np.uint64(row[i + 1])):  # unsigned: no test for negative indices
-            current[post[s]] += weights[s]
+        for _ in range(times[e]):
+            for s in range(np.uint64(row[i]), np.uint64(row[i + 1])):  # unsigned: no test for negative indices
+                current[post[s]] += weights[s]
 
 
 @_compiled
@@ -97,14 +107,15 @@ def forward(
     matrix = weights[: 0 if post.size > 0 else weights.size].reshape(-1, n_rec)  # if dense
     state, current = np.zeros((N_STATE, n_rec)), np.zeros(potential.shape[1])
     emitted, n_emitted = np.empty(n_rec + 1, np.int64), 0
+    times = np.empty(pre.size, np.uint8)
     first[0] = 0
     for t in range(n_steps):
         kept = min(t, psi.shape[0] - 1)
-        _arrive(t, input_first, neuron, n_in, n_emitted, emitted, first, pre)
+        _arrive(t, input_first, neuron, n_in, n_emitted, emitted, first, pre, times)
         if post.size > 0:
-            _scatter(t, first, pre, row, post, weights, state)
+            _scatter(t, first, pre, times, row, post, weights, state)
         elif matrix.size > 0:
-            _deliver(t, first, pre, matrix, state)  # type: ignore[arg-type]  # unsigned indices serve as well
+            _deliver(t, first, pre, times, matrix, state)  # type: ignore[arg-type]  # unsigned indices serve as well
         _integrate(neurons, state)
         for s in range(surrogates.shape[0]):
             _surrogate_gradient(surrogates[s, 0], surrogates[s, 1], surrogates[s, 2], kept, neurons, state, psi)

@@ -29,6 +29,7 @@ KEPT_V, KEPT_A, KEPT_PSI = range(3)  # what is kept of recorded neurons
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Counts = NDArray[np.uint8]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -45,31 +46,38 @@ def _compiled(function: Function) -> Function:
 
 
 @_compiled
-def _collect(t: int, spikes: Bools, n_emitted: int, emitted: Ints, first: Ints, pre: Ints) -> None:
-    """List the spikes that arrive in step t. NEST drops those that arrive in the first step of a sequence.
+def _collect(t: int, spikes: Counts, n_emitted: int, emitted: Ints, first: Ints, pre: Ints, times: Counts) -> None:
+    """List the neurons whose spikes arrive in step t. NEST drops those that arrive in the first step of a sequence.
 
-    first, pre: presynaptic neurons pre[first[t] : first[t + 1]] have a spike that arrives in step t.
+    first, pre: presynaptic neurons pre[first[t] : first[t + 1]] have spikes that arrive in step t.
+    times: how many each of them has.
     """
     n = first[t]
     if t > 0:
         for i in range(spikes.shape[1]):
             pre[n] = i  # stays if there is a spike; faster than a branch
-            n += spikes[t, i]
+            times[n] = spikes[t, i]
+            n += spikes[t, i] != 0
         for e in range(n_emitted):
             pre[n] = spikes.shape[1] + emitted[e]
+            times[n] = 1
             n += 1
     first[t + 1] = n
 
 
 @_compiled
-def _deliver(t: int, first: Ints, pre: Ints, weights: Floats, state: Floats) -> None:
-    """Add up the weights of arriving spikes in NEST's order: input before recurrent neurons, by index."""
+def _deliver(t: int, first: Ints, pre: Ints, times: Counts, weights: Floats, state: Floats) -> None:
+    """Add up the weights of arriving spikes in NEST's order: input before recurrent neurons, by index.
+
+    Several spikes that an input neuron fires in one step weigh as much more, and make one trace.
+    """
     for j in range(state.shape[1]):
         state[CURRENT, j] = 0.0
     for e in range(first[t], first[t + 1]):
         i = pre[e]
-        for j in range(state.shape[1]):
-            state[CURRENT, j] += weights[i, j]
+        for _ in range(times[e]):  # NEST sends them one by one
+            for j in range(state.shape[1]):
+                state[CURRENT, j] += weights[i, j]
 
 
 @_compiled
@@ -160,7 +168,7 @@ def _signal(softmax: bool, e_l: float, potential: Floats, signal: Floats) -> Non
 @_compiled
 def _forward(
     neurons: Floats, surrogates: Ints, readouts: Floats, weights: Floats, weights_out: Floats,
-    spikes: Bools, recorded: Ints,
+    spikes: Counts, recorded: Ints,
     first: Ints, pre: Ints, psi: Floats, potential: Floats, dynamics: Floats,
 ) -> None:  # fmt: skip
     """Simulate a sequence from rest; fills first, pre, psi, potential and dynamics.
@@ -172,10 +180,11 @@ def _forward(
     n_rec = neurons.shape[1]
     state = np.zeros((N_STATE, n_rec))
     emitted, n_emitted = np.empty(n_rec + 1, np.int64), 0
+    times = np.empty(pre.size, np.uint8)
     first[0] = 0
     for t in range(n_steps):
-        _collect(t, spikes, n_emitted, emitted, first, pre)
-        _deliver(t, first, pre, weights, state)
+        _collect(t, spikes, n_emitted, emitted, first, pre, times)
+        _deliver(t, first, pre, times, weights, state)
         _integrate(neurons, state)
         for s in range(surrogates.shape[0]):
             _surrogate_gradient(surrogates[s, 0], surrogates[s, 1], surrogates[s, 2], t, neurons, state, psi)
@@ -260,7 +269,7 @@ def run(
     sequences: Ints,
     neurons: Floats, surrogates: Ints, readouts: Floats, softmax: bool,
     weights: Floats, weights_out: Floats, feedback: Floats,
-    spikes: Bools, targets: Floats, lost: Bools, recorded: Ints,
+    spikes: Counts, targets: Floats, lost: Bools, recorded: Ints,
     potential: Floats, signal: Floats, n_spikes: Ints, fired: Bools,
     dynamics: Floats, gradients: Floats, gradients_out: Floats,
 ) -> None:  # fmt: skip
@@ -269,7 +278,7 @@ def run(
     neurons: (N_PARAMETERS, n_rec). readouts: (N_PARAMETERS,); alpha is the kappa of the eligibility traces too.
     surrogates: (n_stretches, 3), surrogate gradient function of neurons from start to stop.
     weights: (n_in + n_rec, n_rec), weights_out: (n_rec, n_out), feedback: (n_out, n_rec).
-    spikes: (n_batch, n_steps, n_in), targets: (n_batch, learning_window, n_out).
+    spikes: (n_batch, n_steps, n_in), how many; targets: (n_batch, learning_window, n_out).
     lost: (n_batch, n_in), inputs whose gradient lacks the term of the last learning signal.
     recorded: (n_recorded,), recurrent neurons.
     Filled are

@@ -126,7 +126,7 @@ def _table(timing: Timing, interval: float, columns: Mapping[str, Floats]) -> Ta
     return table | {name: thinned[name].ravel() for name in sorted(thinned)}  # the order in which NEST gives them
 
 
-def _spikes(config: Config, spikes: NDArray[np.bool_], fired: NDArray[np.bool_]) -> Table:
+def _spikes(config: Config, spikes: NDArray[Any], fired: NDArray[np.bool_]) -> Table:
     """Spikes of watched neurons, as a table sorted by sequence, time and neuron."""
     timing, most = config.timing, config.recording.n_record_spikes
     fired_by, place = {"in": spikes[:, :, :most]}, 0
@@ -134,7 +134,7 @@ def _spikes(config: Config, spikes: NDArray[np.bool_], fired: NDArray[np.bool_])
         n_watched = min(each.size, most)
         fired_by[each.name] = fired[:, :, place : place + n_watched]
         place += n_watched
-    found = {population: np.nonzero(raster) for population, raster in fired_by.items()}
+    found = {population: _fired(raster) for population, raster in fired_by.items()}
     sequence, step, neuron = (np.concatenate(columns) for columns in zip(*found.values(), strict=True))
     population = np.repeat(list(found), [len(columns[0]) for columns in found.values()])
     order = np.lexsort((neuron, step, sequence))
@@ -144,3 +144,9 @@ def _spikes(config: Config, spikes: NDArray[np.bool_], fired: NDArray[np.bool_])
         "population": population[order],
         "neuron": neuron[order].astype(np.int32),
     }
+
+
+def _fired(raster: NDArray[Any]) -> list[NDArray[np.intp]]:
+    """Sequence, step and neuron of each spike."""
+    places = np.nonzero(raster)
+    return [np.repeat(each, raster[places]) for each in places]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eprop_cli.archives import check_arrays, check_in_range
 from eprop_cli.config.config import Config
 from eprop_cli.connectivity.base import FEEDBACK, PLASTIC
 from eprop_cli.connectivity.mask import Mask, Wiring, sampled
@@ -18,6 +19,7 @@ from eprop_cli.connectivity.synapses import no_such_synapse
 from eprop_cli.engines.base import Outcome
 from eprop_cli.engines.compiled import online
 from eprop_cli.engines.compiled.recording import first_neurons, online_tables
+from eprop_cli.schema import MOST
 from eprop_cli.values import Batch, Weights
 
 STATE, LEFT = "state_", "left_"  # what names of arrays begin with: of the network, of the steps that are left
@@ -168,6 +170,28 @@ class CompiledStream:
             recording=online_tables(config, batch, self._recorded, outcomes) if record else None,
             weight_changes=sampled(self._wiring, self.weights(), n, timing.ms(self._now)) if n else None,
         )
+
+
+def check_state(config: Config, wiring: Wiring, state: Mapping[str, Any]) -> None:
+    """Raise ValueError unless CompiledStream.restore() takes what may be a state, whoever wrote it."""
+    arrays = {name: np.asarray(values) for name, values in state.items()}
+    check_arrays(arrays, {"now": ("iu", ()), "eta": ("f", ())})
+    check_in_range(arrays, ("now",), 0, online.MOST_STEPS)
+    check_in_range(arrays, ("eta",), 0.0, MOST)
+    left = {LEFT + each.name for each in fields(Steps)} & arrays.keys()
+    network = {name.removeprefix(STATE): values for name, values in arrays.items() if name.startswith(STATE)}
+    if network:
+        zeros = {name: np.zeros(mask.shape) for name, mask in wiring.items()}
+        stream = make_network(config, wiring, zeros, float(arrays["eta"]))
+        stream.state.load(network)
+        stream.check()
+    elif left:
+        raise ValueError("it has steps that are left, and no network")
+    if left:
+        n = config.timing.total_offset
+        shapes = {"inputs": (n, config.task.n_in), "targets": (n, config.task.n_out), "window": (n,)}
+        schema = {LEFT + name: ("u" if name == "inputs" else "f", shape) for name, shape in shapes.items()}
+        check_arrays(arrays, schema)
 
 
 def make_network(config: Config, wiring: Wiring, weights: Weights, eta: float) -> online.Stream:

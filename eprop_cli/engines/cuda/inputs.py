@@ -24,6 +24,7 @@ class Inputs:
 
     first: uint32 (n_batch, n_steps + 1); those of sequence b and step t are pre[first[b, t] : first[b, t + 1]],
         filled up to a multiple of DELIVERED with a neuron whose weights are 0. Step 0 has none: NEST drops them.
+        A neuron that fires several times in a step is there as often, as NEST adds up its weights.
     pre: uint32.
     filler: that neuron, n_in + n_rec.
     """
@@ -33,16 +34,24 @@ class Inputs:
     filler: int
 
 
-def from_spikes(spikes: NDArray[np.bool_], filler: int) -> Inputs:
-    """List the spikes of a batch, bool (n_batch, n_steps, n_in). filler: n_in + n_rec, a neuron without synapses."""
+def from_spikes(spikes: NDArray[np.bool_] | NDArray[np.uint8], filler: int) -> Inputs:
+    """List the spikes of a batch (n_batch, n_steps, n_in), bool or uint8, how many.
+
+    filler: n_in + n_rec, a neuron without synapses.
+    """
     flat = np.ascontiguousarray(spikes).reshape(-1).view(np.uint8)
     events = np.empty(np.count_nonzero(spikes), dtype=np.int64)
     _find(flat[: len(flat) // 8 * 8].view(np.uint64), flat, events)
+    if spikes.dtype != np.bool_:
+        events = np.repeat(events, flat[events])
     return from_events(events, spikes.shape, filler)
 
 
 def from_events(events: NDArray[np.int64], shape: tuple[int, ...], filler: int) -> Inputs:
-    """List spikes from their sorted places in a flattened array of this shape (n_batch, n_steps, n_in)."""
+    """List spikes from their sorted places in a flattened array of this shape (n_batch, n_steps, n_in).
+
+    Where there are several spikes, a place is there as often.
+    """
     n_batch, n_steps, n_in = shape
     first = np.empty((n_batch, n_steps + 1), dtype=np.uint32)
     pre = np.empty(min(DELIVERED * len(events), len(events) + (DELIVERED - 1) * n_batch * n_steps), dtype=np.uint32)

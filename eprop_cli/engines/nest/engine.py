@@ -86,7 +86,6 @@ class NestEngine(Engine):
 
     Config = NestConfig
     package = "nest"
-    bytes_per_synapse = 250  # synapse, optimizer, weights; more with the history of spikes
     remedy = "install nest-simulator 3.10, or use training=data_parallel engine=compiled"
 
     def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
@@ -97,6 +96,11 @@ class NestEngine(Engine):
     def provides(cls, model: type[Model]) -> frozenset[str]:
         """Whatever can be computed."""
         return frozenset({GRADIENT, STREAM}.intersection(model.computes))
+
+    @classmethod
+    def bytes_per_synapse(cls, needs: str) -> int:
+        """Synapse, optimizer, weights; more with the history of spikes."""
+        return 250
 
     @classmethod
     def cores(cls, engine: Mapping[str, Any]) -> int:
@@ -132,7 +136,7 @@ class NestEngine(Engine):
 
     def gradient(self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
         """Simulate a batch with e-prop synapses."""
-        lossy = None if following is None else np.vstack([batch.spikes[1:, 1], following])
+        lossy = None if following is None else np.vstack([batch.spikes[1:, 1] > 0, following])
         outcomes = self._simulate(weights, batch, True, lossy, record)
         gradients = {}
         for projection in PLASTIC:
@@ -147,7 +151,7 @@ class NestEngine(Engine):
     def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
         """Simulate a batch with static synapses, several times as fast."""
         spikes = batch.spikes.copy()
-        spikes[:, 0] = False  # e-prop synapses drop what static ones would transmit
+        spikes[:, 0] = 0  # e-prop synapses drop what static ones would transmit
         batch = replace(batch, spikes=spikes)
         return Outcome(*_readouts(self._simulate(weights, batch, False, None, False)))
 

@@ -110,7 +110,8 @@ def present(network: Network, batch: Batch, start: int, before: Batch | None = N
     timing = network.timing
     n_steps = len(batch.spikes) * timing.sequence
     times = timing.ms(1) * (start + timing.offset_gen + np.arange(n_steps))
-    network.gen_spk_in.set([{"spike_times": times[fired]} for fired in batch.spikes.reshape(n_steps, -1).T])
+    trains = batch.spikes.reshape(n_steps, -1).T
+    network.gen_spk_in.set([{"spike_times": np.repeat(times, fired)} for fired in trains])
 
     network.gen_rate_target.set(_rates(timing, batch.targets, start, None if before is None else before.targets))
     if network.gen_learning_window is not None:

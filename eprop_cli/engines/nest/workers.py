@@ -7,9 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import FIRST_EXCEPTION, Executor, wait
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any, TypeVar
 
 from eprop_cli.errors import TrainingError, UserError
@@ -20,6 +21,8 @@ Result = TypeVar("Result")
 RECYCLE_AFTER = 2000  # network builds per worker; each leaks about 30 kB in NEST
 IDLE_TIMEOUT = 600  # s, after which an unused worker ends
 PATIENCE = 10  # s, that a Dask scheduler is given to answer
+STOPPED_AFTER = 15.0  # s without a result between two looks whether a worker has been stopped
+LIBRARY_FIRST = "PYTHONSAFEPATH"  # has Python 3.11 and later not look for modules in the working directory first
 ORPHAN_POLL = 1.0  # s, between two looks of a worker at whether its driver is still there
 
 
@@ -43,9 +46,13 @@ class Workers:
             try:
                 with _interrupts_left_to_the_driver():  # workers start when they are given something
                     futures = [self._executor.submit(function, item) for item in items]
-                results = [future.result() for future in futures]
+                results = self._results(futures)
             except BaseException as error:
                 self.close(at_once=True)
+                if (module := _not_importable(error)) is not None:
+                    raise TrainingError(
+                        f"a worker cannot import {module}; start the workers where it is found, or add it to PYTHONPATH"
+                    ) from error
                 if not _is_death(error):
                     raise
                 if attempt == self._engine.max_retries:
@@ -59,6 +66,20 @@ class Workers:
                     self.close()
                 return results
         raise AssertionError("unreachable")
+
+    def _results(self, futures: Sequence[Any]) -> list[Any]:
+        """What futures give; a worker that has been stopped is killed after a while, for another to take its place."""
+        seen: set[int] = set()
+        while any(not future.done() for future in futures):
+            pending = [future for future in futures if not future.done()]
+            if self._engine.backend == "dask" or wait(pending, STOPPED_AFTER, FIRST_EXCEPTION).done:
+                continue
+            stopped = {pid for pid in getattr(self._executor, "_processes", None) or () if _is_stopped(pid)}
+            for pid in stopped & seen:
+                log.warning("Worker %d was stopped by a signal and does not go on; another takes its place", pid)
+                os.kill(pid, signal.SIGKILL)
+            seen = stopped
+        return [future.result() for future in futures]
 
     def close(self, at_once: bool = False) -> None:
         """Stop the workers; at_once: without waiting for what they are doing."""
@@ -107,12 +128,19 @@ class _DaskExecutor(Executor):
 
 @contextmanager
 def _interrupts_left_to_the_driver() -> Iterator[None]:
-    """Ctrl-C reaches every process of a terminal, and so does its end; workers that start here never see either."""
+    """Ctrl-C reaches every process of a terminal, and so does its end; workers that start here never see either.
+
+    Nor do they take a file of the working directory for a module of the library that has the same name.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    path = os.environ.get(LIBRARY_FIRST)
+    os.environ[LIBRARY_FIRST] = "1"
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if path is None:
+            del os.environ[LIBRARY_FIRST]
 
 
 def _follow(driver: int) -> None:
@@ -124,6 +152,21 @@ def _follow(driver: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process of this machine has been stopped, as by SIGSTOP."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
+
+
+def _not_importable(error: BaseException | None) -> str | None:
+    """The module that a worker did not find, if that is what an error is about."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    return error.name if isinstance(error, ModuleNotFoundError) else None
 
 
 def _is_death(error: BaseException) -> bool:

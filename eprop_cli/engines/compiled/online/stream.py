@@ -18,6 +18,7 @@ METHODS = {"walk": kernels.WALK, "sums": kernels.SUMS, "maps": kernels.MAPS}
 
 NEST_ETA = 1e-4  # what eta is in NEST before anybody sets it
 FORCING = 1000.0  # mV, more than any threshold; the weight that NEST's scripts give to the final spike
+MOST_STEPS = 2**53
 MAX_LIMIT = 256  # steps of history that are kept, at most; longer intervals are added up in parts
 SMALLEST_POWER = 1e-3  # what a power within a block may come down to: differences of sums lose as many digits
 MAX_SUMS_BLOCK, MIN_SUMS_BLOCK, MAPS_BLOCK = 128, 8, 32
@@ -285,6 +286,22 @@ class Stream:
         n_in = self.first[self.n_in]
         weights, out_weights = self.state.synapses[kernels.WEIGHT], self.state.out_synapses[kernels.WEIGHT]
         return weights[:n_in].copy(), weights[n_in:].copy(), out_weights.copy()
+
+    def check(self) -> None:
+        """Raise ValueError unless the kernels, going on from the state, stay within their arrays, whoever wrote it."""
+        state, clock = self.state, int(self.state.clock[0])
+        if not 0 <= clock <= MOST_STEPS:
+            raise ValueError(f"clock is not from 0 to {MOST_STEPS}")
+        if not np.isin(state.neurons[kernels.SPIKE], (0.0, 1.0)).all():
+            raise ValueError("neurons have spikes that are not 0 or 1")
+        for counts, traces in ((state.counts, self.traces), (state.out_counts, self.out_traces)):
+            most = np.zeros(kernels.N_COUNTS, np.int64)
+            most[[kernels.LAST, kernels.SILENT, kernels.STEP, kernels.N_OPTIMIZED]] = clock, clock, clock + 1, clock + 1
+            most[[kernels.FLUSHED, kernels.REMAINING]] = 1, int(traces[kernels.CUTOFF])
+            last, flushed, remaining = counts[[kernels.LAST, kernels.FLUSHED, kernels.REMAINING]]
+            late = (last != 0) & ((flushed == 0) | (remaining > 0)) & (clock - last > self.limit + 1)
+            if (counts < 0).any() or (counts > most[:, np.newaxis]).any() or late.any():
+                raise ValueError("counts are not those of a simulation")
 
     def frozen(self) -> "Stream":
         """A copy that does not learn if it is advanced with eta 0, not even by the update in which eta still lags."""
