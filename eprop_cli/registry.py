@@ -67,6 +67,8 @@ VARIANTS: dict[str, dict[str, str]] = {
         "firing_rates": "eprop_cli.figures.firing_rates:FiringRates",
     },
 }
+# engines between which a run can change; that is known of them without loading what may not be installed
+SAME_RESULTS = (frozenset({"compiled", "cuda"}),)
 # group -> the class that its variants descend from, by which a user's own gets what it does not say itself
 BASES = {
     "task": "eprop_cli.tasks.base:Task",

@@ -6,8 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from small import SMALL, config
+from simulator import run_in_the_simulator
+from small import config
 
+from eprop_cli.data import make_events
 from eprop_cli.engines.base import same_results
 from eprop_cli.engines.cuda import device
 from eprop_cli.engines.cuda.engine import CudaEngine, CudaLearner
@@ -17,36 +19,72 @@ from eprop_cli.models.bsshslm_2020 import Bsshslm2020
 from eprop_cli.models.eprop_iaf import EpropIaf
 from eprop_cli.runs.checkpoint import load_checkpoint
 from eprop_cli.runs.run import run
+from eprop_cli.tasks.digits import DigitsTask
 from eprop_cli.training.base import check_ready, make_trainer
 
 on_device = pytest.mark.skipif(
     not device.SIMULATED and bool(device.why_not()), reason="no CUDA device; test_in_the_simulator runs this"
 )
-# Each step of a neuron takes the simulator a millisecond.
+# Each step of a neuron takes the simulator a millisecond or less.
 TINY = (
-    *SMALL, "task.n_in=4", "task.n_cues=1", "task.steps={cue: 8, spacing: 0, bg_noise: 2, recall: 6}", "task.n_batch=2",
     "neuron.n_reg=2", "neuron.n_ad=2", "training=data_parallel", "training.n_iter_test=1", "task.n_iter=3",
-    "training.do_early_stopping=true", "training.n_iter_validate_every=2", "training.n_iter_early_stop=1",
-    "training.stop_crit=0.0", "training.checkpoint_every=1", "recording=none", "plots=none",
+    "task.n_batch=2", "training.do_early_stopping=true", "training.n_iter_validate_every=2",
+    "training.n_iter_early_stop=1", "training.stop_crit=0.0", "training.checkpoint_every=1", "recording=none",
+    "plots=none",
+)  # fmt: skip
+EVIDENCE = (
+    "task.n_in=4", "task.n_cues=1", "task.input_spike_prob=0.3",
+    "task.steps={cue: 6, spacing: 0, bg_noise: 2, recall: 4}",
+)  # fmt: skip
+SAMPLES = (
+    "task=digits", f"task.name={__name__}:Few", "task.n_in=4", "task.n_out=2", "task.validation=0.375",
+    "task.whole_split=true", "task.last_batch=short", "task.steps={sequence: 10, learning_window: 6}",
 )  # fmt: skip
 SQUARED = "neuron.out.loss=mean_squared_error"
 SPARSE = "connectivity.rec_rec={rule: bernoulli, p: 0.6}"
+# keys, and the largest difference that exp and log make
 WAYS = {
-    "entropy": (["optimizer=gradient_descent", "training.as_continuous=true"], 1e-12),
-    "clipped": ([SQUARED, "optimizer.clip_norm=0.01", "optimizer.eta_factor.rec_out=2.0"], 0.0),
-    "sparse": ([SQUARED, SPARSE, "training.select_weights=best", "recording.iterations=[2]"], 0.0),
-    "optimizer on the CPU": ([SQUARED, "connectivity.feedback=symmetric", "task.n_iter=2"], 0.0),
-}
+    "entropy": ([*EVIDENCE, "optimizer=gradient_descent", "training.as_continuous=true"], 1e-12),
+    "steps": (
+        [*EVIDENCE, SQUARED, "optimizer.clip_norm=0.01", "optimizer.eta_factor.rec_out=2.0",
+         "optimizer.bounds.rec_rec=[-2.0,2.0]", "optimizer.weight_decay=0.1"],
+        0.0,
+    ),
+    "sparse": ([*EVIDENCE, SQUARED, SPARSE, "training.select_weights=best", "recording.iterations=[2]"], 0.0),
+    "constraints": (  # the optimizer's steps are taken on the CPU
+        [*EVIDENCE, SQUARED, SPARSE, "connectivity.feedback=symmetric", "connectivity.plastic.in_rec=false",
+         "connectivity.excitatory_fraction.recurrent=0.5", "task.n_iter=2"],
+        0.0,
+    ),
+    "samples": ([*SAMPLES, SQUARED, "training.select_weights=best", "training.as_continuous=true"], 0.0),
+}  # fmt: skip
+
+
+class Dots:
+    """Samples whose input neurons fire up to three times in a step."""
+
+    n_in, n_steps, n_classes = 4, 10, 2
+
+    def __init__(self, n_samples):
+        self.n_samples = n_samples
+
+    def __len__(self):
+        return self.n_samples
+
+    def sample(self, index):
+        step, neuron = np.nonzero(np.random.RandomState(index).rand(self.n_steps, self.n_in) < 0.4)
+        return make_events(np.repeat(step, 1 + step % 3), np.repeat(neuron, 1 + step % 3)), index % 2
+
+
+class Few(DigitsTask):
+    """Batches of two, two and one in an epoch; and two and one to evaluate."""
+
+    def sources(self):
+        return {"training": Dots(8), "test": Dots(3)}
 
 
 def test_in_the_simulator():
-    if device.SIMULATED:
-        pytest.skip("this is the simulator")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout
-    assert "passed" in done.stdout
+    run_in_the_simulator(__file__)
 
 
 def trained(directory, *overrides):
@@ -79,22 +117,23 @@ def test_a_run_is_that_of_the_compiled_engine(way, tmp_path):
     overrides, tolerance = WAYS[way]
     found = trained(tmp_path / "cuda", *overrides, "engine=cuda")
     assert_same(found, trained(tmp_path / "compiled", *overrides, "engine=compiled"), tolerance)
-    assert any(row[1] == "training" and float(row[2]) > 0 for row in found[0])
+    rows = [dict(zip(found[0][0], row, strict=True)) for row in found[0][1:]]
+    assert [row["phase"] for row in rows].count("validation") == (1 if "n_iter=2" in " ".join(overrides) else 2)
+    assert all(float(row["rate_reg"]) > 0 and float(row["rate_ad"]) > 0 for row in rows)
 
 
 @on_device
-@pytest.mark.parametrize("engines", [("cuda", "compiled"), ("compiled", "cuda")])
-def test_a_run_goes_on_on_the_other_engine(engines, tmp_path):
-    whole = trained(tmp_path / "whole", SQUARED, "engine=compiled")
-    first, second = engines
-    trained(tmp_path / "run", SQUARED, f"engine={first}", "task.n_iter=2", "training.n_iter_test=0")
-    resumed = [SQUARED, f"engine={second}", f"resume={tmp_path / 'run'}"]
+@pytest.mark.parametrize(("first", "second", "task"), [("cuda", "compiled", EVIDENCE), ("compiled", "cuda", SAMPLES)])
+def test_a_run_goes_on_on_the_other_engine(first, second, task, tmp_path):
+    whole = trained(tmp_path / "whole", *task, SQUARED, "engine=compiled")
+    trained(tmp_path / "run", *task, SQUARED, f"engine={first}", "task.n_iter=2", "training.n_iter_test=0")
+    resumed = [*task, SQUARED, f"engine={second}", f"resume={tmp_path / 'run'}"]
     assert_same(trained(tmp_path / "run", *resumed), whole, 0.0)
 
 
 @on_device
 def test_weights_that_are_not_the_learners_do_not_stay(tmp_path):
-    trainer = make_trainer(config(*TINY, SQUARED, "engine=cuda", "training.do_early_stopping=false"))
+    trainer = make_trainer(config(*TINY, *EVIDENCE, SQUARED, "engine=cuda", "training.do_early_stopping=false"))
     records = trainer.records()
     next(records)
     learner = trainer._learner
@@ -120,12 +159,12 @@ def test_a_lost_device_leaves_the_last_checkpoint(tmp_path, monkeypatch):
                 monkeypatch.setattr(CudaLearner, method, _raise(device.DeviceError(message)))
 
     monkeypatch.setattr(CudaLearner, "step", step)
-    ending = run(config(*TINY, SQUARED, "engine=cuda"), tmp_path)
+    ending = run(config(*TINY, *EVIDENCE, SQUARED, "engine=cuda"), tmp_path)
     assert (ending.exit_status, ending.error) == (1, message)
     assert load_checkpoint(tmp_path)["iteration"] == 1
     monkeypatch.undo()
-    whole = trained(tmp_path / "whole", SQUARED, "engine=compiled")
-    assert_same(trained(tmp_path, SQUARED, "engine=compiled", f"resume={tmp_path}"), whole, 0.0)
+    whole = trained(tmp_path / "whole", *EVIDENCE, SQUARED, "engine=compiled")
+    assert_same(trained(tmp_path, *EVIDENCE, SQUARED, "engine=compiled", f"resume={tmp_path}"), whole, 0.0)
 
 
 def _raise(error):

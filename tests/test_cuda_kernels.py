@@ -1,12 +1,10 @@
 """The CUDA kernels against the CPU's: in Numba's simulator, and on a device if there is one."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from simulator import SIMULATED, run_in_the_simulator
 from small import config
 
 from eprop_cli.engines.compiled import batch
@@ -15,20 +13,13 @@ from eprop_cli.engines.compiled.synapses import dense, listed
 from eprop_cli.optimizers.base import Rates
 
 cuda = pytest.importorskip("numba.cuda")
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 on_device = pytest.mark.skipif(
     not SIMULATED and not cuda.is_available(), reason="no CUDA device; test_in_the_simulator runs this"
 )
 
 
 def test_in_the_simulator():
-    if SIMULATED:
-        pytest.skip("this is the simulator")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout
-    assert "passed" in done.stdout
+    run_in_the_simulator(__file__)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from eprop_cli.engines.limits import check_limits
 from eprop_cli.errors import require
 from eprop_cli.models.base import Model
 from eprop_cli.optimizers.base import Optimizer, OptimizerState
-from eprop_cli.registry import VARIANTS, variant
+from eprop_cli.registry import SAME_RESULTS, VARIANTS, variant
 from eprop_cli.schema import Group, at_least, key
 from eprop_cli.values import Batch, Recording, Table, Weights
 
@@ -142,20 +142,17 @@ class Learner(Protocol):
 
 def same_results(one: str, other: str) -> bool:
     """Whether two engines, given by their names, have the same results."""
-    families = [vars(variant("engine", name)).get("family") for name in (one, other)]
-    return one == other or (families[0] is not None and families[0] == families[1])
+    return one == other or any({one, other} <= alike for alike in SAME_RESULTS)
 
 
 class Engine:
     """Computes batches; holds workers or buffers, but no state that a result depends on.
 
     package: what it computes with, as it is imported; remedy: what to do where it is not installed.
-    family: of engines whose results are the same, so that a run goes on on any of them; it is not inherited.
     """
 
     Config: ClassVar[type[EngineConfig]] = EngineConfig
     package: ClassVar[str]
-    family: ClassVar[str | None] = None
     remedy: ClassVar[str]
 
     def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:

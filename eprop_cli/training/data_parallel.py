@@ -169,7 +169,8 @@ class DataParallel(Trainer):
         if self._learner is None:
             return self._engine.gradient(self._weights, batch, following, record)
         self._learner.begin(batch, following)
-        if self._upcoming is None and self._progress.iteration < self._config.task.n_iter:
+        is_another = self._progress.iteration < self._config.task.n_iter
+        if self._upcoming is None and is_another and self._task.is_alone(TRAINING):
             self._try_to_draw_upcoming()
         return self._learner.outcome(record)
 

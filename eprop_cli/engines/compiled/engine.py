@@ -60,7 +60,6 @@ class CompiledEngine(Engine):
 
     package = "numba"
     remedy = "pip install '.[compiled]' in the checkout"
-    family = "adjoint"
 
     def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
         super().__init__(config, wiring)

@@ -43,7 +43,6 @@ class CudaEngine(CompiledEngine):
 
     package = "numba_cuda"
     remedy = REMEDY
-    family = CompiledEngine.family
 
     def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
         super().__init__(config, wiring)
@@ -66,13 +65,15 @@ class CudaEngine(CompiledEngine):
     def check_possible(cls, config: RunConfig) -> None:
         """Raise ConfigError if there is no device, or none that computes as the CPU does."""
         super().check_possible(config)
-        without = "the compiled engine gives the same results without one"
+        without = "or use engine=compiled, which needs none"
         why = device.why_not()
-        require(not why, "engine", config.engine.name, f"needs a CUDA device and its driver ({why}); {without}")
+        require(
+            not why, "engine", config.engine.name, f"needs a CUDA device and its driver ({why}); install it, {without}"
+        )
         try:
             device.check_arithmetic()
         except Exception as error:  # whatever a driver, or what compiles for it, may raise
-            constraint = f"cannot use the CUDA device ({reason(error)}); {REMEDY} brings what fits; {without}"
+            constraint = f"cannot use the CUDA device ({reason(error)}); {REMEDY} brings what fits, {without}"
             raise ConfigError("engine", config.engine.name, constraint) from error
 
     @device.clear_errors()
