@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 from simulator import run_in_the_simulator
-from small import config
+from small import Here, config
 
+from eprop_cli.cli import eprop_verify
 from eprop_cli.data import make_events
 from eprop_cli.engines.base import same_results
 from eprop_cli.engines.cuda import device
@@ -26,9 +27,10 @@ on_device = pytest.mark.skipif(
     not device.SIMULATED and bool(device.why_not()), reason="no CUDA device; test_in_the_simulator runs this"
 )
 # Each step of a neuron takes the simulator a millisecond or less.
+SIZES = ("neuron.n_reg=2", "neuron.n_ad=2", "task.n_batch=2")
 TINY = (
-    "neuron.n_reg=2", "neuron.n_ad=2", "training=data_parallel", "training.n_iter_test=1", "task.n_iter=3",
-    "task.n_batch=2", "training.do_early_stopping=true", "training.n_iter_validate_every=2",
+    *SIZES, "training=data_parallel", "training.n_iter_test=1", "task.n_iter=3",
+    "training.do_early_stopping=true", "training.n_iter_validate_every=2",
     "training.n_iter_early_stop=1", "training.stop_crit=0.0", "training.checkpoint_every=1", "recording=none",
     "plots=none",
 )  # fmt: skip
@@ -174,10 +176,24 @@ def _raise(error):
     return function
 
 
+@on_device
+@pytest.mark.nest
+def test_nest_agrees(monkeypatch, capsys):
+    monkeypatch.setattr("eprop_cli.engines.nest.engine.Workers", Here)
+    monkeypatch.setattr(sys, "argv", ["eprop-verify", "--iterations", "1", "engine=cuda", "seed=3", *EVIDENCE, *SIZES])
+    with pytest.raises(SystemExit) as ending:
+        eprop_verify.main()
+    told = capsys.readouterr().out
+    assert told.startswith("engines nest and cuda, seed 3, iterations 1, n_batch 2\n")
+    assert (ending.value.code, told.count("  agree")) == (0, 11), told
+
+
 def test_what_is_missing_is_said_in_one_line(monkeypatch):
     settings = config(*TINY, "engine=cuda")
     monkeypatch.setattr(device, "why_not", lambda: "CUDA driver library cannot be found.")
-    with pytest.raises(ConfigError, match=r"^engine=cuda: needs a CUDA device and its driver \(CUDA driver .* results"):
+    with pytest.raises(
+        ConfigError, match=r"^engine=cuda: needs a CUDA device and its driver \(CUDA driver .*; install"
+    ):
         check_ready(settings)
     monkeypatch.setattr(device, "why_not", lambda: "")
     monkeypatch.setattr(device, "check_arithmetic", _raise(OSError("libnvvm.so")))
@@ -204,7 +220,8 @@ def test_it_is_for_gradients_only():
         config("engine=cuda", "training=continuous")
 
 
-def test_only_engines_of_a_family_have_the_same_results():
+def test_which_engines_have_the_same_results_is_known_without_loading_them(monkeypatch):
+    monkeypatch.setattr("eprop_cli.engines.base.variant", _raise(ConfigError("engine", "cuda", "is not installed")))
     assert same_results("cuda", "compiled")
     assert same_results("nest", "nest")
     assert not same_results("nest", "compiled")

@@ -213,7 +213,7 @@ def test_batches_started_again_and_again_give_the_same():  # from the third on, 
     for resident in (True, False):
         simulation, outcome = net.on_device(resident=resident)
         inputs = from_spikes(net.spikes, net.spikes.shape[2] + net.neurons.shape[1])
-        for _ in range(2 if SIMULATED else 6):
+        for _ in range(1 if SIMULATED else 6):
             outcome = simulation.finish(simulation.start(inputs, net.targets))
             assert_equal(net, simulation, outcome, expected)
 
@@ -291,7 +291,9 @@ def test_optimizers_equal_the_cpu_to_the_bit(name):
 
 
 @on_device
-@pytest.mark.parametrize(("free", "what"), [([10], "the network"), ([10**9, 10], "a sequence")])
+@pytest.mark.parametrize(
+    ("free", "what"), [([10], "the network"), ([10**9, 10], "a sequence"), ([10**9, 10**9, 10], "a batch")]
+)
 def test_memory_is_asked_for(monkeypatch, free, what):
     from eprop_cli.engines.cuda import simulation
     from eprop_cli.engines.cuda.device import DeviceError
@@ -327,3 +329,5 @@ def test_inputs_list_all_spikes_but_those_of_step_0():
     apart = joined([from_spikes(each[None], 99) for each in spikes])
     np.testing.assert_array_equal(apart.first, together.first)
     np.testing.assert_array_equal(apart.pre, together.pre)
+    twice = from_spikes(2 * spikes.astype(np.uint8), 99)
+    np.testing.assert_array_equal(twice.pre[twice.pre != 99], np.repeat(together.pre[together.pre != 99], 2))

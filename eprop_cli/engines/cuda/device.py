@@ -19,7 +19,7 @@ SPARE = 0.1  # share of the free memory that is left to others, and to what the 
 
 # most launches here are small, one after the other; Numba would say so of each
 warnings.filterwarnings("ignore", message=".*Grid size .* low occupancy")
-RESUME = "resume=DIR goes on from the last checkpoint"
+RESUME = "resume=DIR goes on from the last checkpoint, with engine=compiled too"
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]

@@ -32,6 +32,8 @@ from eprop_cli.engines.cuda.inputs import Inputs
 from eprop_cli.optimizers.base import Rates
 
 THREADS = 4 * WARP  # of a block, where nothing else decides
+SLOTS = 2  # batches that can be on their way
+Arrays = dict[str, tuple[Any, Any]]  # shape and type by name
 
 
 class Synapses(NamedTuple):
@@ -124,29 +126,19 @@ class Step:
 class _Slot:
     """A batch's way to the device and back: memory that transfers can use while the processor does something else."""
 
-    def __init__(self, network: Network, shape: Shape) -> None:
-        n_batch, n_steps, window = shape
-        shapes = {
-            "first": ((n_batch, n_steps + 1), np.uint32),
-            "classes": ((n_batch,), np.int32),
-            "lost": ((n_batch, network.n_in), np.bool_),
-            "terms": ((n_batch, window), np.float64),
-            "means": ((n_batch, network.n_out), np.float64),
-            "n_spikes": ((n_batch, network.n_rec), np.int32),
-        }
-        self.device = {name: empty(*shape_and_type) for name, shape_and_type in shapes.items()}
-        self.host = {name: _pinned(*shape_and_type) for name, shape_and_type in shapes.items()}
-        self.make_room("targets", (1, 1, 1), np.float64)
-        self.make_room("pre", (1,), np.uint32)
+    def __init__(self, arrays: Arrays) -> None:
+        """Take memory. arrays: shape and type of each, by name; pre, the input spikes, is longer where needed."""
+        self.device = {name: empty(*wanted) for name, wanted in arrays.items()}
+        self.host = {name: _pinned(*wanted) for name, wanted in arrays.items()}
         self.copied, self.done = cuda.event(), cuda.event()
 
-    def make_room(self, name: str, shape: tuple[int, ...], dtype: Any) -> bool:
-        """Have an array of that shape, or of one dimension and at least that length; whether it is another one."""
-        if name in self.device:
-            has = self.device[name].shape
-            if has == shape or (len(shape) == 1 and has >= shape):
-                return False
-        self.device[name], self.host[name] = empty(shape, dtype), _pinned(shape, dtype)
+    def make_room(self, n: int) -> bool:
+        """Have memory for that many input spikes; whether it is another array."""
+        if len(self.device["pre"]) >= n:
+            return False
+        room = (n * 5 // 4,), np.uint32  # with a reserve
+        _ask("a batch", {"pre": room, "times": room})
+        self.device["pre"], self.host["pre"] = empty(*room), _pinned(*room)
         return True
 
     def send(self, name: str, values: NDArray[Any], stream: Any) -> None:
@@ -172,9 +164,9 @@ def _pinned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         return pinned
 
 
-def _ask(what: str, arrays: dict[str, tuple[Any, Any]]) -> tuple[int, int]:
+def _ask(what: str, *groups: Arrays) -> tuple[int, int]:
     """Bytes that arrays of some shapes and types need, and bytes that are free; raises DeviceError if too few are."""
-    need = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in arrays.values())
+    need = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for arrays in groups for shape, dtype in arrays.values())
     free = free_memory()
     if need > free:
         raise DeviceError(
@@ -205,10 +197,11 @@ class Simulation:
         self._block = forward.resident_shape(network.n_rec) if resident else None
         self._densified = network.synapses is None or self._block is not None
         self._computing, self._copying = cuda.stream(), cuda.stream()
-        _ask("the network", self._network_arrays())
+        of_batch = [self._batch_arrays()] * SLOTS
+        _ask("the network", self._network_arrays(), *of_batch)
         self._own = {name: empty(*wanted) for name, wanted in self._network_arrays().items()}
         self._upload_network()
-        self._slots = [_Slot(network, shape) for _ in range(2)]
+        self._slots = [_Slot(arrays) for arrays in of_batch]
         self._n_started = 0
         self._n_piece = n_piece or self._largest_piece()
         self._piece = {name: empty(*wanted) for name, wanted in self._piece_arrays(self._n_piece).items()}
@@ -336,7 +329,7 @@ class Simulation:
             with clear_errors():
                 self._own[name].copy_to_device(np.ascontiguousarray(values).reshape(-1))
 
-    def _network_arrays(self) -> dict[str, tuple[Any, Any]]:
+    def _network_arrays(self) -> Arrays:
         """Shape and type of what does not depend on the size of pieces, by name."""
         network, (n_batch, _, window) = self.network, self.shape
         n_rec, n_out, n_pre, n_synapses = network.n_rec, network.n_out, network.n_in + network.n_rec, network.n_synapses
@@ -352,19 +345,32 @@ class Simulation:
         }
         floats |= dict.fromkeys(("synapses", "gradient", "m", "v"), (n_synapses,))
         floats |= dict.fromkeys(("synapses_out", "gradient_out", "m_out", "v_out"), (n_rec * n_out,))
-        arrays: dict[str, tuple[Any, Any]] = {name: (shape, np.float64) for name, shape in floats.items()}
+        arrays: Arrays = {name: (shape, np.float64) for name, shape in floats.items()}
         n_rows, n_posts = (1, 1) if network.synapses is None else (n_pre + 1, n_synapses)
         n_parts = 1 if self._densified else n_pre * blocks(n_rec, forward.SPAN) + 1
         arrays |= {"rows": ((n_rows,), np.int64), "parts": ((n_parts,), np.int64)}
         arrays |= {"posts": ((n_posts,), np.uint32), "finite": ((1,), np.int32), "functions": ((n_rec,), np.int32)}
         return arrays
 
-    def _piece_arrays(self, n_piece: int) -> dict[str, tuple[Any, Any]]:
+    def _batch_arrays(self) -> Arrays:
+        """Shape and type of what travels with each batch, by name."""
+        (n_batch, n_steps, window), network = self.shape, self.network
+        return {
+            "first": ((n_batch, n_steps + 1), np.uint32),
+            "pre": ((1,), np.uint32),
+            "classes": ((n_batch,), np.int32),
+            "targets": ((n_batch, window, network.n_out), np.float64),
+            "lost": ((n_batch, network.n_in), np.bool_),
+            "terms": ((n_batch, window), np.float64),
+            "means": ((n_batch, network.n_out), np.float64),
+            "n_spikes": ((n_batch, network.n_rec), np.int32),
+        }
+
+    def _piece_arrays(self, n_piece: int) -> Arrays:
         """Shape and type of what n_piece sequences need while they are computed, by name."""
         (_, n_steps, window), n_rec, n_out = self.shape, self.network.n_rec, self.network.n_out
-        padded = (
-            blocks(n_steps + 2, backward.AHEAD) * backward.AHEAD
-        )  # a filler of the last spike's step reads the last
+        # a filler of the last spike's step reads the last
+        padded = blocks(n_steps + 2, backward.AHEAD) * backward.AHEAD
         n_times = self._n_times()
         per_sequence = {
             "distances": ((padded * n_rec,), np.float64),
@@ -373,9 +379,7 @@ class Simulation:
             "times": ((n_rec * n_times,), np.int32),
             "marks": ((self.network.n_in * blocks(n_steps, 32),), np.uint32),
         }
-        arrays: dict[str, tuple[Any, Any]] = {
-            name: ((n_piece * n,), dtype) for name, ((n,), dtype) in per_sequence.items()
-        }
+        arrays: Arrays = {name: ((n_piece * n,), dtype) for name, ((n,), dtype) in per_sequence.items()}
         if self._block is None:
             arrays |= {"state": ((n_piece, 2, n_rec), np.float64), "refractory": ((n_piece, n_rec), np.int32)}
             arrays |= {"currents": ((n_piece, n_rec), np.float64)}
@@ -420,7 +424,7 @@ class Simulation:
 
     def _send(self, slot: _Slot, inputs: Inputs, targets: NDArray[Any], lost: NDArray[np.bool_] | None) -> None:
         """Begin to copy a batch to the device."""
-        self._make_room(slot, inputs, targets)
+        self._make_room(slot, len(inputs.pre))
         classes = targets if targets.ndim == 1 else np.full(self.shape.n_batch, -1)
         slot.send("first", inputs.first, self._copying)
         slot.send("pre", inputs.pre, self._copying)
@@ -431,13 +435,9 @@ class Simulation:
             slot.send("lost", lost, self._copying)
         slot.copied.record(self._copying)
 
-    def _make_room(self, slot: _Slot, inputs: Inputs, targets: NDArray[Any]) -> None:
-        """Take memory for what differs in size between batches, with a reserve."""
-        resized = len(slot.device["pre"]) < len(inputs.pre) and slot.make_room(
-            "pre", (len(inputs.pre) * 5 // 4,), np.uint32
-        )
-        if targets.ndim > 1:
-            resized |= slot.make_room("targets", targets.shape, np.float64)
+    def _make_room(self, slot: _Slot, n: int) -> None:
+        """Have memory for that many input spikes, and their times."""
+        resized = slot.make_room(n)
         if len(self._times_of_inputs) < len(slot.device["pre"]):
             self._times_of_inputs, resized = empty(len(slot.device["pre"]), np.int32), True
         if resized:
