@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "engine": {
         "nest": "eprop_cli.engines.nest.engine:NestEngine",
         "compiled": "eprop_cli.engines.compiled.engine:CompiledEngine",
+        "cuda": "eprop_cli.engines.cuda.engine:CudaEngine",
     },
     "training": {
         "continuous": "eprop_cli.training.continuous:Continuous",
@@ -69,6 +70,8 @@ VARIANTS: dict[str, dict[str, str]] = {
         "tensorboard": "eprop_cli.loggers.tensorboard:TensorBoard",
     },
 }
+# engines between which a run can change; that is known of them without loading what may not be installed
+SAME_RESULTS = (frozenset({"compiled", "cuda"}),)
 # group -> the class that its variants descend from, by which a user's own gets what it does not say itself
 BASES = {
     "task": "eprop_cli.tasks.base:Task",

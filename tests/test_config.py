@@ -25,6 +25,7 @@ PARTS = [path for path in FILES if len(path.parts) > 2 and path.parts[0] not in 
 # What a file needs beside it to be valid.
 NEEDS = {
     "engine/compiled": ["training=data_parallel"],
+    "engine/cuda": ["training=data_parallel"],
     "synapse/eprop_synapse": ["neuron=eprop_iaf"],
     **{f"neuron/{path.name}": ["synapse=eprop_synapse"] for path in FILES if path.match("neuron/eprop_iaf*")},
 }

@@ -36,6 +36,7 @@ LATE = {
     "config/groups.py": "Matplotlib takes a while to import; where there are figures it is there already",
     "config/files.py": "an argument that is refused is not kept waiting for YAML, unless keys are to be named",
     "data": "what a data set is read with takes a while to import, or may not be installed",
+    "engines/cuda/device.py": "these come with a device only, or not in Numba's simulator",
     "engines/nest/kernel.py": "NEST takes a second to import and prints a banner",
     "engines/nest/workers.py": "joblib and Dask are imported when there are workers; Dask may not be installed",
     "figures/__init__.py": "a variable that keeps Matplotlib from being imported is put aside meanwhile",

@@ -26,10 +26,14 @@ REASONS = {
     "data/neuromorphic_mnist.py": "it finds a list that NEST ships, by the name of its package",
     "models/draws.py": "it is one of the generators that parameters are drawn with",
     "tasks/handwriting.py": "it finds a path that NEST ships, by the name of its package",
-    "tasks/samples.py": "a task names the losses that fit it",
     "tasks/pattern.py": "a task names the losses that fit it",
+    "tasks/samples.py": "a task names the losses that fit it",
     "training/base.py": "parameters may be drawn with NEST's generator, before there is an engine",
     "engines/compiled/online/stream.py": "NEST's name of its optimizer is like ours",
+    "engines/cuda/backward.py": "it has the compiled engine's equations and order of sums",
+    "engines/cuda/engine.py": "it is the compiled engine with other kernels",
+    "engines/cuda/forward.py": "it has the compiled engine's equations and order of sums",
+    "engines/cuda/simulation.py": "it has the compiled engine's equations and order of sums",
     "figures/comparison.py": "curves of several runs are scaled as those of one",
 }
 

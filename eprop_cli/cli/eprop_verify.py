@@ -1,4 +1,4 @@
-"""eprop-verify: does a run come out again, do NEST and the compiled engine agree on a config, and a script with us?
+"""eprop-verify: does a run come out again, do NEST and another engine agree on a config, and a script with us?
 
 Both engines train for a few iterations on the same inputs, each with its own gradients; what they give is compared on
 the way. Runs are compared in verify_run.py, scripts in verify_script.py.
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from eprop_cli.values import Table, Weights
 
 
-ENGINES = ("nest", "compiled")
+REFERENCE, OTHER = "nest", "compiled"  # the other one unless the config names one
 FAILED = 1  # exit status
 PLACE = {"sequence", "time", "population", "neuron"}  # columns that say where a row of a recording belongs
 # Of streams NEST may record another row's, where it has erased the one in question.
@@ -66,6 +66,8 @@ do NEST and the compiled engine agree?
                                              a config before a long run on
                                              engine=compiled
   eprop-verify synapse.weights_from=RUN_DIR  with trained weights
+  eprop-verify engine=cuda                   NEST and a GPU, instead of the
+                                             compiled engine
   eprop-verify experiment=sine_waves_eprop_iaf
                                              a model that trains with
                                              training=continuous
@@ -153,7 +155,9 @@ def _verify_engines(overrides: list[str], config_dir: Path | None, iterations: i
     config = compose(overrides, config_dir)
     n_iter = min(iterations, config.task.n_iter)
     require(n_iter > 0, "task.n_iter", config.task.n_iter, "must be at least 1 to compare anything")
-    print(f"engines {' and '.join(ENGINES)}, seed {config.seed}, iterations {n_iter}, n_batch {config.task.n_batch}")
+    print(
+        f"engines {' and '.join(engines(config))}, seed {config.seed}, iterations {n_iter}, n_batch {config.task.n_batch}"
+    )
     rows = worst(compare(config, n_iter))
     allowed = tolerances(config)
     _show(rows, allowed)
@@ -174,14 +178,19 @@ def compose(overrides: list[str], config_dir: Path | None) -> Config:
         overrides.append(f"training={training}")
     config = load(without_hydra(compose_with_hydra(overrides, config_dir)))
     model, name = variant("neuron", config.neuron.name), config.training.name
-    if any(config.needs not in variant("engine", engine).provides(model) for engine in ENGINES):
+    if any(config.needs not in variant("engine", engine).provides(model) for engine in engines(config)):
         remedy = f"must be {_training(config.neuron.name)}, which both engines compute; leave it out"
         raise ConfigError("training", name, remedy)
     if config.resume is not None:
         raise ConfigError("resume", config.resume, "goes with eprop-run; for trained weights, synapse.weights_from")
-    for engine in ENGINES:
+    for engine in engines(config):
         check_ready(_with_engine(config, engine))
     return config
+
+
+def engines(config: Config) -> tuple[str, str]:
+    """The engines that are compared."""
+    return REFERENCE, OTHER if config.engine.name == REFERENCE else config.engine.name
 
 
 def _training(neuron: str | None) -> str:
@@ -208,9 +217,9 @@ def _streams(config: Config, n_iter: int) -> Iterator[Compared]:
     batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter)]
     eta = config.model.learning_rate(config.optimizer.eta)
     with ExitStack() as stack:
-        made = {name: make_engine(_with_engine(config, name), wiring) for name in ENGINES}
-        engines = {name: stack.enter_context(closing(engine)) for name, engine in made.items()}
-        streams = {name: engine.stream(initial) for name, engine in engines.items()}
+        made = {name: make_engine(_with_engine(config, name), wiring) for name in engines(config)}
+        open_engines = {name: stack.enter_context(closing(engine)) for name, engine in made.items()}
+        streams = {name: engine.stream(initial) for name, engine in open_engines.items()}
         for index in range(n_iter + 1):
             if index < n_iter:
                 outcomes = {name: stream.begin(batches[index], eta, True) for name, stream in streams.items()}
@@ -231,20 +240,21 @@ def _gradients(config: Config, n_iter: int) -> Iterator[Compared]:
 
     rng = np.random.RandomState(config.seed)
     wiring, initial = initial_network(config, rng)
-    weights, constraints = dict.fromkeys(ENGINES, initial), config.constraints(wiring)
+    names = engines(config)
+    weights, constraints = dict.fromkeys(names, initial), config.constraints(wiring)
     optimizer = config.make_optimizer()
     begun = optimizer.initial_state(initial)
     set_moments(begun, wiring, config.synapse.init_optimizer)
-    state = dict.fromkeys(ENGINES, begun)
+    state = dict.fromkeys(names, begun)
     task = make_task(config, rng, wiring)
     batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter + 1)]
     with ExitStack() as stack:
-        made = {name: make_engine(_with_engine(config, name), wiring) for name in ENGINES}
-        engines = {name: stack.enter_context(closing(engine)) for name, engine in made.items()}
+        made = {name: make_engine(_with_engine(config, name), wiring) for name in names}
+        open_engines = {name: stack.enter_context(closing(engine)) for name, engine in made.items()}
         for batch, next_batch in pairwise(batches):
-            following = next_batch.spikes[0, 1] if config.training.as_continuous else None
+            following = next_batch.spikes[0, 1] > 0 if config.training.as_continuous else None
             learning, evaluation = {}, {}
-            for name, engine in engines.items():
+            for name, engine in open_engines.items():
                 evaluation[name] = engine.evaluate(weights[name], batch)
                 learning[name] = engine.gradient(weights[name], batch, following, True)
                 gradients = learning[name].gradients
@@ -259,30 +269,30 @@ def _gradients(config: Config, n_iter: int) -> Iterator[Compared]:
 
 
 def _loss(config: Config, learning: "Mapping[str, Outcome]", target: Any) -> Compared:
-    nest, compiled = (config.loss.value(learning[name].readout, target) for name in ENGINES)
-    return _compared("loss", nest, compiled)
+    nest, other = (config.loss.value(outcome.readout, target) for outcome in learning.values())
+    return _compared("loss", nest, other)
 
 
 def _outcomes(learning: "Mapping[str, Outcome]", evaluation: "Mapping[str, Outcome]") -> Iterator[Compared]:
-    nest, compiled = (learning[name] for name in ENGINES)
+    nest, other = learning.values()
     assert nest.recording is not None
-    assert compiled.recording is not None
-    yield _compared("readout signal", nest.readout, compiled.readout)
+    assert other.recording is not None
+    yield _compared("readout signal", nest.readout, other.readout)
     for outcome in evaluation.values():
         yield _compared("evaluation", nest.readout, outcome.readout)
-    spikes, others = _spikes(nest.recording["spikes"]), _spikes(compiled.recording["spikes"])
+    spikes, others = _spikes(nest.recording["spikes"]), _spikes(other.recording["spikes"])
     yield Compared("spikes", float(len(spikes)), float(len(spikes ^ others)))
     for name, table in nest.recording.items():
         for column in table.keys() - PLACE - (set() if evaluation else ELSEWHERE):
-            yield _compared("dynamic variables", table[column], compiled.recording[name][column])
+            yield _compared("dynamic variables", table[column], other.recording[name][column])
 
 
 def _matrices(kind: str, matrices: "Mapping[str, Weights | None]") -> Iterator[Compared]:
-    nest, compiled = (matrices[name] for name in ENGINES)
+    nest, other = matrices.values()
     assert nest is not None
-    assert compiled is not None
+    assert other is not None
     for projection in PLASTIC:
-        yield _compared(f"{kind} {projection}", nest[projection], compiled[projection])
+        yield _compared(f"{kind} {projection}", nest[projection], other[projection])
 
 
 def _compared(quantity: str, values: Any, others: Any) -> Compared:

@@ -32,6 +32,11 @@ class Constraints:
         """The projections whose weights change."""
         return tuple(name for name in PLASTIC if getattr(self.connectivity.plastic, name))
 
+    @property
+    def none(self) -> bool:
+        """Whether all weights learn and may become anything; feedback stays as it is."""
+        return self.learning == PLASTIC and not self.stretches and self.connectivity.feedback != SYMMETRIC
+
     def begin(self, weights: Weights) -> Weights:
         """Weights that were drawn, with the signs that they are to have.
 

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config as RunConfig
+from eprop_cli.connectivity.constraints import Constraints
 from eprop_cli.connectivity.mask import Wiring, all_dense
 from eprop_cli.engines.limits import check_limits
 from eprop_cli.errors import require
 from eprop_cli.models.base import Model
-from eprop_cli.registry import VARIANTS, variant
+from eprop_cli.optimizers.base import Optimizer, OptimizerState
+from eprop_cli.registry import SAME_RESULTS, VARIANTS, variant
 from eprop_cli.schema import Group, at_least, key
 from eprop_cli.values import Batch, Recording, Table, Weights
 
@@ -102,6 +104,51 @@ class KeptStream(Stream, Protocol):
         ...
 
 
+class Learner(Protocol):
+    """Weights and an optimizer's state that an engine keeps where it computes, and changes there.
+
+    In each iteration begin(), outcome() and step() follow each other.
+    """
+
+    def begin(self, batch: Batch, following: NDArray[np.bool_] | None) -> None:
+        """Begin to compute a batch's gradients, as Engine.gradient does; something else can be done meanwhile."""
+        ...
+
+    def outcome(self, record: bool) -> Outcome:
+        """What the batch gave, without gradients."""
+        ...
+
+    def finite(self) -> bool:
+        """Whether the gradients of the last batch are, or after a step the weights."""
+        ...
+
+    def gradients(self) -> Weights:
+        """The last batch's gradients."""
+        ...
+
+    def step(self) -> None:
+        """Take the optimizer's step with them."""
+        ...
+
+    def weights(self) -> Weights:
+        """The weights after the last step; they do not change later."""
+        ...
+
+    def state(self) -> OptimizerState:
+        """The optimizer's state after the last step; nor does it."""
+        ...
+
+    @property
+    def taken(self) -> OptimizerState:
+        """The same without moments, which may take a while to get."""
+        ...
+
+
+def same_results(one: str, other: str) -> bool:
+    """Whether two engines, given by their names, have the same results."""
+    return one == other or any({one, other} <= alike for alike in SAME_RESULTS)
+
+
 class Engine:
     """Computes batches; holds workers or buffers, but no state that a result depends on.
 
@@ -169,6 +216,12 @@ class Engine:
     def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
         """Simulate a batch without learning; readouts are those that gradient() would return."""
         raise NotImplementedError
+
+    def learner(
+        self, weights: Weights, optimizer: Optimizer, state: OptimizerState, constraints: Constraints
+    ) -> Learner | None:
+        """Somewhere to keep weights and change them, if the engine has one for all that they keep to."""
+        return None
 
     def stream(self, weights: Weights) -> Stream:
         """Begin a simulation that goes on and on."""

@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
 from eprop_cli.connectivity.base import like
-from eprop_cli.optimizers.base import Optimizer, OptimizerConfig, OptimizerState
+from eprop_cli.optimizers.base import Optimizer, OptimizerConfig, OptimizerState, Rates
 from eprop_cli.schema import POSITIVE, Rule, key
 from eprop_cli.values import Weights
 
+BETAS = ("beta_1", "beta_2")
 BELOW_1 = Rule("from 0 to below 1", lambda beta: 0 <= beta < 1)
 
 
@@ -43,16 +44,23 @@ class Adam(Optimizer):
 
     def step(self, state: OptimizerState, gradients: Weights, eta: float) -> tuple[Weights, OptimizerState]:
         """The bias corrections are in the learning rate; operations in NEST's order."""
-        adam = self.config
-        power_1, power_2 = state.numbers["beta_1_power"] * adam.beta_1, state.numbers["beta_2_power"] * adam.beta_2
-        alpha = eta * math.sqrt(1.0 - power_2) / (1.0 - power_1)
+        adam, alpha = self.config, self.rates(state, eta).rate
         m_before, v_before = state.moments["m"], state.moments["v"]
         m = {key: adam.beta_1 * m_before[key] + (1.0 - adam.beta_1) * g for key, g in gradients.items()}
         v = {key: adam.beta_2 * v_before[key] + (1.0 - adam.beta_2) * g * g for key, g in gradients.items()}
         steps = {key: alpha * m[key] / (np.sqrt(v[key]) + adam.epsilon) for key in gradients}
-        return steps, OptimizerState(
-            state.step + 1, {"m": m, "v": v}, {"beta_1_power": power_1, "beta_2_power": power_2}
-        )
+        return steps, replace(self.advanced(state), moments={"m": m, "v": v})
+
+    def rates(self, state: OptimizerState, eta: float) -> Rates:
+        """The learning rate with the bias corrections of the step, and what the moments need."""
+        adam, numbers = self.config, self.advanced(state).numbers
+        alpha = eta * math.sqrt(1.0 - numbers["beta_2_power"]) / (1.0 - numbers["beta_1_power"])
+        return Rates(alpha, (adam.beta_1, adam.beta_2, adam.epsilon))
+
+    def advanced(self, state: OptimizerState) -> OptimizerState:
+        """The powers are multiplied up."""
+        powers = {f"{beta}_power": state.numbers[f"{beta}_power"] * getattr(self.config, beta) for beta in BETAS}
+        return replace(state, step=state.step + 1, numbers=powers)
 
     def nest_parameters(self) -> dict[str, Any]:
         """What NEST's Adam needs besides."""

@@ -5,7 +5,7 @@ Pure functions: weights and state go in, new ones come out.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -95,6 +95,18 @@ class OptimizerState:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Rates:
+    """A step in numbers, for an engine that takes it itself.
+
+    What is taken off a weight is rate * gradient; or, with moments = (beta_1, beta_2, epsilon), Adam's
+    rate * m / (sqrt(v) + epsilon).
+    """
+
+    rate: float
+    moments: tuple[float, float, float] | None = None
+
+
 class Optimizer:
     """An optimizer with its config.
 
@@ -123,6 +135,14 @@ class Optimizer:
         """What is to be taken off the weights, and the state afterwards."""
         raise NotImplementedError
 
+    def rates(self, state: OptimizerState, eta: float) -> Rates | None:
+        """The step that step() takes, in numbers; None if it is of another kind."""
+        return None
+
+    def advanced(self, state: OptimizerState) -> OptimizerState:
+        """The state after a step, but for the moments."""
+        return replace(state, step=state.step + 1)
+
     def nest_parameters(self) -> dict[str, Any]:
         """Parameters of NEST's optimizer, but for its batch size."""
         return {"type": self.nest_type, "eta": self.config.eta, "Wmin": self.config.Wmin, "Wmax": self.config.Wmax}
@@ -141,7 +161,7 @@ class Optimizer:
         """As optimize, but changes weights and moments, a block at a time, which spares memory of their size."""
         config, after = self.config, state
         eta = learning_rate(config.schedule, config.eta, state.step)
-        factor = _shrinking(gradients, config.clip_norm)
+        factor = shrinking(gradients, config.clip_norm, by_blocks=True)
         for projection, gradient in gradients.items():
             arrays = {name: moments[projection].reshape(-1) for name, moments in state.moments.items()}
             values, flat = weights[projection].reshape(-1), gradient.reshape(-1)
@@ -192,19 +212,22 @@ def learning_rate(schedule: Schedule, eta: float, step: int) -> float:
     return eta
 
 
-def _shrinking(gradients: Weights, clip_norm: float | None) -> float | None:
-    """The factor by which clipped() would shrink gradients, from sums over blocks; None if it would not."""
+def shrinking(gradients: Weights, clip_norm: float | None, by_blocks: bool) -> float | None:
+    """The factor by which gradients are scaled down so that their norm over all projections is at most clip_norm.
+
+    None if they are not. by_blocks: have sums over blocks, as steps in place do; they round otherwise.
+    """
     if clip_norm is None:
         return None
-    flat = [gradient.reshape(-1) for gradient in gradients.values()]
-    blocks = (values[begin : begin + BLOCK] for values in flat for begin in range(0, len(values), BLOCK))
-    norm = math.sqrt(sum(float(np.sum(block**2)) for block in blocks))
+    parts: Iterable[Floats] = gradients.values()
+    if by_blocks:
+        flat = [gradient.reshape(-1) for gradient in parts]
+        parts = (values[begin : begin + BLOCK] for values in flat for begin in range(0, len(values), BLOCK))
+    norm = math.sqrt(sum(float(np.sum(part**2)) for part in parts))
     return None if norm <= clip_norm else clip_norm / norm
 
 
 def clipped(gradients: Weights, clip_norm: float | None) -> Weights:
     """Gradients scaled down so that their norm over all projections is at most clip_norm."""
-    if clip_norm is None:
-        return gradients
-    norm = math.sqrt(sum(float(np.sum(gradient**2)) for gradient in gradients.values()))
-    return gradients if norm <= clip_norm else {key: clip_norm / norm * g for key, g in gradients.items()}
+    factor = shrinking(gradients, clip_norm, by_blocks=False)
+    return gradients if factor is None else {key: factor * g for key, g in gradients.items()}

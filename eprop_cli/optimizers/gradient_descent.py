@@ -1,8 +1,6 @@
 """Plain gradient descent, as in NEST."""
 
-from dataclasses import replace
-
-from eprop_cli.optimizers.base import Optimizer, OptimizerState
+from eprop_cli.optimizers.base import Optimizer, OptimizerState, Rates
 from eprop_cli.values import Weights
 
 
@@ -18,4 +16,8 @@ class GradientDescent(Optimizer):
     def step(self, state: OptimizerState, gradients: Weights, eta: float) -> tuple[Weights, OptimizerState]:
         """The gradient times the learning rate."""
         steps = {projection: eta * gradient for projection, gradient in gradients.items()}
-        return steps, replace(state, step=state.step + 1)
+        return steps, self.advanced(state)
+
+    def rates(self, state: OptimizerState, eta: float) -> Rates:
+        """The learning rate alone."""
+        return Rates(eta)

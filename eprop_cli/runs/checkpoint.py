@@ -10,6 +10,7 @@ import numpy as np
 
 from eprop_cli.archives import DAMAGES, read_archive
 from eprop_cli.config.config import Config
+from eprop_cli.engines.base import same_results
 from eprop_cli.errors import ConfigError, UserError, require
 from eprop_cli.formats import FORMAT, check_format
 from eprop_cli.phases import PHASES, TRAINING
@@ -144,6 +145,8 @@ def check_resume(config: Config, directory: Path) -> None:
     wanted, had = flatten(to_dict(config)), flatten(_config_of(checkpoint, directory / CHECKPOINT))
     free = FREE_KEYS if config.optimizer.schedule.name == "cosine" else (*FREE_KEYS, "optimizer.schedule.cosine_iter")
     for key in sorted(wanted.keys() | had.keys()):
+        if key == "engine.name" and same_results(wanted[key], had[key]):
+            continue
         if not key.startswith(free) and wanted.get(key) != had.get(key):
             constraint = f"contradicts the checkpoint in {directory}, which has {had.get(key)}; leave it out"
             raise ConfigError(key, wanted.get(key), constraint)

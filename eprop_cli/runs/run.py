@@ -1,12 +1,12 @@
 """Run one experiment: train, write the run directory as it goes, draw the figures, say how it ended."""
 
+import contextlib
 import json
 import logging
 import re
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,7 @@ import numpy as np
 
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir, read_keys
-from eprop_cli.errors import UserError, reason
+from eprop_cli.errors import TrainingError, UserError, reason
 from eprop_cli.loggers.base import Loggers
 from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
@@ -234,7 +234,7 @@ def _train(
         log.info("Every batch of task=%s is the same, so %s", config.task.name, _what_of_a_test(config))
     if warning := _of_resolution(config):
         log.warning(warning)
-    with reporter(config, done) if report is None else nullcontext(report) as reported:
+    with reporter(config, done) if report is None else contextlib.nullcontext(report) as reported:
         trainer = make_trainer(config, checkpoint)
         loggers.begin(writer.directory, flatten(to_dict(config)), done)
         clock.build = time.perf_counter() - clock.began
@@ -337,8 +337,9 @@ class _Keeper:
         return bool(time.monotonic() - self._saved >= 60.0 * self._minutes)
 
     def finish(self) -> None:
-        """Write what a run leaves however it ends."""
-        self._save()
+        """Write what a run leaves however it ends; where the state is lost, the last checkpoint stays."""
+        with contextlib.suppress(TrainingError):
+            self._save()
         self._writer.weights(self._trainer.initial, self._trainer.weights(), self._trainer.wiring)
         self._writer.save_weight_changes()
 

@@ -142,6 +142,10 @@ class CheckedTask:
         drawn[phase] += 1
         return batch
 
+    def is_alone(self, phase: str) -> bool:
+        """Whether a batch of a phase can be drawn before its turn, as others take none of the same row."""
+        return phase not in self._task.together
+
     def n_batches(self, phase: str) -> int:
         """Batches that one evaluation takes."""
         return self._task.n_batches(phase)

@@ -5,8 +5,9 @@ What follows from it: the same result however a batch is shared out, evaluation 
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from eprop_cli.archives import check_arrays, check_in_range
 from eprop_cli.config.config import Config as RunConfig
 from eprop_cli.connectivity.base import FEEDBACK, PLASTIC
 from eprop_cli.connectivity.mask import NEIGHBOURS, neighbours, sampled
-from eprop_cli.engines.base import Outcome, make_engine
+from eprop_cli.engines.base import Learner, Outcome, make_engine
 from eprop_cli.errors import require
 from eprop_cli.models.base import GRADIENT
 from eprop_cli.optimizers.base import OptimizerState, set_moments
@@ -90,6 +91,10 @@ class DataParallel(Trainer):
         self._engine = make_engine(config, self.wiring)
         if checkpoint is not None:
             self._restore(checkpoint)
+        # where weights and moments are, if it is not here
+        self._learner = self._engine.learner(self._weights, self._optimizer, self._state, self._constraints)
+        if self._learner is not None:
+            self._weights, self._state = {}, self._learner.taken
 
     @classmethod
     def check(cls, config: RunConfig) -> None:
@@ -140,11 +145,11 @@ class DataParallel(Trainer):
 
     def weights(self) -> Weights:
         """Weights after the last whole training iteration, or the best of those that were validated."""
-        return self._best or self._weights
+        return self._best or self._present()
 
     def moments(self) -> Mapping[str, Weights]:
         """The state of the optimizer."""
-        return self._state.moments
+        return self._state.moments if self._learner is None else self._learner.state().moments
 
     def close(self) -> None:
         """Stop the engine's workers."""
@@ -152,15 +157,43 @@ class DataParallel(Trainer):
         self._task.close()
 
     def _train(self, book: Bookkeeper) -> Record:
-        iteration = self._progress.iteration
+        iteration, record = self._progress.iteration, book.wants(self._progress)
         batch, following = self._next_batch()
-        record = book.wants(self._progress)
-        outcome: Outcome = timed(self, lambda: self._engine.gradient(self._weights, batch, following, record))
+        outcome: Outcome = timed(self, lambda: self._computed(batch, following, record))
         score = book.score(outcome, batch)
         row = book.row(iteration, TRAINING, [score], self._task.epochs(iteration))
-        assert outcome.gradients is not None
-        self._step({name: outcome.gradients[name] for name in self._constraints.learning}, iteration)
+        if self._learner is not None:
+            self._step_there(iteration)
+        else:
+            assert outcome.gradients is not None
+            self._step({name: outcome.gradients[name] for name in self._constraints.learning}, iteration)
         return Record(row, batch, outcome.recording, self._sampled_weights(iteration), at_limit=score.at_limit)
+
+    def _computed(self, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
+        """What a batch gave; where a learner computes it, the next one is drawn meanwhile."""
+        if self._learner is None:
+            return self._engine.gradient(self._weights, batch, following, record)
+        self._learner.begin(batch, following)
+        is_another = self._progress.iteration < self._config.task.n_iter
+        if self._upcoming is None and is_another and self._task.is_alone(TRAINING):
+            self._try_to_draw_upcoming()
+        return self._learner.outcome(record)
+
+    def _step_there(self, iteration: int) -> None:
+        """Change the weights where they are."""
+        assert self._learner is not None
+        when = f" in iteration {iteration}"
+        if not self._learner.finite():  # beforehand: weights are not kept
+            check_finite(self._learner.gradients(), PLASTIC, when, "gradient")
+        self.hold()
+        self._learner.step()
+        self._state = self._learner.taken
+        if not self._learner.finite():
+            check_finite(self._learner.weights(), PLASTIC, when)
+
+    def _present(self) -> Weights:
+        """The weights, wherever they are."""
+        return self._weights if self._learner is None else self._learner.weights()
 
     def _step(self, gradients: Weights, iteration: int) -> None:
         """Change the weights."""
@@ -179,7 +212,7 @@ class DataParallel(Trainer):
         check_finite(self._weights, PLASTIC, when)
 
     def _evaluate(self, book: Bookkeeper, phase: str) -> Record:
-        weights = self.weights() if phase == TEST else self._weights
+        weights = self.weights() if phase == TEST else self._present()
         scores = []
         for _ in range(self._task.n_batches(phase)):
             batch = self._draw(phase)
@@ -192,7 +225,8 @@ class DataParallel(Trainer):
             and self._config.training.select_weights == "best"
             and row.metrics["loss"] < self._lowest
         ):
-            best = {name: values.copy() for name, values in self._weights.items()} if self._in_place else self._weights
+            changing = self._in_place and self._learner is None
+            best = {name: values.copy() for name, values in weights.items()} if changing else weights
             self._best, self._lowest = best, row.metrics["loss"]
         return Record(row, batch, confusion=total_confusion(scores))
 
@@ -201,12 +235,26 @@ class DataParallel(Trainer):
 
     def _next_batch(self) -> tuple[Batch, NDArray[np.bool_] | None]:
         """The next training batch, and with as_continuous the input spikes in step 1 of the one after it."""
-        if not self._config.training.as_continuous:
-            return self._draw(TRAINING), None
         batch = self._upcoming or self._draw(TRAINING)
+        self._upcoming = self._before_upcoming = None
+        if not self._config.training.as_continuous:
+            return batch, None
+        return batch, self._draw_upcoming().spikes[0, 1] > 0
+
+    def _try_to_draw_upcoming(self) -> None:
+        """Draw the batch after the next; what goes wrong is told when its turn comes, and not an iteration too soon."""
+        before = self._streams[TRAINING].get_state(legacy=False)
+        try:
+            self._draw_upcoming()
+        except Exception:
+            self._streams[TRAINING].set_state(before)
+            self._before_upcoming = None
+
+    def _draw_upcoming(self) -> Batch:
+        """The batch after the next."""
         self._before_upcoming = self._streams[TRAINING].get_state(legacy=False)
         self._upcoming = self._draw(TRAINING)
-        return batch, self._upcoming.spikes[0, 1] > 0
+        return self._upcoming
 
     def _sampled_weights(self, iteration: int) -> Table | None:
         """The weights that are recorded, as a continuous simulation would first use them."""
@@ -214,14 +262,14 @@ class DataParallel(Trainer):
         if not n:
             return None
         timing, n_batch = self._config.timing, self._config.task.n_batch
-        return sampled(self.wiring, self._weights, n, timing.ms(iteration * n_batch * timing.sequence))
+        return sampled(self.wiring, self._present(), n, timing.ms(iteration * n_batch * timing.sequence))
 
     def _capture(self) -> Checkpoint:
         """Everything that the rest of the run depends on. Arrays are not copied: nothing changes them in place."""
         streams = {phase: stream.get_state(legacy=False) for phase, stream in self._streams.items()}
         if self._before_upcoming is not None:
             streams[TRAINING] = self._before_upcoming
-        state = self._state
+        state, learner = self._state, self._learner
         checkpoint: Checkpoint = {
             "config": self._config_text,
             "rows": self._rows,
@@ -235,8 +283,13 @@ class DataParallel(Trainer):
         }
         if self._upcoming is not None:  # it is drawn again
             checkpoint[f"drawn_{TRAINING}"] -= 1
-        groups = {"initial": self.initial, "weights": self._weights, "best": self._best}
+        groups: dict[str, Mapping[str, Any]] = {"initial": self.initial, "weights": self._weights, "best": self._best}
         groups |= state.moments
+        if learner is not None:
+            groups["weights"] = {name: _Later(learner.weights, name) for name in self.initial}
+            for moment in self._optimizer.moments:
+                get = partial(_moments, learner, moment)
+                groups[moment] = {name: _Later(get, name) for name in PLASTIC}
         checkpoint |= wiring_state(self.wiring)
         checkpoint |= {f"{group}_{key}": value for group, arrays in groups.items() for key, value in arrays.items()}
         for phase, stream in streams.items():
@@ -259,6 +312,22 @@ class DataParallel(Trainer):
         self._drawn = {phase: int(checkpoint[f"drawn_{phase}"]) for phase in PHASES}
         for phase, stream in self._streams.items():
             restore_stream(stream, phase, checkpoint)
+
+
+@dataclass(frozen=True)
+class _Later:
+    """An array among some that take a while to get, and are not before they are written."""
+
+    get: Callable[[], Weights]
+    name: str
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self.get()[self.name], dtype=dtype)
+
+
+def _moments(learner: Learner, name: str) -> Weights:
+    """Those of an optimizer's moments with a name."""
+    return learner.state().moments[name]
 
 
 def _narrow(values: NDArray[np.float64]) -> NDArray[Any]:

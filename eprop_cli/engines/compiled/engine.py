@@ -156,14 +156,17 @@ class CompiledEngine(Engine):
 
     def _network(self, weights: Weights) -> Circuit:
         """What the kernels take; shares the memory of listed weights."""
-        first, second = (weights[projection] for projection in NEIGHBOURS)
-        if self._lists is None:
-            rec = synapses.dense(np.hstack([first, second]).T)
-        else:
-            rec = synapses.listed(*self._lists, joined(first, second))
+        rec = self._onto_rec(weights)
         out, feedback = (self._synapses(weights, projection) for projection in ("rec_out", FEEDBACK))
         softmax = self._config.loss.softmax
         return Circuit(self._neurons, self._surrogates, self._readouts, softmax, rec, out, feedback)
+
+    def _onto_rec(self, values: Weights) -> Synapses:
+        """Weights, or what else synapses have, of those onto recurrent neurons."""
+        first, second = (values[projection] for projection in NEIGHBOURS)
+        if self._lists is None:
+            return synapses.dense(np.hstack([first, second]).T)
+        return synapses.listed(*self._lists, joined(first, second))
 
     def _synapses(self, weights: Weights, projection: str) -> Synapses:
         mask, values = self._wiring[projection], weights[projection]

@@ -126,7 +126,7 @@ class NestEngine(Engine):
 
     @classmethod
     def check_possible(cls, config: RunConfig) -> None:
-        """Raise ConfigError if NEST is not installed or of another release, or Dask, where it is wanted, does not answer."""
+        """Raise ConfigError if NEST is not installed or of another release, or Dask is wanted and does not answer."""
         super().check_possible(config)
         found = installed_nest()
         fits = re.fullmatch(rf"{re.escape(RELEASE)}(\D.*)?", found) is not None
