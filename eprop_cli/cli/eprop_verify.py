@@ -155,9 +155,8 @@ def _verify_engines(overrides: list[str], config_dir: Path | None, iterations: i
     config = compose(overrides, config_dir)
     n_iter = min(iterations, config.task.n_iter)
     require(n_iter > 0, "task.n_iter", config.task.n_iter, "must be at least 1 to compare anything")
-    print(
-        f"engines {' and '.join(engines(config))}, seed {config.seed}, iterations {n_iter}, n_batch {config.task.n_batch}"
-    )
+    compared = " and ".join(engines(config))
+    print(f"engines {compared}, seed {config.seed}, iterations {n_iter}, n_batch {config.task.n_batch}")
     rows = worst(compare(config, n_iter))
     allowed = tolerances(config)
     _show(rows, allowed)
