@@ -40,7 +40,6 @@ def test_the_notebook_has_no_outputs():
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not has_mkdocs, reason="needs pip install '.[docs]'")
 def test_the_site_is_built_without_a_warning(tmp_path):
     command = [ROOT / ".ci" / "docs", tmp_path / "site"]
