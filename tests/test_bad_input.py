@@ -216,7 +216,7 @@ VALUES = {
     "synapse.name=fast": "must be one of bsshslm_2020, eprop_synapse, "
     + OWN.format("connectivity.synapses:SynapseConfig"),
     "optimizer.name=sgd": "must be one of gradient_descent, adam, " + OWN.format("optimizers.base:OptimizerConfig"),
-    "engine.name=gpu": "must be one of nest, compiled, " + OWN.format("engines.base:EngineConfig"),
+    "engine.name=gpu": f"must be one of {', '.join(VARIANTS['engine'])}, " + OWN.format("engines.base:EngineConfig"),
     "engine=compiled": "needs training=data_parallel",
     # recording, kernel, plots
     "plots.band=sem": "must be one of range, std, ci95",
@@ -445,7 +445,6 @@ def test_an_experiment_of_ones_own(refuse, here, multirun, content, line):
 @pytest.mark.parametrize(
     ("choice", "plugin", "package", "extra"),
     [
-        ("hydra/sweeper=eprop_optuna", "optuna", "hydra-optuna-sweeper", "optuna"),
         ("hydra/launcher=slurm", "submitit_slurm", "hydra-submitit-launcher", "slurm"),
         ("hydra/launcher=slurm_local", "submitit_local", "hydra-submitit-launcher", "slurm"),
     ],
@@ -456,6 +455,15 @@ def test_a_plugin_that_is_not_installed(refuse, monkeypatch, choice, plugin, pac
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"][group], f"{plugin}.yaml")
     line = f"{choice}: needs {package}, which is not installed; pip install '.[{extra}]' in the checkout"
     assert refuse("eprop-run", "-m", choice) == line
+
+
+def test_a_search_without_optuna(refuse, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("eprop_cli.sweeps.search")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    missing = "needs optuna, which is not installed; pip install '.[optuna]' in the checkout"
+    line = refuse("eprop-run", "-m", "hydra/sweeper=optuna", "optimizer.eta=interval(1e-4,1e-2)")
+    assert line == f"hydra/sweeper=optuna: {missing}"
 
 
 def damage(path, how):

@@ -26,6 +26,7 @@ PARTS = [path for path in FILES if len(path.parts) > 2 and path.parts[0] not in 
 NEEDS = {
     "engine/compiled": ["training=data_parallel"],
     "engine/cuda": ["training=data_parallel"],
+    **{str(path): ["hydra/sweeper=optuna"] for path in FILES if path.match("hydra/sweeper/*/*")},
     "synapse/eprop_synapse": ["neuron=eprop_iaf"],
     **{f"neuron/{path.name}": ["synapse=eprop_synapse"] for path in FILES if path.match("neuron/eprop_iaf*")},
 }

@@ -328,7 +328,7 @@ class TestSearch:
             key: float(best[key]) for key in ("optimizer.eta", "neuron.rec.c_reg", "neuron.rec.gamma")
         }
         again = eprop_run("resume=sweep")
-        assert again.stdout.splitlines()[-1] == "Jobs: 2 SKIPPED (COMPLETED before)"
+        assert again.stdout.splitlines()[-1] == "Jobs: 2 SKIPPED (finished before)"
         assert table(tmp_path / "sweep") == rows
 
     def test_a_stored_study_goes_on(self, eprop_run, tmp_path):

@@ -209,7 +209,6 @@ def test_the_table_of_regressions_has_no_empty_column(tmp_path):
         trained(tmp_path / str(seed), *TINY, *BARE, NUMPY, *COMPILED, f"seed={seed}")
     table = summarise([Run(tmp_path / str(seed)) for seed in (1, 2)])
     columns = [
-        "index",
         "run",
         "seed",
         "status",

@@ -17,7 +17,7 @@ from eprop_cli.schema import to_dict
 from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation
 
 PARALLEL = ("training=data_parallel", "engine=compiled", "training.n_iter_test=1")
-FILES = {"run.json", "metrics.csv", "weights.npz"}
+FILES = {"run.json", "metrics.csv", "weights.npz", "packages.txt"}
 RECORDED = {
     f"recordings/iteration_{n}/{name}.parquet" for n in (1, 3) for name in ("spikes", "reg", "ad", "out", "windows")
 }

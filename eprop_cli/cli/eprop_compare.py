@@ -30,9 +30,9 @@ examples:
   eprop-compare SWEEP --metric best_val_loss --band ci95 --format markdown
 
 The table has a line per run, numbered: the config keys and versions in which
-the runs differ (except resume, objective, report, plots and logger), status, training
-iterations, the loss of the last, of the best and of the last ten training
-iterations, accuracy of the last one, mean recall error of the test (of
+the runs differ (except resume, objective, report, plots and logger), status,
+training iterations, the loss of the last, of the best and of the last ten
+training iterations, accuracy of the last one, mean recall error of the test (of
 regressions nrmse and test_nrmse: the RMSE over the target's standard
 deviation, which compares across tasks), seconds. What is the same in all is
 said once, above. Directories and errors are in compare.csv.

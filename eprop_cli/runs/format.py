@@ -55,7 +55,7 @@ def migrated(record: dict[str, Any], path: Path) -> dict[str, Any]:
     # Those before the last are known by nothing but their beginning.
     sessions = [{"start": start} for start in begun[:-1]] + [session(record) | {"start": begun[-1]}]
     record = dict.fromkeys(OF_A_SESSION) | {key: value for key, value in record.items() if key != "resumed"}
-    return record | {"format": FORMAT, "sessions": sessions, "config": config} | _described(config)
+    return record | {"format": FORMAT, "sessions": sessions, "config": config, "warnings": []} | _described(config)
 
 
 def session(record: dict[str, Any]) -> dict[str, Any]:

@@ -28,8 +28,10 @@ from eprop_cli.objectives import parse_objective
 from eprop_cli.runs.checkpoint import CHECKPOINT, HOW_KEYS, check_resume
 from eprop_cli.runs.directory import RESERVE
 from eprop_cli.runs.files import (
+    CODE,
     COMPLETED,
     FAILED,
+    INSTALLED,
     INTERRUPTED,
     LOG,
     METRICS,
@@ -48,7 +50,17 @@ from eprop_cli.schema import flatten, to_dict
 log = logging.getLogger(__name__)
 MAX_NAME = 120  # characters of a job directory, without what is added to tell it from others
 OLD, REFUSED = ".old-", ".refused"  # what follows the name of a directory beside that of a job
-UNTRAINED = {".hydra", LOG, RESERVE, RUN, METRICS, WEIGHTS, CHECKPOINT}  # what is there without training
+UNTRAINED = {
+    ".hydra",
+    LOG,
+    RESERVE,
+    RUN,
+    METRICS,
+    WEIGHTS,
+    CHECKPOINT,
+    INSTALLED,
+    CODE,
+}  # what is there without training
 
 
 def job_runs(sweep: Path) -> list[Run]:

@@ -55,7 +55,7 @@ class Workers:
                 results = self._results(futures)
             except BaseException as error:
                 self.close(at_once=True)
-                if (module := _not_importable(error)) is not None:
+                if not isinstance(error, UserError) and (module := _not_importable(error)) is not None:
                     raise TrainingError(
                         f"a worker cannot import {module}; start the workers where it is found, or add it to PYTHONPATH"
                     ) from error
