@@ -25,7 +25,6 @@ from typing import Any
 
 from eprop_cli.engines.nest.workers import Workers
 
-HERE = Path(__file__).parent
 QUIET = ["plots=none", "training.n_iter_test=0"]
 
 
@@ -41,11 +40,13 @@ class Measured:
 
 def tutorial(n_batch: int, n_iter: int) -> Measured:
     """NEST's own script."""
-    settings = {"batch_size": n_batch, "n_iter_train": n_iter, "n_iter_test": 0, "do_early_stopping": False}
-    settings |= {"do_plotting": False}
-    command = [sys.executable, str(HERE / "tutorial.py"), *(f"{key}={value}" for key, value in settings.items())]
-    seconds, peak, output = _watch(command)
-    losses = [float(line.split()[1]) for line in output.splitlines() if line.startswith("training ")]
+    settings = [f"task.n_batch={n_batch}", f"task.n_iter={n_iter}"]
+    settings += ["training.n_iter_test=0", "training.do_early_stopping=false"]
+    script = "classification_evidence-accumulation_bsshslm_2020"
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "eprop_cli.engines.nest.shipped", directory, script, *settings]
+        seconds, peak, output = _watch(command)
+    losses = [loss for phase, loss in json.loads(output.splitlines()[-1]) if phase == "training"]
     return Measured(seconds, peak, losses, [])
 
 

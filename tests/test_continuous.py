@@ -1,21 +1,18 @@
 """Continuous training beside the tutorial that ships in NEST's wheel."""
 
 import csv
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from small import BARE, SMALL, config
 
+from eprop_cli.engines.nest.shipped import find_script, losses
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.run import Ending, run
 from eprop_cli.training.continuous import Continuous
 
 pytestmark = pytest.mark.nest
 
-TUTORIAL = Path(__file__).resolve().parent.parent / "benchmarks" / "tutorial.py"
 # Validation every second iteration; 0.6 stops early where one of two sequences is right.
 NUMBERS = {
     "n_iter_validate_every": 2,
@@ -28,22 +25,21 @@ NUMBERS = {
 
 @pytest.mark.parametrize("n_batch", [1, 2])
 def test_phases_and_losses_are_those_of_the_shipped_tutorial(n_batch, tmp_path, eprop_run):
-    settings = {"batch_size": n_batch, "n_iter_train": 5, "do_plotting": False} | NUMBERS
-    command = [sys.executable, TUTORIAL, *(f"{name}={value}" for name, value in settings.items())]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    phases = ("training", "validation", "early-stopping", "test")
-    expected = [line.split() for line in output.splitlines() if line.startswith(phases)]
+    settings = {"task.n_batch": n_batch, "task.n_iter": 5} | {
+        f"training.{key}": value for key, value in NUMBERS.items()
+    }
+    (tmp_path / "script").mkdir()
+    expected = losses(find_script("tutorial_3_10"), settings, tmp_path / "script")
 
-    overrides = [f"task.n_batch={n_batch}", "task.n_iter=5"]
-    overrides += [f"training.{name}={value}" for name, value in NUMBERS.items()]
+    overrides = [f"{key}={value}" for key, value in settings.items()]
     ending = eprop_run(*overrides, "plots=none", "hydra.run.dir=run")
     assert ending.returncode == 0, ending.stderr
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["phase"] for row in rows] == [phase for phase, _ in expected]
     assert {"training", "validation", "test"} <= {row["phase"] for row in rows}
-    losses = [float(row["loss"]) for row in rows]
-    np.testing.assert_allclose(losses, [float(loss) for _, loss in expected], rtol=1e-12)
+    losses_here = [float(row["loss"]) for row in rows]
+    np.testing.assert_allclose(losses_here, [loss for _, loss in expected], rtol=1e-12)
 
 
 def test_validation_and_test_leave_the_weights_alone():

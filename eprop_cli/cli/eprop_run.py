@@ -106,7 +106,7 @@ def _act(composed: DictConfig, command: Sequence[str], like: Path | None) -> flo
     ending = run(load(composed), directory, command=command, like=like)
     if ending.exit_status:
         sys.exit(ending.exit_status)
-    if not HydraConfig.get().overrides.task:
+    if not HydraConfig.get().overrides.task and like is None:
         print(f"{FIRST}; to see it learn, {COMPILED if find_spec('numba') else TUTORIAL}")
     return None
 

@@ -9,7 +9,7 @@ from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.composition import compose
 from eprop_cli.config.config import Config
 from eprop_cli.config.load import load
-from eprop_cli.engines.nest.shipped import DATA, EXPERIMENTS, Losses, find_script, losses
+from eprop_cli.engines.nest.shipped import DATA, EXPERIMENTS, Losses, find_script, losses, source
 from eprop_cli.training.base import check_ready, draw_parameters, make_trainer
 
 ALLOWED = 1e-10  # of a loss
@@ -29,6 +29,7 @@ def verify_script(name: str, overrides: Sequence[str], config_dir: Path | None) 
     config = check_ready(config)
     numbers = dict(override.split("=", 1) for override in overrides if "=" in override)
     numbers = {key: value for key, value in numbers.items() if name not in DATA or key not in _of_data()}
+    source(name, numbers)  # raises UserError for those that it does not have
     print(f"{name} and experiment={experiment}, seed {config.seed}, iterations {config.task.n_iter}", flush=True)
     with scratch() as directory:
         if name in DATA:

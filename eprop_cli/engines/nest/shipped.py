@@ -62,10 +62,8 @@ def find_script(name: str) -> str:
 def losses(name: str, numbers: Mapping[str, Any], directory: Path) -> Losses:
     """Run a script in a directory that nothing else is in.
 
-    numbers: by keys of NUMBERS. Raises UserError for a key that the script has no number of, and where NEST came
-    without its scripts; TrainingError if the script fails.
+    numbers: as for source(). Raises TrainingError if the script fails.
     """
-    _source(name, numbers)
     command = [sys.executable, "-m", __name__, str(directory), name]
     command += [f"{key}={value}" for key, value in numbers.items()]
     environment = os.environ | {"MPLBACKEND": "agg", "PYNEST_QUIET": "1"}
@@ -79,7 +77,7 @@ def losses(name: str, numbers: Mapping[str, Any], directory: Path) -> Losses:
 def main(arguments: Sequence[str]) -> None:
     """Run a script and print its losses."""
     directory, name, *settings = arguments
-    source = _source(name, dict(setting.split("=", 1) for setting in settings))
+    text = source(name, dict(setting.split("=", 1) for setting in settings))
     for path in _examples().glob("*.txt"):  # that scripts open in the working directory
         shutil.copy(path, directory)
     os.chdir(directory)
@@ -87,9 +85,9 @@ def main(arguments: Sequence[str]) -> None:
     display.Image = lambda **_: None  # type: ignore[attr-defined]  # they show pictures in notebooks
     sys.modules |= {"IPython": ModuleType("IPython"), "IPython.display": display}
     sys.modules.setdefault("requests", ModuleType("requests"))  # with which data would be downloaded; they are there
-    names: dict[str, Any] = {"__name__": "__main__"}
+    names: dict[str, Any] = {"__name__": "__main__", "__file__": str(_examples() / f"{PREFIX}{name}.py")}
     with contextlib.suppress(SystemExit):
-        exec(compile(source, name, "exec"), names)
+        exec(compile(text, name, "exec"), names)
     print(json.dumps(list(_found(names))))
 
 
@@ -101,8 +99,11 @@ def _found(names: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     return (("training", float(loss)) for loss in names["loss"])
 
 
-def _source(name: str, numbers: Mapping[str, Any]) -> str:
-    """A script up to its plots, with other numbers."""
+def source(name: str, numbers: Mapping[str, Any]) -> str:
+    """A script up to its plots, with other numbers, by keys of NUMBERS.
+
+    Raises UserError for a key that the script has no number of, and where NEST came without its scripts.
+    """
     text = (_examples() / f"{PREFIX}{name}.py").read_text()
     text = text[: text.index(PLOTS)]
     for key, value in numbers.items():
