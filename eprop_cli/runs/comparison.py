@@ -91,14 +91,20 @@ def summarise(runs: Sequence[Run]) -> pd.DataFrame:
     """
     opened = [open_run(run) for run in runs]
     columns: dict[str, Any] = {"run": [str(each.run.directory) for each in opened]}
-    for key in differing(opened):
-        columns[key] = pd.Series([each.config.get(key, math.nan) for each in opened], dtype=object)
+    keys = differing(opened)
+    columns |= {key: [each.config.get(key, math.nan) for each in opened] for key in keys}
     rows = [_summary(each) for each in opened]
     signals = [name for name in SIGNALS if any(not math.isnan(row[name]) for row in rows)]
     classes = CLASSES if not signals or any("accuracy" in each.metrics for each in opened) else ()
     columns |= {name: [row[name] for row in rows] for name in (*BEFORE, *classes, *signals, *AFTER)}
-    columns["error"] = pd.Series(columns["error"], dtype=object)
+    columns = {name: [_printable(value) for value in values] for name, values in columns.items()}
+    columns |= {name: pd.Series(columns[name], dtype=object) for name in (*keys, "error")}
     return pd.DataFrame(columns).astype({"iterations": "Int64"})
+
+
+def _printable(value: Any) -> Any:
+    """Text as it can be encoded: names of files and what was typed may hold bytes that are no characters."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
 def spelling(value: Any) -> str:
