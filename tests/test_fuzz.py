@@ -1,15 +1,14 @@
-"""Files and arguments of any content are read, or refused in one line; benchmarks.fuzz goes on for longer."""
+"""Files and arguments of any content are read, or refused in one line; benchmarks.fuzz, cuts and soak go on for longer."""
 
 import os
 import random
-import shutil
 
 import pytest
 
+from benchmarks import cuts, soak
 from benchmarks.fuzz import ARGUMENTS as RUN
-from benchmarks.fuzz import EXECUTED, argue, attempt, contents, make_run
+from benchmarks.fuzz import EXECUTED, argue, attempt, make_run
 from eprop_cli import api
-from eprop_cli.errors import UserError
 
 ATTEMPTS, ARGUMENTS = 300, 60
 
@@ -43,38 +42,21 @@ def test_arguments(whole, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def longer(whole, tmp_path_factory):
-    """The run, trained on undisturbed."""
-    directory = shutil.copytree(whole, tmp_path_factory.mktemp("longer") / "run")
-    (directory / "sweep.json").unlink()
-    assert resumed(directory) is None
-    return directory
+    return cuts.make_longer(whole, tmp_path_factory.mktemp("longer") / "run")
 
 
-def resumed(directory):
-    """Train a run for longer; returns why it was refused, if it was."""
-    try:
-        api.run([f"resume={directory}", "task.n_iter=4"])
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def table(directory):
-    return [line.rsplit(",", 1)[0] for line in (directory / "metrics.csv").read_text().splitlines()]
-
-
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(10))
 def test_a_file_that_was_cut_off_is_refused_or_makes_no_difference(whole, longer, tmp_path, seed):
-    directory = shutil.copytree(whole, tmp_path / "run")
-    (directory / "sweep.json").unlink()
     chosen = random.Random(seed)
-    path = chosen.choice(sorted(path for path in directory.rglob("*") if path.is_file() and path.suffix != ".log"))
-    path.write_bytes(path.read_bytes()[: chosen.randrange(path.stat().st_size)])
-    before = contents(directory)
-    refused = resumed(directory)
-    if refused is None:
-        assert table(directory) == table(longer)
-        assert (directory / "weights.npz").read_bytes() == (longer / "weights.npz").read_bytes()
-    else:
-        assert "\n" not in refused
-        assert contents(directory) == before
+    file = chosen.choice([file for file in cuts.files(whole) if file.name != "sweep.json"])
+    assert cuts.cut(whole, longer, tmp_path / "run", file, chosen) in ("refused", "resumed exactly")
+
+
+def test_many_runs_in_a_process_leave_nothing_over(tmp_path):
+    made = soak.Soak(tmp_path, seed=1)
+    made.step()  # what is loaded once
+    before = soak.left_over(tmp_path)
+    for _ in range(12):
+        made.step()
+    assert soak.left_over(tmp_path) == before
+    assert sum(made.counts.values()) == 13

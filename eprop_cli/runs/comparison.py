@@ -165,7 +165,9 @@ def summarise(runs: Sequence[Run | Opened], objectives: Sequence[str] = ()) -> p
     columns |= {name: [row[name] for row in rows] for name in (*BEFORE, *classes, *signals)}
     columns |= {name: [each.value(name) for each in opened] for name in objectives if name not in columns}
     columns |= {name: [row[name] for row in rows] for name in AFTER}
-    columns["error"] = pd.Series(columns["error"], dtype=object)
+    objects = [name for name, values in columns.items() if isinstance(values, pd.Series)] + ["error"]
+    columns = {name: [_printable(value) for value in values] for name, values in columns.items()}
+    columns |= {name: pd.Series(columns[name], dtype=object) for name in objects}
     return pd.DataFrame(columns).astype({"iterations": "Int64"})
 
 
@@ -188,6 +190,11 @@ def usual_metric(opened: Sequence[Opened]) -> str:
         if finished and not any(math.isnan(each.value(test)) for each in finished):
             return test
     return MEAN
+
+
+def _printable(value: Any) -> Any:
+    """Text as it can be encoded: names of files and what was typed may hold bytes that are no characters."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
 def spelling(value: Any) -> str:

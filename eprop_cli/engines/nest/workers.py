@@ -55,11 +55,13 @@ class Workers:
                 results = self._results(futures)
             except BaseException as error:
                 self.close(at_once=True)
-                if not isinstance(error, UserError) and (module := _not_importable(error)) is not None:
+                is_gone = attempt > 0 and isinstance(error, NoSchedulerError)  # it was there, and may come back
+                if isinstance(error, UserError) and not is_gone:
+                    raise
+                if (module := _not_importable(error)) is not None:
                     raise TrainingError(
                         f"a worker cannot import {module}; start the workers where it is found, or add it to PYTHONPATH"
                     ) from error
-                is_gone = attempt > 0 and isinstance(error, NoSchedulerError)  # it was there, and may come back
                 if not is_gone and not _is_death(error):
                     raise
                 lost = is_gone or type(error).__name__ in SCHEDULER_DEATHS
