@@ -22,6 +22,7 @@ from eprop_cli.cli import eprop_run as cli
 from eprop_cli.config.arguments import one_line
 from eprop_cli.config.files import conf_dir, read_keys
 from eprop_cli.errors import UserError
+from eprop_cli.registry import VARIANTS
 from eprop_cli.training.base import check_ready
 
 ENTRIES = {"eprop-run": cli.main, "eprop-plot": eprop_plot.plot, "eprop-compare": eprop_compare.compare}
@@ -127,7 +128,7 @@ VALUES = {
     "task.steps=5": STEPS,
     "task.steps=null": STEPS,
     "task.name=nosuch:Task": "cannot be imported (No module named 'nosuch')",
-    "task.name=json:loads": "must be one of evidence_accumulation, sine_waves, lemniscate, handwriting, "
+    "task.name=json:loads": f"must be one of {', '.join(VARIANTS['task'])}, "
     + OWN.format("tasks.base:TaskConfig"),
     # neuron
     "neuron.n_reg=-1": "must be at least 0",
@@ -339,8 +340,7 @@ def test_a_value_given_to_the_command(refuse, override):
         (["synapse.init_optimizer=[{projection: in_rec, pre: 1, post: [1], m: nan, v: 0}]"],
          "synapse.init_optimizer.m=nan: must be a finite number"),
         (["plots.figures=[losses]"],
-         "plots.figures=losses: must be one of learning, confusion, tracking, dynamics, weight_time_courses, "
-         "weight_matrices, or module:Class (docs/extending.md)"),
+         f"plots.figures=losses: must be one of {', '.join(VARIANTS['figure'])}, or module:Class (docs/extending.md)"),
         (["plots.formats=[gif]"], "plots.formats=gif: must be one of png, pdf, svg"),
         (["engine.local_num_threads=1000"], f"engine.local_num_threads=1000: must be at most the number of cores "
          f"({os.cpu_count()}): NEST's threads wait for each other spinning"),
@@ -486,6 +486,7 @@ def test_trained_weights_of_another_size_or_without_meaning(refuse, here, writte
     assert refuse("eprop-run", "synapse.weights_from=run") == f"synapse.weights_from=run: {reason}"
     with np.load(written / "weights.npz") as file:
         arrays = dict(file)
+    np.fill_diagonal(arrays["rec_rec_after"], 0)
     arrays["rec_out_after"][0, 0] = np.nan
     np.savez(here / "run" / "weights.npz", **arrays)
     line = refuse("eprop-run", "experiment=smoke", "synapse.weights_from=run")
@@ -527,7 +528,9 @@ class TestResume:
              "(Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
             ("run.json", "[1]", "resume=run: cannot be resumed: its run.json is damaged "
              "(it does not say what became of the run)"),
-            ("checkpoint.npz", None, "run/checkpoint.npz: no such file, so there is nothing to resume from"),
+            ("checkpoint.npz", None, "run/checkpoint.npz: no such file, so there is nothing to resume from; "
+             "a COMPLETED run keeps it if it is small, "
+             "or with training.keep_checkpoint=true; to begin a run from its weights: synapse.weights_from=run"),
             ("checkpoint.npz", "", "run/checkpoint.npz: damaged (File is not a zip file), "
              "so there is nothing to resume from"),
             ("metrics.csv", "", "run/metrics.csv: damaged (it has 0 of 2 rows), so the run cannot go on"),
@@ -545,9 +548,8 @@ class TestResume:
     def test_a_run_in_one_simulation(self, refuse, here, finished):
         shutil.copytree(finished, here / "run")
         record = json.loads((here / "run" / "run.json").read_text())
-        record["config"]["training"] = {"name": "continuous"} | {
-            key: record["config"]["training"][key] for key in CONTINUOUS
-        }
+        training = {key: record["config"]["training"][key] for key in CONTINUOUS}
+        record["config"]["training"] = training | {"name": "continuous", "evaluation": "inline"}
         (here / "run" / "run.json").write_text(json.dumps(record))
         reason = "a continuous run cannot be continued exactly, as NEST does not give out the state of its synapses"
         remedy = "start again with training=data_parallel, which can"
@@ -562,8 +564,7 @@ class TestResume:
         ("eprop-plot", ["empty"], "empty: is not a run directory: it holds no run.json"),
         ("eprop-plot", ["file"], "file: is a file; give the run directory"),
         ("eprop-plot", ["run", "--figures", "loss"],
-         "--figures loss: must be one of learning, confusion, tracking, dynamics, weight_time_courses, "
-         "weight_matrices"),
+         f"--figures loss: must be one of {', '.join(VARIANTS['figure'])}"),
         ("eprop-plot", ["run", "--figures", ","],
          "argument --figures: must name at least one; see eprop-plot --help"),
         ("eprop-plot", ["run", "--formats", "gif"], "--formats gif: must be one of png, pdf, svg"),

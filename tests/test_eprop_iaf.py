@@ -197,6 +197,7 @@ def test_rescaling_can_be_switched_off(model):
 def test_trained_weights_are_not_rescaled(tmp_path):
     shapes = {"in_rec": (10, 12), "rec_rec": (10, 10), "rec_out": (1, 10)}
     arrays = {f"{key}_after": np.full(shape, 0.5) for key, shape in shapes.items()} | {"out_rec": np.ones((10, 1))}
+    np.fill_diagonal(arrays["rec_rec_after"], 0)
     np.savez(tmp_path / "weights.npz", **arrays)
     weights = initial_weights(config(*ONLINE, f"synapse.weights_from={tmp_path}"), np.random.RandomState(1))
     assert (weights["in_rec"] == 0.5).all()

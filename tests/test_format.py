@@ -112,7 +112,14 @@ def test_it_is_drawn(old, command):
     directory = old("continuous")
     status, out, err = command(plot, directory, "--dpi", "20")
     assert (status, err) == (0, "")
-    names = ("learning", "dynamics_iteration_3", "weight_time_courses", "weight_matrices")
+    names = (
+        "learning",
+        "dynamics_iteration_3",
+        "weight_time_courses",
+        "weight_matrices",
+        "weight_changes",
+        "firing_rates",
+    )
     drawn = [line for line in out.splitlines() if "not drawn" not in line]
     assert drawn == [str(directory / "figures" / f"{name}.png") for name in names]
 

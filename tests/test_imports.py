@@ -22,7 +22,7 @@ FLOORS = [  # folders or modules; a file that is named is not on its folder's fl
         "config",
     ),
     *("objectives", "models", "optimizers", "tasks", "data", "connectivity", "timing", "losses", "phases", "values"),
-    *("schema", "columns", "terminal", "registry", "formats", "archives", "errors"),
+    *("schema", "styles", "columns", "terminal", "registry", "formats", "archives", "errors"),
 ]
 DOORS = ("__init__", "__main__")  # of the package itself, left of everything
 # Files or folders that may import inside functions, and why.

@@ -74,5 +74,5 @@ def test_numbers_too_small_to_compute_with(key):
 
 def test_more_synapses_than_there_is_memory_for(monkeypatch):
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 4096}.get(name, 2**22))  # 17 GB
-    with pytest.raises(ConfigError, match=r"do not fit into memory, as they need about 10\d GB"):
+    with pytest.raises(ConfigError, match=r"need about 375 GiB and do not fit into memory \(16 GiB\)"):
         api.check_ready(api.compose(["neuron.n_ad=40000"]))

@@ -102,7 +102,7 @@ def test_some_neurons_of_some_sequence(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--neurons", "7"], "of reg neurons 7 were not recorded; choose from 0, 1, 2"),
+        (["--neurons", "7"], "neurons 7 were not recorded; choose from 0, 1, 2"),
         (["--neurons", "a"], "argument --neurons: must be whole numbers from 0, separated by commas"),
         (["--sequence", "2"], "has no sequence 2; choose from 0 to 1"),
         (["--width", "20"], "--width 20: must be from 80 to 1000 mm"),

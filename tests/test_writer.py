@@ -180,7 +180,7 @@ class TestRunWriter:
             assert set(file.files) == {*expected, "out_rec", "format"}
             assert int(file["format"]) == 2
             assert np.all(file["rec_out_after"] == 2.5)
-            assert np.all(file["out_rec"] == 3)
+            assert np.all(file["out_rec"] == 3.5)  # feedback that is the transpose of rec_out changes, too
 
 
 class TestWeightChanges:
@@ -197,7 +197,13 @@ class TestWeightChanges:
 
     def test_those_of_an_earlier_run_are_kept_up_to_a_time(self, tmp_path):
         def batch(time):
-            return {"projection": np.array(["in_rec", "rec_out"]), "time": np.array([time] * 2), "weight": np.ones(2)}
+            ends = {"pre": np.array([1, 2]), "post": np.array([3, 4])}
+            return {
+                "projection": np.array(["in_rec", "rec_out"]),
+                **ends,
+                "time": np.full(2, time),
+                "weight": np.ones(2),
+            }
 
         first = RunWriter(tmp_path, RECORD)
         for time in (100.0, 200.0, 300.0):

@@ -14,15 +14,15 @@ from eprop_cli.terminal import Parser, leave, positive
 
 EXPORT_HELP = """\
 examples:
-  eprop-export RUN_DIR --to neo      recording.nix: spikes, dynamic variables
-  eprop-export RUN_DIR --to nwb      recording.nwb: the same, sequences as trials
-  eprop-export RUN_DIR --to nest     continue_in_nest.py and .npz: a script that
-                                     builds the trained network and trains on
+  eprop-export RUN_DIR --to neo     recording.nix: spikes, dynamic variables
+  eprop-export RUN_DIR --to nwb     recording.nwb: the same, sequences as trials
+  eprop-export RUN_DIR --to nest    continue_in_nest.py and .npz: a script that
+                                    builds the trained network and trains on
 
 neo and nwb hold the recorded iterations (recording.iterations) and need extras:
 pip install 'eprop-cli[neo]', 'eprop-cli[nwb]'. Weights are in weights.npz, which
-NumPy reads. The files go into the run directory, or to --output. Exit status: 0,
-or 2 if something was wrong with the input; then nothing is written.
+NumPy reads. The files go into the run directory, or to --output. Exit status:
+0, or 2 if something was wrong with the input; then nothing is written.
 """
 FORMATS = {"neo": "neo and nixio", "nwb": "pynwb", "nest": ""}
 

@@ -7,7 +7,6 @@ from types import NoneType
 from typing import TYPE_CHECKING, NoReturn
 
 from eprop_cli.cli.eprop_compare import check_dpi, check_names, make_directory
-from eprop_cli.config.groups import STYLES
 from eprop_cli.errors import UserError, legible
 from eprop_cli.registry import VARIANTS
 from eprop_cli.runs.allowed import allow
@@ -15,6 +14,7 @@ from eprop_cli.runs.directory import check_inside
 from eprop_cli.runs.files import FIGURES as FIGURE_DIRECTORY
 from eprop_cli.runs.files import RUN
 from eprop_cli.runs.reader import Run
+from eprop_cli.styles import STYLES
 from eprop_cli.terminal import Parser, complain, index_list, leave, name_list, positive
 
 if TYPE_CHECKING:

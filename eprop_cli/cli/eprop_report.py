@@ -9,15 +9,15 @@ from eprop_cli.terminal import Parser, complain, leave
 
 REPORT_HELP = """\
 examples:
-  eprop-report outputs/2026-01-31/12-00-00-000000     a run
-  eprop-report sweeps/eta                             a sweep, or any folder of runs
-  eprop-run report=true                               write it where the run ends
+  eprop-report outputs/2026-01-31/12-00-00-000000  a run
+  eprop-report sweeps/eta                          a sweep, or any folder of runs
+  eprop-run report=true                            write it where the run ends
 
 report.html in the directory shows how it ended, the figures, the keys that
-differ from the defaults, a table to sort and filter, where it comes from and the
-commands that do it again. It needs no other file and asks nothing of any server.
-A report of before is replaced. Exit status: 0, or 2 if something was wrong with
-the input.
+differ from the defaults, a table to sort and filter, where it comes from and
+the commands that do it again. It needs no other file and asks nothing of any
+server. A report of before is replaced. Exit status: 0, or 2 if something was
+wrong with the input.
 """
 
 

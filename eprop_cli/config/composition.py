@@ -33,6 +33,8 @@ _composing = threading.Lock()
 def is_of_a_file(error: BaseException) -> bool:
     """Whether Hydra stumbled over what a config file or argument holds, and raised what it does not mean to raise."""
     frames = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, OSError):  # a full disk, for one
+        return False
     if isinstance(error, RecursionError):  # wherever the stack came to its end
         return any("hydra" in parts for parts in frames)
     return bool(frames) and any(name in frames[-1] for name in ("hydra", "omegaconf", "yaml"))

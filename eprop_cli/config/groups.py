@@ -6,9 +6,9 @@ from typing import Any
 from eprop_cli.errors import require
 from eprop_cli.registry import variant
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, TIC, Group, Rule, check_multiple, key, one_of
+from eprop_cli.styles import STYLES
 
 FORMATS = ("png", "pdf", "svg")
-STYLES = ("default", "paper", "talk", "matplotlibrc")
 LEAST_WIDTH, MOST_WIDTH = 80, 1000  # mm
 LEAST_DPI, MOST_DPI = 10, 1200  # letters of less vanish, a figure of more takes gigabytes of memory
 

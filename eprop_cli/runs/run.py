@@ -64,17 +64,6 @@ def run(
     command: what run.json calls the command; this process's by default. report: takes each row once it is written, in
     place of what shows the progress.
     """
-    before = logging.raiseExceptions
-    logging.raiseExceptions = False  # a full disk must not have the log add tracebacks to the terminal
-    try:
-        return _run(config, directory, command, report)
-    finally:
-        logging.raiseExceptions = before
-
-
-def _run(
-    config: Config, directory: Path, command: Sequence[str] | None, report: Callable[[Row], None] | None
-) -> Ending:
     checkpoint, rows, record, clock = None, None, origin(config, command), _Clock()
     changes: list[str] = []
     if config.resume:
@@ -320,9 +309,8 @@ def _tell(ending: Ending, config: Config, directory: Path, last_rows: Sequence[R
 
 def _how_to_go_on(config: Config, directory: Path) -> str:
     """The command that continues a run, or why there is none."""
-    trainer = variant("training", config.training.name)
-    if not trainer.resumable:
-        return f"It cannot be continued: {trainer.not_resumable}"
+    if why_not := variant("training", config.training.name).not_resumable(config.engine.name):
+        return f"It cannot be continued: {why_not}"
     if not (directory / CHECKPOINT).exists():
         return "Nothing was trained that could be continued"
     return f"Continue: eprop-run {shlex.quote(f'resume={_from_here(directory)}')}"

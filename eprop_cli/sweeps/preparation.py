@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import platform
 import shutil
@@ -95,7 +94,6 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
     launch_only_the_rest(config)
     if is_slurm(launcher):
         watch(multirun)
-    logging.raiseExceptions = False  # as in run(); here also where the reader of a pipe has had enough
     for number in stopping():
         signal.signal(number, lambda number, _: stop(multirun, number))
     return multirun
