@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.engines.compiled.online import Neurons, Optimizer, Outcome, Projection, Readouts, Stream
+from eprop_cli.engines.compiled.online import Advanced, Neurons, Optimizer, Projection, Readouts, Stream
 
 DT, CUTOFF = 1.0, 100.0  # ms
 NEURON = {
@@ -157,7 +157,7 @@ def stream_event(model: str, method: str, n: int, fan_out: int, rate: float) -> 
     return total / (int(spikes[settle:].sum()) * fan_out)
 
 
-def _advance(stream: Stream, spikes: NDArray[np.bool_], target: NDArray[np.float64]) -> Outcome:
+def _advance(stream: Stream, spikes: NDArray[np.bool_], target: NDArray[np.float64]) -> Advanced:
     return stream.advance(spikes.astype(np.uint8), target[:, np.newaxis], np.ones(len(target)), ETA)
 
 

@@ -25,7 +25,7 @@ from eprop_cli.config.load import load
 from eprop_cli.engines.base import make_engine
 from eprop_cli.engines.compiled import kernels as k
 from eprop_cli.engines.compiled import synapses
-from eprop_cli.engines.compiled.batch import Network, Simulator, summation
+from eprop_cli.engines.compiled.batch import Circuit, Simulator, summation
 from eprop_cli.engines.compiled.events import events
 from eprop_cli.engines.nest.engine import Share, simulate_share
 from eprop_cli.training.base import initial_network, make_task
@@ -150,7 +150,7 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def held(network: Network) -> int:
+def held(network: Circuit) -> int:
     """Bytes of synapses, their gradient and Adam's two moments."""
     every = (network.rec, network.out, network.feedback)
     return sum(part.row.nbytes + part.post.nbytes + 4 * part.weights.nbytes for part in every)
@@ -182,7 +182,7 @@ def compare(n_threads: int, repeat: int) -> dict[str, str]:
     }
 
 
-def each_apart(network: Network, spikes: k.Bools, targets: k.Floats, simulator: Simulator) -> k.Floats:
+def each_apart(network: Circuit, spikes: k.Bools, targets: k.Floats, simulator: Simulator) -> k.Floats:
     """The batch with kernels.run, gradients added up."""
     n_batch, n_rec = len(spikes), network.neurons.shape[1]
     filled = (
@@ -203,7 +203,7 @@ def each_apart(network: Network, spikes: k.Bools, targets: k.Floats, simulator: 
     return filled[5].sum(axis=0)
 
 
-def sparse_network(rng: np.random.Generator, n_rec: int, fan_out: int) -> Network:
+def sparse_network(rng: np.random.Generator, n_rec: int, fan_out: int) -> Circuit:
     """All inputs to all neurons, and fan_out recurrent synapses of each neuron, without multapses."""
     drawn = np.concatenate([np.sort(rng.choice(n_rec, fan_out, replace=False)) for _ in range(n_rec)])
     post = np.concatenate([np.tile(np.arange(n_rec), N_IN), drawn]).astype(np.uint32)
@@ -211,7 +211,7 @@ def sparse_network(rng: np.random.Generator, n_rec: int, fan_out: int) -> Networ
     return dense_network(rng, n_rec)._replace(rec=synapses.Synapses(row, post, weights(rng, n_rec, fan_out)))
 
 
-def dense_network(rng: np.random.Generator, n_rec: int) -> Network:
+def dense_network(rng: np.random.Generator, n_rec: int) -> Circuit:
     """Evidence accumulation's neurons, every synapse there; with rec only where that is small."""
     neurons = np.zeros((k.N_PARAMETERS, n_rec))
     adaptive = np.arange(n_rec) >= n_rec // 2
@@ -223,7 +223,7 @@ def dense_network(rng: np.random.Generator, n_rec: int) -> Network:
     readouts[k.ALPHA], readouts[k.SCALE], readouts[k.V_MIN] = np.exp(-1 / 20), 1 - np.exp(-1 / 20), -np.inf
     rec = synapses.dense(weights(rng, n_rec, n_rec).reshape(-1, n_rec) if n_rec <= 1000 else np.empty((0, n_rec)))
     out, feedback = (synapses.dense(rng.standard_normal(shape)) for shape in ((n_rec, N_OUT), (N_OUT, n_rec)))
-    return Network(neurons, np.array([[0, 0, n_rec]]), readouts, True, rec, out, feedback)
+    return Circuit(neurons, np.array([[0, 0, n_rec]]), readouts, True, rec, out, feedback)
 
 
 def weights(rng: np.random.Generator, n_rec: int, fan_out: int) -> k.Floats:

@@ -6,6 +6,7 @@ validation batches likewise; of the test batches the mean.
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,33 @@ class Objective:
         if isinstance(self.take, int):
             return float(median(values.iloc[-self.take :]))
         return float(values.iloc[-1] if self.take == "last" else values.agg(self.take))
+
+
+class Reports:
+    """What an objective comes to while a run goes on; one of the test, while there is none, of validations or training.
+
+    validates: whether the run does.
+    """
+
+    def __init__(self, objective: Objective, validates: bool) -> None:
+        self._phase = objective.phase
+        if objective.phase == TEST:
+            self._phase = VALIDATION if validates else TRAINING
+        self._column, self._take = objective.column, objective.take
+        self._values: list[float] = []
+
+    def take(self, phase: str, metrics: Mapping[str, float]) -> float | None:
+        """Take the next row; returns what the objective is then, None if the row is none of its or it is no number."""
+        if phase != self._phase:
+            return None
+        self._values.append(float(metrics[self._column]))
+        value = self._values[-1]
+        numbers = [each for each in self._values if not math.isnan(each)]
+        if isinstance(self._take, int):
+            value = float(median(self._values[-self._take :]))
+        elif self._take in ("min", "max") and numbers:
+            value = (min if self._take == "min" else max)(numbers)
+        return value if math.isfinite(value) else None
 
 
 def parse_objective(name: str, better: dict[str, str]) -> Objective:

@@ -74,7 +74,7 @@ BASES = {
     "task": "eprop_cli.tasks.base:Task",
     "loss": "eprop_cli.losses:Loss",
     "neuron": "eprop_cli.models.base:Model",
-    "synapse": "eprop_cli.models.base:Synapses",
+    "synapse": "eprop_cli.models.base:SynapseModel",
     "connectivity": "eprop_cli.connectivity.rule:ConnectionRule",
     "optimizer": "eprop_cli.optimizers.base:Optimizer",
     "engine": "eprop_cli.engines.base:Engine",

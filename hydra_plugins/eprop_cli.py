@@ -1,13 +1,15 @@
-"""Where Hydra finds the launcher of eprop_cli.sweeps.
+"""Where Hydra finds the launcher and the sweeper of eprop_cli.sweeps.
 
-Every program that uses Hydra imports this, so what the launcher needs is imported where it is used.
+Every program that uses Hydra imports this, so what they need is imported where it is used.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -33,3 +35,21 @@ class LauncherOfTheRest(Launcher):
         rest = [overrides for index, overrides in enumerate(job_overrides) if index not in before]
         launched = iter(self._chosen.launch(rest, initial_job_idx) if rest else ())
         return [before[index] if index in before else next(launched) for index in range(len(job_overrides))]
+
+
+class Search(Sweeper):
+    """Runs the jobs that Optuna suggests."""
+
+    def __init__(self, **_: Any) -> None:
+        """Take the keys of the sweeper, which finds them in the config."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Set up the launcher, which is ours."""
+        self._config = config
+        self._launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Search; the arguments are in the config, too."""
+        from eprop_cli.sweeps.search import search
+
+        search(self._config, self._launcher)

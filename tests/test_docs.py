@@ -1,5 +1,7 @@
 import ast
+import html
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs" / "first_steps.ipynb"
 
 
+has_mkdocs = find_spec("mkdocs") is not None
+
+
+@pytest.mark.skipif(has_mkdocs, reason="the site's test runs it")
 def test_the_notebook_runs(tmp_path, monkeypatch):
-    """Each cell as a notebook runs it; what the last ones show is what their text promises."""
+    """Each cell, without Jupyter; what the last ones show is what their text promises."""
     monkeypatch.chdir(tmp_path)
     names, shown = {}, []
     for cell in json.loads(NOTEBOOK.read_text())["cells"]:
@@ -35,17 +41,25 @@ def test_the_notebook_has_no_outputs():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("mkdocs") is None, reason="needs pip install '.[docs]'")
+@pytest.mark.skipif(not has_mkdocs, reason="needs pip install '.[docs]'")
 def test_the_site_is_built_without_a_warning(tmp_path):
     command = [ROOT / ".ci" / "docs", tmp_path / "site"]
     done = subprocess.run(
         command, env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "training.keep_checkpoint" in (tmp_path / "site" / "config" / "index.html").read_text()
-    assert "Raises UserError" in (tmp_path / "site" / "api" / "index.html").read_text()
-    shown = (tmp_path / "site" / "first_steps" / "index.html").read_text()
-    assert shown.count('src="data:image/png;base64,') == 3  # the figures that its cells draw
+    pages = {path.parent.name: path.read_text() for path in (tmp_path / "site").rglob("index.html")}
+    assert "training.keep_checkpoint" in pages["config"]
+    assert "<li>directory: the run directory" in pages["api"]
+    assert 'href="first_steps/"' in pages["site"]  # the README is the first page
+    assert 'href="../#a-first-result"' in pages["troubleshooting"]
+    assert pages["eprop_plus"].count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">') == 5
+    assert "arithmatex" not in pages["eprop_plus"]
+    assert pages["first_steps"].count('src="data:image/png;base64,') == 3  # the figures that its cells draw
+    assert "('COMPLETED', 34)" in html.unescape(pages["first_steps"])  # 30 batches of training, 4 of the test
+    for name, text in pages.items():
+        assert [name, *re.findall(r'(?:src|href)="(https?:[^"]*\.(?:js|css|woff2?|png|svg)[^"]*)"', text)] == [name]
+        assert [name, *re.findall(r"<img(?![^>]* alt=\"[^\"]+\")[^>]*>", text)] == [name]
 
 
 def test_constraints_name_versions_and_no_host():

@@ -170,7 +170,7 @@ class TestADiskThatIsFull:
         assert (done.returncode, done.stderr) == (1, "")
         error = Run(small_disk / "run").record["error"]
         assert re.fullmatch(rf"No space left on device: {small_disk}/run/\S+", error)
-        assert done.stdout.splitlines()[-3].endswith(f" ({error})")
+        assert done.stdout.splitlines()[-4].endswith(f" ({error})")  # then: Files, Log, Next
         assert_ended_whole(small_disk / "run", error)
 
     def test_from_the_beginning_leaves_no_run(self, small_disk, eprop_run):

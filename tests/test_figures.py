@@ -20,13 +20,13 @@ from eprop_cli.figures.style import STYLE, save
 from eprop_cli.figures.weights import weight_matrices, weight_time_courses
 from eprop_cli.losses import CrossEntropy, MeanSquaredError
 from eprop_cli.registry import VARIANTS
-from eprop_cli.runs.reader import Group, Projection, Run
+from eprop_cli.runs.reader import NeuronGroup, Projection, Run
 
 NAMES = ["learning", "dynamics_iteration_1", "dynamics_iteration_3", "weight_time_courses", "weight_matrices"]
 FIGURES = list(VARIANTS["figure"])
 SIZES = {"in": 40, "reg": 10, "ad": 10}
 LABELS = {"in": "input", "reg": "regular", "ad": "adaptive"}
-POPULATIONS = [Group(name, LABELS[name], size) for name, size in SIZES.items()]
+POPULATIONS = [NeuronGroup(name, LABELS[name], size) for name, size in SIZES.items()]
 SYMBOLS, VOLTS = CrossEntropy.symbols, MeanSquaredError.symbols
 KINDS = ["learning window", "left cue", "recall", "right cue"]
 
@@ -241,7 +241,7 @@ class TestDynamics:
         kinds = [f"kind {i}" for i in range(9)]
         windows = {"sequence": 0, "kind": kinds, "start": np.arange(9) * 5.0, "stop": np.arange(9) * 5.0 + 3.0}
         tables = {"out": pd.DataFrame(out), "windows": pd.DataFrame(windows)}
-        figure = dynamics(tables, [Group("in", "input", 3)], VOLTS, kinds, 7)
+        figure = dynamics(tables, [NeuronGroup("in", "input", 3)], VOLTS, kinds, 7)
         assert [len(ax.get_lines()) for ax in figure.axes] == [3, 3, 3]
         assert len({line.get_color() for line in figure.axes[0].get_lines()}) == 3
         assert labels(figure)[1:] == ["target\nsignal\n$y_k^*$ (mV)", "readout\nsignal\n$y_k$ (mV)"]
@@ -249,7 +249,8 @@ class TestDynamics:
         assert_legible(figure)
 
 
-BOTH = [Group("in", "input", 3), Group("reg", "regular", 3), Group("ad", "adaptive", 1)]  # of the weights below
+# of the weights below
+BOTH = [NeuronGroup("in", "input", 3), NeuronGroup("reg", "regular", 3), NeuronGroup("ad", "adaptive", 1)]
 
 
 class TestWeights:
@@ -316,7 +317,7 @@ class TestWeights:
 
     @pytest.mark.parametrize("name", ["reg", "ad"])
     def test_matrices_of_one_kind_of_neurons_have_no_mark(self, name):
-        figure = weight_matrices(self.weights, [POPULATIONS[0], Group(name, LABELS[name], 4)])
+        figure = weight_matrices(self.weights, [POPULATIONS[0], NeuronGroup(name, LABELS[name], 4)])
         assert not any(ax.get_lines() for ax in figure.axes[:6])
         assert not figure.texts
 

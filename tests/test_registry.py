@@ -23,7 +23,7 @@ from eprop_cli.connectivity.rule import RuleConfig
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.losses import Loss as AnyLoss
 from eprop_cli.losses import MeanSquaredError
-from eprop_cli.models.base import Synapses
+from eprop_cli.models.base import SynapseModel
 from eprop_cli.models.bsshslm_2020 import Bsshslm2020, Bsshslm2020SynapseConfig
 from eprop_cli.optimizers.base import OptimizerConfig, OptimizerState
 from eprop_cli.schema import POSITIVE, key

@@ -16,6 +16,7 @@ from eprop_cli.training.base import check_ready, draw_parameters, initial_weight
 
 KNOWN = json.loads((Path(__file__).parent / "known_answers.json").read_text())["runs"]
 LONG = 50  # iterations, from which a test takes long
+FIRST = 10  # iterations that NEST computes of the longer ones
 COMPILED = ("training=data_parallel", "engine=compiled")
 WAYS = {"continuous": (), "compiled": (*COMPILED, "training.as_continuous=true")}
 TINY = ("experiment=handwriting", "neuron.n_ad=10", "task.n_in=10", "task.steps.data_point=1", "task.n_iter=2")
@@ -57,11 +58,12 @@ def relative(found, expected):
     ids=lambda known: f"{known['task']}-{known['seed']}-{known['n_iter']}",
 )
 def test_known_answers(known, way, tmp_path):
-    keys = [f"seed={known['seed']}", f"task.n_batch={known['n_batch']}", f"task.n_iter={known['n_iter']}"]
+    n_iter = min(known["n_iter"], FIRST) if way == "continuous" else known["n_iter"]  # compiled: all of them
+    keys = [f"seed={known['seed']}", f"task.n_batch={known['n_batch']}", f"task.n_iter={n_iter}"]
     metrics = trained(tmp_path / "run", f"experiment={known['task']}", *keys, *BARE, *WAYS[way])
-    assert relative(metrics["loss"], known["loss"]) < 1e-10
+    assert relative(metrics["loss"], known["loss"][:n_iter]) < 1e-10
     for k, values in enumerate(known["loss_per_readout"] or ()):
-        expected = np.reshape(values, (known["n_iter"], known["n_batch"])).mean(axis=1)
+        expected = np.reshape(values, (known["n_iter"], known["n_batch"])).mean(axis=1)[:n_iter]
         assert relative(metrics[f"loss_{k}"], expected) < 1e-10
 
 

@@ -10,6 +10,7 @@ from synthetic_run import training_rows, write_run
 
 from eprop_cli.cli import eprop_report
 from eprop_cli.reports import page
+from eprop_cli.runs.reader import Run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -186,3 +187,12 @@ def test_a_run_writes_its_own(eprop_run, tmp_path):
     assert done.returncode == 0
     assert 'class="status">COMPLETED<' in (tmp_path / "run" / "report.html").read_text()
     assert not Path(tmp_path, "run", "figures").exists()
+
+
+def test_of_a_key_with_several_values_only_those_that_differ_are_listed(tmp_path):
+    write_run(tmp_path / "run", "training=data_parallel", "optimizer.eta_factor.rec_out=0.3")
+    listed = {each.key: (each.value, each.default) for each in page.differences(Run(tmp_path / "run"))}
+    assert listed["optimizer.eta_factor.rec_out"] == ("0.3", "1.0")
+    assert not {key for key in listed if key.startswith(("optimizer.", "connectivity."))} - {
+        "optimizer.eta_factor.rec_out"
+    }

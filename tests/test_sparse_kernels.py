@@ -9,7 +9,7 @@ import pytest
 from eprop_cli.connectivity.mask import of_matrix
 from eprop_cli.engines.compiled import kernels as k
 from eprop_cli.engines.compiled import synapses
-from eprop_cli.engines.compiled.batch import Network, Simulator, summation
+from eprop_cli.engines.compiled.batch import Circuit, Simulator, summation
 from eprop_cli.engines.compiled.events import events, listed, raster
 
 N_IN, N_OUT, N_STEPS, WINDOW = 15, 3, 150, 40
@@ -35,12 +35,12 @@ class Case:
         """The network with only the synapses of the masks."""
         matrices = self.weights, self.weights_out, self.feedback
         parts = [sparse(matrix, mask) for matrix, mask in zip(matrices, self.masks, strict=True)]
-        return Network(self.neurons, self.surrogates, self.readouts, self.softmax, *parts)
+        return Circuit(self.neurons, self.surrogates, self.readouts, self.softmax, *parts)
 
     def dense(self):
         """The network with all synapses."""
         parts = [synapses.dense(matrix) for matrix in (self.weights, self.weights_out, self.feedback)]
-        return Network(self.neurons, self.surrogates, self.readouts, self.softmax, *parts)
+        return Circuit(self.neurons, self.surrogates, self.readouts, self.softmax, *parts)
 
     def reference(self, lost=None):
         """What the dense kernels make of it: potential, signal, n_spikes, fired, dynamics, sums of gradients."""

@@ -13,7 +13,7 @@ from eprop_cli.connectivity.base import FEEDBACK, PLASTIC
 from eprop_cli.engines.base import make_engine
 from eprop_cli.errors import ConfigError
 from eprop_cli.figures.weights import MOST_CELLS, weight_matrices
-from eprop_cli.runs.reader import Group, Projection, Run
+from eprop_cli.runs.reader import NeuronGroup, Projection, Run
 from eprop_cli.training.base import initial_network, make_task, make_trainer
 
 GRADIENTS = ("training=data_parallel", *BARE, *SMALL)
@@ -291,6 +291,6 @@ def test_the_picture_of_a_large_network_is_bounded():
         "rec_rec": Projection(large, large),
         "rec_out": Projection(np.zeros((2, 10_000)), np.zeros((2, 10_000))),
     }
-    figure = weight_matrices(weights, [Group("in", "input", 40), Group("reg", "regular", 10_000)])
+    figure = weight_matrices(weights, [NeuronGroup("in", "input", 40), NeuronGroup("reg", "regular", 10_000)])
     sizes = [image.get_array().shape for ax in figure.axes[:6] for image in ax.images]
     assert all(max(size) <= MOST_CELLS for size in sizes)

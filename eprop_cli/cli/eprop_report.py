@@ -10,7 +10,7 @@ from eprop_cli.terminal import Parser, complain, leave
 REPORT_HELP = """\
 examples:
   eprop-report outputs/2026-01-31/12-00-00-000000  a run
-  eprop-report sweeps/eta                          a sweep, or any folder of runs
+  eprop-report sweeps/eta                          a sweep, or any folder
   eprop-run report=true                            write it where the run ends
 
 report.html in the directory shows how it ended, the figures, the keys that

@@ -41,7 +41,6 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "run_dir": run_dir,
     "jobs_at_once": sweeps.jobs_at_once,
     "cores_of_a_job": lambda threads, workers: threads * workers,
-    "search_seed": lambda storage: 1 if storage is None else None,
     "requeues": lambda training, engine: 0 if variant("training", training).not_resumable(engine) else 20,
 }
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eprop_cli.columns import EPOCH, HIGHER, Column, rate_column
-from eprop_cli.config.groups import Kernel, Plots, Recording
+from eprop_cli.config.groups import Kernel, Plots, RecordingConfig
 from eprop_cli.connectivity.base import ends
 from eprop_cli.connectivity.constraints import Constraints, make_constraints
 from eprop_cli.connectivity.mask import Wiring
@@ -41,7 +41,7 @@ class Config:
     training: Any
     engine: Any
     kernel: Kernel
-    recording: Recording
+    recording: RecordingConfig
     plots: Plots
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ def _is_iteration(iteration: Any) -> bool:
 
 
 @dataclass(kw_only=True)
-class Recording(Group):
+class RecordingConfig(Group):
     """What is recorded."""
 
     GROUP = "recording"

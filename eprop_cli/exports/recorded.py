@@ -16,7 +16,7 @@ from eprop_cli.config.load import load
 from eprop_cli.errors import UserError
 from eprop_cli.losses import CrossEntropy
 from eprop_cli.runs.allowed import allow
-from eprop_cli.runs.reader import Group, Run
+from eprop_cli.runs.reader import NeuronGroup, Run
 
 UNITS = {
     "V_m": "mV",
@@ -95,7 +95,7 @@ class Recorded:
                 yield Sequence(iteration, index, spikes, signals, windows)
 
 
-def _trains(table: pd.DataFrame, populations: list[Group]) -> dict[str, list[NDArray[np.float64]]]:
+def _trains(table: pd.DataFrame, populations: list[NeuronGroup]) -> dict[str, list[NDArray[np.float64]]]:
     groups = {key: rows["time"].to_numpy() for key, rows in table.groupby(["population", "neuron"], observed=True)}
     return {
         each.name: [np.asarray(groups.get((each.name, neuron), []), dtype=np.float64) for neuron in range(each.size)]

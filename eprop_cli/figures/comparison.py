@@ -13,8 +13,8 @@ from eprop_cli.phases import TEST, TRAINING, VALIDATION
 from eprop_cli.runs.comparison import (
     MAX_VALUE,
     SEED,
-    Group,
     Opened,
+    RunGroup,
     _order,
     _rounded,
     differing,
@@ -50,17 +50,18 @@ class Panel:
     column: Column
     problem: tuple[str, str] | None = None
 
-    def curve(self, group: Group, phase: str = TRAINING) -> pd.DataFrame:
-        """As Group.curve, empty where the group is another problem's."""
+    def curve(self, group: RunGroup, phase: str = TRAINING) -> pd.DataFrame:
+        """As RunGroup.curve, empty where the group is another problem's."""
         own = self.problem is None or group.members[0].problem == self.problem
         return group.curve(self.column.name, phase) if own else pd.DataFrame({"mean": [], "low": [], "high": []})
 
 
-def sweep_figure(runs: Sequence[Run]) -> "Figure":
+def sweep_figure(runs: Sequence[Run], best: str | None = None) -> "Figure":
     """Loss and recall error over training iterations, a line per run, and a heat map if two keys were swept.
 
     Runs that differ only in their seed become one line, their mean, in a band from their lowest to their highest; of
     runs that do not even differ in that, the latest counts. Runs without training iterations are left out.
+    best: name of the directory of a run whose line is thick and named so.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -71,6 +72,8 @@ def sweep_figure(runs: Sequence[Run]) -> "Figure":
     keys = [key for key in differing(opened) if key != SEED]
     groups = grouped(opened, keys)
     labels = _labels(groups, keys)
+    marked = [any(each.run.directory.name == best for each in group.members) for group in groups]
+    labels = [f"{label} (best)" if is_best else label for label, is_best in zip(labels, marked, strict=True)]
     panels = _panels(opened)
     grid = _is_grid(groups) and len({each.problem for each in opened}) == 1
     width = 11.0 if grid else 6.4
@@ -82,7 +85,7 @@ def sweep_figure(runs: Sequence[Run]) -> "Figure":
         left, right = parts
         axes = left.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for ax, panel in zip(axes, panels, strict=True):
-            _draw_curves(ax, groups, panel)
+            _draw_curves(ax, groups, panel, marked)
         axes[-1].set_xlabel("training iteration")
         left.align_ylabels(axes)
         if any(labels):
@@ -103,13 +106,13 @@ def sweep_figure(runs: Sequence[Run]) -> "Figure":
     return figure
 
 
-def _labels(groups: Sequence[Group], keys: Sequence[str]) -> list[str]:
+def _labels(groups: Sequence[RunGroup], keys: Sequence[str]) -> list[str]:
     """What tells the groups from each other: their values, or where those would fill the figure, their directories."""
     members = [each for group in groups for each in group.members]
     names, units = short_names(keys), units_of(members, keys)
     ends = [f" {units[key]}" if key in units else "" for key in keys]
 
-    def label(group: Group, spell: Callable[[Any], str]) -> str:
+    def label(group: RunGroup, spell: Callable[[Any], str]) -> str:
         values = [spell(value)[:MAX_VALUE] for value in group.values]
         return ", ".join(f"{names[key]}={value}{end}" for key, value, end in zip(keys, values, ends, strict=True))
 
@@ -139,7 +142,7 @@ def _elided(labels: Sequence[str]) -> list[str]:
     return max(choices, key=lambda choice: len(set(choice)))  # the first of those that are equally good
 
 
-def _draw_curves(ax: "Axes", groups: Sequence[Group], panel: Panel) -> None:
+def _draw_curves(ax: "Axes", groups: Sequence[RunGroup], panel: Panel, marked: Sequence[bool]) -> None:
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
@@ -153,7 +156,8 @@ def _draw_curves(ax: "Axes", groups: Sequence[Group], panel: Panel) -> None:
         colour, curve = colours[index], panel.curve(group)
         marker = "." if 0 < len(curve) <= MANY_ROWS else ""
         drawn = _smoothed(curve["mean"], len(groups))
-        ax.plot(curve.index, drawn, marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)])
+        thick: dict[str, Any] = {"linewidth": 2.5, "zorder": 3} if marked[index] else {}
+        ax.plot(curve.index, drawn, marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)], **thick)
         _draw_evaluations(ax, group, panel, colour)
         if len(group.members) > 1 and len(curve):
             ax.fill_between(curve.index, curve["low"], curve["high"], **_band(colour, len(groups)))
@@ -173,7 +177,7 @@ def _smoothed(values: pd.Series, n_groups: int) -> pd.Series:
     return values.rolling(_window(values, n_groups), min_periods=1, center=True).mean()
 
 
-def _draw_evaluations(ax: "Axes", group: Group, panel: Panel, colour: Any) -> None:
+def _draw_evaluations(ax: "Axes", group: RunGroup, panel: Panel, colour: Any) -> None:
     """Validations as squares, the mean of the test as a diamond where it was."""
     for phase, look in EVALUATIONS.items():
         found = panel.curve(group, phase)
@@ -199,7 +203,7 @@ def _band(colour: Any, n_groups: int) -> dict[str, Any]:
     return {"color": colour, "alpha": 0.3 if n_groups == 1 else 0.15, "linewidth": 0.0}
 
 
-def _is_grid(groups: Sequence[Group]) -> bool:
+def _is_grid(groups: Sequence[RunGroup]) -> bool:
     """Whether two keys were swept against each other."""
     if not groups or len(groups[0].values) != 2:
         return False
@@ -207,7 +211,7 @@ def _is_grid(groups: Sequence[Group]) -> bool:
     return min(map(len, sides)) > 1 and len(groups) > max(map(len, sides))
 
 
-def _draw_grid(ax: "Axes", groups: Sequence[Group], keys: Sequence[str]) -> None:
+def _draw_grid(ax: "Axes", groups: Sequence[RunGroup], keys: Sequence[str]) -> None:
     """Final loss over the values of two keys."""
     rows, columns = (sorted({_order(group.values[side]) for group in groups}) for side in (0, 1))
     losses = np.full((len(rows), len(columns)), np.nan)

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from eprop_cli.errors import UserError
 from eprop_cli.figures.base import Drawing
 from eprop_cli.figures.style import DASHES, HATCHES, LABEL_ROW, LINES, SHADES, letters, styled
-from eprop_cli.runs.reader import Group, Run
+from eprop_cli.runs.reader import NeuronGroup, Run
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _of(run: Run, tables: Mapping[str, pd.DataFrame], neurons: Sequence[int] | N
     return shown
 
 
-def panels_of(populations: Sequence[Group], symbols: Mapping[str, str]) -> list[Panel]:
+def panels_of(populations: Sequence[NeuronGroup], symbols: Mapping[str, str]) -> list[Panel]:
     """All panels that there can be, from top to bottom."""
     panels = [Panel("in", SPIKES.format("i"))]
     for population in populations:
@@ -97,7 +97,7 @@ def panels_of(populations: Sequence[Group], symbols: Mapping[str, str]) -> list[
 @styled
 def dynamics(
     recording: Mapping[str, pd.DataFrame],
-    populations: Sequence[Group],
+    populations: Sequence[NeuronGroup],
     symbols: Mapping[str, str],
     kinds: Sequence[str],
     iteration: int,

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from eprop_cli.errors import UserError
 from eprop_cli.figures.base import Drawing
 from eprop_cli.figures.style import BLUE, VERMILLION, styled
-from eprop_cli.runs.reader import Group, Run
+from eprop_cli.runs.reader import NeuronGroup, Run
 
 LOOKS = ({"color": BLUE, "marker": "o"}, {"color": VERMILLION, "marker": "x"})
 
@@ -33,7 +33,7 @@ class FiringRates(Drawing):
 
 
 @styled
-def firing_rates(spikes: Mapping[int, tuple[pd.DataFrame, float]], populations: Sequence[Group]) -> Figure:
+def firing_rates(spikes: Mapping[int, tuple[pd.DataFrame, float]], populations: Sequence[NeuronGroup]) -> Figure:
     """The rate of each neuron over the sequences of recorded iterations, a panel per population.
 
     spikes: iteration -> its spikes, as Run.spikes gives them, and the duration of all its sequences (ms).

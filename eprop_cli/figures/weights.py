@@ -16,7 +16,7 @@ from eprop_cli.figures.base import Drawing
 from eprop_cli.figures.style import LINES, SIGNED, styled
 from eprop_cli.phases import PHASES, TRAINING
 from eprop_cli.runs.files import WEIGHT_CHANGES, WEIGHTS
-from eprop_cli.runs.reader import Group, Projection, Run
+from eprop_cli.runs.reader import NeuronGroup, Projection, Run
 
 POPULATIONS = {"in": "input", "rec": "recurrent", "out": "readout"}
 
@@ -96,7 +96,7 @@ _SHORT = {"in_rec": "in", "rec_rec": "rec", "rec_out": "out"}
 
 
 @styled
-def weight_matrices(weights: Mapping[str, Projection], populations: Sequence[Group]) -> Figure:
+def weight_matrices(weights: Mapping[str, Projection], populations: Sequence[NeuronGroup]) -> Figure:
     """Weights before and after training, all on one colour scale that is symmetric about zero.
 
     populations: as Run.populations; where there are several recurrent ones, the figure marks where each begins.

@@ -40,7 +40,7 @@ class Population:
     recordables: tuple[str, ...]
 
 
-class Synapses:
+class SynapseModel:
     """The synapses that go with one or several families; all that they say is their config."""
 
     Config: ClassVar[type[SynapseConfig]] = SynapseConfig

@@ -18,7 +18,7 @@ from eprop_cli.models.base import (
     Model,
     NeuronConfig,
     Population,
-    Synapses,
+    SynapseModel,
     passed_on,
 )
 from eprop_cli.models.draws import positive_values
@@ -104,7 +104,7 @@ class Bsshslm2020SynapseConfig(SynapseConfig):
     average_gradient: bool
 
 
-class Bsshslm2020Synapses(Synapses):
+class Bsshslm2020Synapses(SynapseModel):
     """eprop_synapse_bsshslm_2020."""
 
     Config = Bsshslm2020SynapseConfig

@@ -20,7 +20,7 @@ from eprop_cli.models.base import (
     Model,
     NeuronConfig,
     Population,
-    Synapses,
+    SynapseModel,
     passed_on,
 )
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, Rule, at_least, check_multiple, key, one_of
@@ -151,7 +151,7 @@ class EpropSynapseConfig(SynapseConfig):
     rescale: list[str] = key(one_of(RESCALED))
 
 
-class EpropSynapses(Synapses):
+class EpropSynapses(SynapseModel):
     """eprop_synapse."""
 
     Config = EpropSynapseConfig

@@ -147,6 +147,9 @@ def differences(run: Run) -> list[Difference]:
             path = conf_dir() / group / f"{keys.get('name', 'default')}.yaml"
             found = read_keys(path) if path.is_file() and path.parent.parent == conf_dir() else {}
             defaults |= {f"{group}.{name}": (each.value, each.meaning) for name, each in found.items()}
+    for key, (text, meaning) in [each for each in defaults.items() if each[1][0].startswith("{")]:
+        below = flatten({key: _parsed(text)})
+        defaults |= {name: ("null" if value is None else str(value), meaning) for name, value in below.items()}
     shown = []
     for key, value in flatten(config).items():
         value = given.get(key, value)

@@ -55,7 +55,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs that differ in nothing but their seed, and their values of the keys in which others differ."""
 
     values: tuple[Any, ...]
@@ -190,13 +190,13 @@ def differing(opened: Sequence[Opened]) -> list[str]:
     ]
 
 
-def grouped(opened: Sequence[Opened], keys: Sequence[str]) -> list[Group]:
+def grouped(opened: Sequence[Opened], keys: Sequence[str]) -> list[RunGroup]:
     """Runs with the same values of the keys together, the latest of each seed, in ascending order of the values."""
-    groups: dict[tuple[str, ...], Group] = {}
+    groups: dict[tuple[str, ...], RunGroup] = {}
     latest = {_spelt(each, [*keys, SEED]): each for each in sorted(opened, key=_start)}
     for each in latest.values():
         values = tuple(each.config.get(key) for key in keys)
-        groups.setdefault(_spelt(each, keys), Group(values, [])).members.append(each)
+        groups.setdefault(_spelt(each, keys), RunGroup(values, [])).members.append(each)
     return sorted(groups.values(), key=lambda group: tuple(map(_order, group.values)))
 
 

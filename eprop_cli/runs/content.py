@@ -12,10 +12,8 @@ from dataclasses import fields
 from typing import Any
 
 from eprop_cli.columns import Column
-from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, RUNNING
 
 MOST_BYTES = 2**26  # of run.json; that of a long run with many sessions has some 100 kB
-STATUSES = (RUNNING, COMPLETED, INTERRUPTED, FAILED)
 MOST_NUMBER = 2**63 - 1
 
 Check = Callable[[Any], bool]

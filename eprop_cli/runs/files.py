@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from eprop_cli.values import Table
 
 RUNNING, COMPLETED, INTERRUPTED, FAILED = "RUNNING", "COMPLETED", "INTERRUPTED", "FAILED"
+PRUNED = "PRUNED"  # stopped by the search that began it
 RUN, METRICS, WEIGHTS, RECORDINGS = "run.json", "metrics.csv", "weights.npz", "recordings"
 CONFUSION = "confusion.csv"
 SWEEP = "sweep.json"  # in a sweep directory: the arguments of the multirun begun last there

@@ -57,8 +57,8 @@ Iteration = int | Literal["first", "last"]  # a recorded iteration: its number, 
 class Projection:
     """Weights of a projection.
 
-    before, after: float64 (n_post, n_pre), pA, before and after training; a SciPy csc_array unless all synapses are
-        there. Recurrent neurons are in the order of populations: regular, then adaptive.
+    before, after: float64 (n_post, n_pre), pA, before and after training; a SciPy csc_array where the run
+        lists its synapses. Recurrent neurons are in the order of populations: regular, then adaptive.
     """
 
     before: Any
@@ -66,7 +66,7 @@ class Projection:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether only some synapses exist, and weights are SciPy's."""
+        """Whether synapses are listed, and weights are SciPy's."""
         return not hasattr(self.before, "__array__")
 
     def dense(self) -> Projection:
@@ -81,7 +81,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class Group:
+class NeuronGroup:
     """Neurons of one kind: name in tables, label in figures, how many there are."""
 
     name: str
@@ -115,7 +115,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """RUNNING, COMPLETED, INTERRUPTED or FAILED, as the run itself last said."""
+        """RUNNING, COMPLETED, PRUNED, INTERRUPTED or FAILED, as the run itself last said."""
         status: str = self.record["status"]
         return status
 
@@ -143,11 +143,11 @@ class Run:
             return [Column(**column) for column in self.record["columns"]]
 
     @property
-    def populations(self) -> list[Group]:
+    def populations(self) -> list[NeuronGroup]:
         """The populations in and recurrent ones, in the order of their neurons."""
         with _reading(self.directory / RUN):
-            groups = [Group(**group) for group in self.record["populations"]]
-            return [Group("in", "input", self.config["task"]["n_in"]), *groups]
+            groups = [NeuronGroup(**group) for group in self.record["populations"]]
+            return [NeuronGroup("in", "input", self.config["task"]["n_in"]), *groups]
 
     @property
     def planes(self) -> list[tuple[int, int]]:

@@ -25,7 +25,7 @@ from eprop_cli.runs.checkpoint import (
     read_record,
     save_checkpoint,
 )
-from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, LOG, RUN
+from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, LOG, PRUNED, RUN
 from eprop_cli.runs.interrupts import Interruption, Interrupts, interruptible, interruption_behind
 from eprop_cli.runs.progress import describe_metrics, reporter
 from eprop_cli.runs.reader import Run
@@ -43,7 +43,7 @@ log_to_file = logging.getLogger("eprop_cli.file")  # conf/hydra/job_logging keep
 class Ending:
     """How a run ended.
 
-    exit_status: 0 completed, 1 failed, 128 + signal interrupted. cause: what was raised, if anything.
+    exit_status: 0 completed or pruned, 1 failed, 128 + signal interrupted. cause: what was raised, if anything.
     """
 
     status: str
@@ -58,11 +58,13 @@ def run(
     *,
     command: Sequence[str] | None = None,
     report: Callable[[Row], None] | None = None,
+    is_hopeless: Callable[[Row], bool] | None = None,
 ) -> Ending:
     """Train as config says and leave everything in directory; whatever happens is told by the ending, not raised.
 
     command: what run.json calls the command; this process's by default. report: takes each row once it is written, in
-    place of what shows the progress.
+    place of what shows the progress. is_hopeless: takes each row after that, also those of before a run was resumed;
+    the run ends PRUNED at the first for which it is true.
     """
     checkpoint, rows, record, clock = None, None, origin(config, command), _Clock()
     changes: list[str] = []
@@ -83,7 +85,7 @@ def run(
             return Ending(FAILED, 1, reason(error), error)
         if changes:
             log.warning("The run goes on with other versions than it had: %s", ", ".join(changes))
-        ending = _work(config, writer, clock, checkpoint, interrupts, report)
+        ending = _work(config, writer, clock, checkpoint, interrupts, report, is_hopeless)
         seconds = clock.split()
         try:
             writer.finish(ending.status, stop=now(), error=ending.error, seconds=seconds)
@@ -142,15 +144,19 @@ def _work(
     checkpoint: Checkpoint | None,
     interrupts: Interrupts,
     report: Callable[[Row], None] | None,
+    is_hopeless: Callable[[Row], bool] | None,
 ) -> Ending:
     """Train and draw; interrupts are held back afterwards."""
     try:
         interrupts.release()
-        _train(config, writer, clock, checkpoint, interrupts, report)
+        _train(config, writer, clock, checkpoint, interrupts, report, is_hopeless)
         _draw(config, writer.directory)
         interrupts.hold()
     except Interruption as interruption:
         return _interrupted(interruption)
+    except _Hopeless:
+        interrupts.hold()
+        return Ending(PRUNED, 0)
     except BaseException as error:  # a task of the user's may raise SystemExit
         interrupts.hold()
         if (cause := interruption_behind(error)) is not None:
@@ -158,6 +164,10 @@ def _work(
         log_to_file.exception("the run failed")
         return Ending(FAILED, 1, reason(error), error)
     return Ending(COMPLETED, 0)
+
+
+class _Hopeless(Exception):  # noqa: N818 - nothing went wrong
+    """A search has seen enough of the run."""
 
 
 def _interrupted(interruption: Interruption) -> Ending:
@@ -171,6 +181,7 @@ def _train(
     checkpoint: Checkpoint | None,
     interrupts: Interrupts,
     report: Callable[[Row], None] | None,
+    is_hopeless: Callable[[Row], bool] | None,
 ) -> None:
     done = 0 if checkpoint is None else int(checkpoint["iteration"])
     if checkpoint is not None:
@@ -178,6 +189,9 @@ def _train(
         timing = config.timing
         now = int(checkpoint.get("now", done * config.task.n_batch * timing.sequence))
         writer.earlier_weight_changes(timing.ms(now))
+        if is_hopeless is not None:
+            for row in writer.rows():
+                is_hopeless(row)
     config = _with_drawn_parameters(config, writer)
     if not config.task.batches_differ:
         log.info("Every batch of task=%s is the same, so %s", config.task.name, _what_of_a_test(config))
@@ -195,7 +209,10 @@ def _train(
                 clock.simulate = trainer.simulating
                 keeper.take(record)
                 reported(record.row)
+                hopeless = is_hopeless is not None and is_hopeless(record.row)
                 interrupts.release()
+                if hopeless:
+                    raise _Hopeless
         finally:
             interrupts.hold()
             interrupts.patient = False
@@ -299,7 +316,7 @@ def _tell(ending: Ending, config: Config, directory: Path, last_rows: Sequence[R
             result += f" (means of {len(last_rows)} batches)"
     log.info("%s: %s%s", ending.status, result, f" ({ending.error})" if ending.error else "")
     log.info("Files: %s", shown)
-    if ending.status == INTERRUPTED:
+    if ending.status in (INTERRUPTED, PRUNED):
         log.info(_how_to_go_on(config, directory))
     if ending.status == FAILED and (directory / LOG).exists():
         log.info("Log: %s", shown / LOG)

@@ -76,6 +76,11 @@ class RunWriter:
         self._record |= record | {"last_row": self.last_row.flat() if self.last_row else None}
         write_text(self.directory / RUN, json.dumps(self._record, indent=2) + "\n")
 
+    def rows(self) -> list[Row]:
+        """The rows written so far, also by those before."""
+        _, *lines = (self.directory / METRICS).read_text().splitlines()
+        return [parse_row(line, self._columns) for line in lines]
+
     def row(self, row: Row) -> None:
         """Append a line to metrics.csv."""
         self._append(",".join(map(str, row.flat().values())))

@@ -14,20 +14,23 @@ from typing import TYPE_CHECKING
 from eprop_cli.errors import UserError
 from eprop_cli.objectives import parse_objective
 from eprop_cli.reports.table import show, write_csv
-from eprop_cli.runs.files import COMPLETED, FAILED, RUNNING
+from eprop_cli.runs.files import COMPLETED, FAILED, PRUNED, RUNNING
 from eprop_cli.runs.reader import Run
+from eprop_cli.runs.trials import SearchRecord, read_trials
 from eprop_cli.sweeps.job_directory import job_runs
 from eprop_cli.sweeps.multirun import NOT_STARTED, SKIPPED, JobOutcome, Multirun
 from eprop_cli.terminal import drop_output
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 TABLE, FIGURE = "sweep.csv", "sweep.png"
 DPI = 150
 GRACE = 60.0  # s, that jobs in other processes are given to end in order
 FAILURE = 1  # exit status
+FINE = (COMPLETED, PRUNED, SKIPPED, NOT_STARTED)  # what can become of a job that nothing is wrong with
 
 
 def close(multirun: Multirun, problem: BaseException | None) -> int:
@@ -38,16 +41,19 @@ def close(multirun: Multirun, problem: BaseException | None) -> int:
     number = multirun.stopped or (signal.SIGINT if isinstance(problem, KeyboardInterrupt) else None)
     outcomes = multirun.outcomes if problem is None else _settled(multirun)
     n_jobs = multirun.plan.n_jobs
-    runs = job_runs(multirun.directory)
-    written = _write(runs, multirun.directory, is_search=n_jobs is None) if runs else None
+    record = read_trials(multirun.directory) if n_jobs is None else None
+    runs = _in_order(job_runs(multirun.directory), record)
+    written = _write(runs, multirun.directory, record, is_search=n_jobs is None) if runs else None
     counts = Counter(outcome.status for outcome in outcomes)
     counts[NOT_STARTED] += 0 if n_jobs is None else n_jobs - len(outcomes)
-    bad = [outcome.name for outcome in outcomes if outcome.status not in (COMPLETED, SKIPPED, NOT_STARTED)]
+    bad = [outcome.name for outcome in outcomes if outcome.status not in FINE]
     if not counts[RUNNING]:
         multirun.remove()
     try:
         if written:
             _show(runs, *written)
+        if record is not None:
+            _tell_best(multirun.directory, record)
         _tell(multirun, counts, bad, is_search=n_jobs is None)
         sys.stdout.flush()
     except OSError:  # the reader of a pipe has had enough, or the terminal is gone
@@ -60,7 +66,8 @@ def close(multirun: Multirun, problem: BaseException | None) -> int:
 def _tell(multirun: Multirun, counts: Counter[str], bad: Sequence[str], is_search: bool) -> None:
     """What became of the jobs, and how to go on."""
     told = [f"{counts[status]} {status}" for status in sorted(counts) if counts[status]]
-    print(f"Jobs: {', '.join(told)}{' (COMPLETED before)' if counts[SKIPPED] else ''}")
+    before = f" ({'finished' if is_search else COMPLETED} before)" if counts[SKIPPED] else ""
+    print(f"Jobs: {', '.join(told)}{before}")
     if bad:
         print(f"Not COMPLETED: {', '.join(bad)}")
     if bad or counts[NOT_STARTED]:
@@ -68,10 +75,18 @@ def _tell(multirun: Multirun, counts: Counter[str], bad: Sequence[str], is_searc
         print(f"{purpose}: eprop-run {shlex.quote(f'resume={_from_here(multirun.directory)}')}")
 
 
+def _tell_best(directory: Path, record: SearchRecord) -> None:
+    """Which trial is the best, and where it is."""
+    if record.best is not None:
+        trial = record.trials[record.best]
+        place = shlex.quote(str(_from_here(directory / trial.run)))
+        print(f"Best: trial {record.best}, {record.objective} {trial.value:.6g}: {place}")
+
+
 def why_broken_off(problem: Exception) -> str | None:
     """What an error of a launcher or a search means, in one line; None for those that are not expected."""
-    if str(problem) == "No trials are completed yet.":  # Optuna's
-        return "the search has no result: none of its jobs returned an objective"
+    if isinstance(problem, UserError):
+        return str(problem)
     return {
         "TerminatedWorkerError": "a process of the launcher was killed (out of memory?), and with it the others",
         "UncompletedJobError": "a job of the cluster was killed (out of memory?); its log is in .submitit",
@@ -105,8 +120,24 @@ def _seen(directory: Path, outcome: JobOutcome) -> JobOutcome:
     return replace(outcome, status=status)
 
 
-def _write(runs: Sequence[Run], directory: Path, is_search: bool) -> "tuple[pd.DataFrame, list[Path]]":
+def _in_order(runs: list[Run], record: SearchRecord | None) -> list[Run]:
+    """Runs, those of trials first, as they were suggested."""
+    numbers = _trial_numbers(record)
+    return sorted(runs, key=lambda run: numbers.get(run.directory.name, len(numbers)))
+
+
+def _trial_numbers(record: SearchRecord | None) -> dict[str, int]:
+    """The number of a trial by its directory; of those that were suggested again the first."""
+    trials = record.trials if record else []
+    return {trials[index].run: index for index in reversed(range(len(trials)))}
+
+
+def _write(
+    runs: Sequence[Run], directory: Path, record: SearchRecord | None, is_search: bool
+) -> "tuple[pd.DataFrame, list[Path]]":
     """Write the table and, if there is anything to draw, the figure; returns the table and the paths of both."""
+    import pandas as pd
+
     from eprop_cli.figures.comparison import sweep_figure
     from eprop_cli.figures.style import save
     from eprop_cli.runs.comparison import summarise
@@ -117,12 +148,41 @@ def _write(runs: Sequence[Run], directory: Path, is_search: bool) -> "tuple[pd.D
             table.insert(position, group, values)
     if is_search:
         table.insert(list(table.columns).index("status"), "objective", list(map(_objective, runs)))
+    best = record.trials[record.best].run if record and record.best is not None else None
+    if record is not None:
+        numbers = _trial_numbers(record)
+        names = [run.directory.name for run in runs]
+        table.insert(1, "trial", pd.Series([numbers.get(name) for name in names], dtype="Int64"))
+        table.insert(1, "best", ["*" if name == best else math.nan for name in names])
     write_csv(table.assign(run=[run.directory.name for run in runs]), directory / TABLE)
     files = [directory / TABLE]
     if table["iterations"].any():
         files.append(directory / FIGURE)
-        save(sweep_figure(runs), files[-1], DPI)
+        save(sweep_figure(runs, best), files[-1], DPI)
+    for name, figure in _search_figures(runs, record).items() if record else ():
+        files.append(directory / f"{name}.png")
+        save(figure, files[-1], DPI)
     return table, files
+
+
+def _search_figures(runs: Sequence[Run], record: SearchRecord) -> "dict[str, Figure]":
+    from eprop_cli.figures.search import search_figures
+    from eprop_cli.runs.comparison import open_run, short_names, units_of
+    from eprop_cli.sweeps.optuna_study import importances
+
+    opened = [each for each in map(open_run, runs) if each.columns]
+    columns = {column.name: column for each in opened for column in each.columns}
+    if not opened or record.best is None:
+        return {}
+    column = columns[parse_objective(record.objective, {name: each.better for name, each in columns.items()}).column]
+    objective = f"{record.objective}\n({', '.join(filter(None, (column.label, column.unit)))})"
+    keys = [key.lstrip("+") for key in record.space]
+    names, units = short_names(keys), units_of(opened, keys)
+    labels = {
+        key: f"{names[plain]} ({units[plain]})" if plain in units else names[plain]
+        for key, plain in zip(record.space, keys, strict=True)
+    }
+    return search_figures(record, importances(record), labels, objective)
 
 
 def _show(runs: Sequence[Run], table: "pd.DataFrame", files: Sequence[Path]) -> None:

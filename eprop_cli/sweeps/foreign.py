@@ -24,6 +24,10 @@ from eprop_cli.sweeps.record import SweepRecord
 FILES = {  # of Hydra's groups, those that can be chosen
     "hydra/launcher": ("basic", "joblib", "parallel", "slurm", "slurm_local", "submitit_slurm", "submitit_local"),
     "hydra/sweeper": ("basic", "optuna", "eprop_optuna"),
+    "hydra/sweeper/sampler": ("tpe", "random", "cmaes", "grid", "qmc", "gp", "nsgaii", "brute_force"),
+    "hydra/sweeper/pruner": (
+        *("none", "median", "percentile", "successive_halving", "hyperband", "patient", "threshold"),
+    ),
 }
 WORD = r"[\w.,:@+*/ -]*"
 LAUNCHER = (
@@ -31,8 +35,9 @@ LAUNCHER = (
     *("nodelist", "cpus_per_task", "tasks_per_node", "gpus_per_node", "gpus_per_task", "gres", "mem_gb", "mem_per_cpu"),
     *("timeout_min", "signal_delay_s", "max_num_timeout", "array_parallelism", "verbose"),
 )
-SWEEPER = ("n_trials", "n_jobs", "direction", "max_failure_rate", "study_name", "sampler.seed", "max_batch_size")
-HARMLESS = re.compile(rf"hydra\.(launcher\.({'|'.join(LAUNCHER)})|sweeper\.({'|'.join(map(re.escape, SWEEPER))}))")
+SWEEPER = ("n_trials", "n_jobs", "direction", "max_failure_rate", "study_name", "max_batch_size")
+OPTUNA = r"(sampler|pruner)\.[a-z]\w*"  # keys of the class that the file names
+HARMLESS = re.compile(rf"hydra\.(launcher\.({'|'.join(LAUNCHER)})|sweeper\.({'|'.join(SWEEPER)}|{OPTUNA}))")
 PARAMETER = re.compile(r"hydra\.sweeper\.params\.(?!hydra\b)[\w.]+")
 STORAGE, STUDY = "hydra.sweeper.storage", re.compile(r"sqlite:///(?!.*\.\.)[\w .+-][\w .+/-]*|null")
 BY_HYDRA = ("runtime.", "overrides.", "job.", "mode", "run.", "sweep.", "callbacks.sweep.", "help.", "hydra_help.")
@@ -61,7 +66,7 @@ def check_composed(composed: DictConfig, trusted: Collection[str], anew: Collect
     plain: dict[str, Any] = {str(k): v for k, v in _plain(without_hydra(composed)).items()}
     check_names(plain, trusted)
     choices = composed.hydra.runtime.choices
-    chosen = [f"{group}={choices[group]}" for group in FILES if choices[group] in FILES[group]]
+    chosen = [f"{group}={choices[group]}" for group in FILES if choices.get(group) in FILES[group]]
     ours = flatten(_plain(_load(None, chosen).hydra))
     for key, value in flatten(_plain(composed.hydra)).items():
         full = f"hydra.{key}"

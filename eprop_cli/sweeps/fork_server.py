@@ -35,7 +35,7 @@ class JobRequest:
 
     config: as to_dict() gives it. directory: the run directory. logging, verbose: Hydra's job_logging and verbose.
     command: of run.json. output: file that takes what is printed past the logs; None: the terminal. modules_in: where
-    modules of the user's are found, too.
+    modules of the user's are found, too. pruner: of the search that suggested the job; None: there is none.
     """
 
     config: dict[str, Any]
@@ -46,6 +46,7 @@ class JobRequest:
     output: str | None
     working_directory: str
     modules_in: str | None
+    pruner: dict[str, Any] | None = None
 
 
 def run_forked(request: JobRequest, stop: Callable[[], int | None]) -> int:
@@ -153,7 +154,12 @@ def main() -> None:
 
     configure_log(OmegaConf.create(request.logging), request.verbose)
     logging.raiseExceptions = False  # as in eprop_run, which this process has not seen
-    sys.exit(run(load(OmegaConf.create(request.config)), Path(request.directory)).exit_status)
+    config, directory, is_hopeless = load(OmegaConf.create(request.config)), Path(request.directory), None
+    if request.pruner is not None:
+        from eprop_cli.sweeps.pruning import judge_of
+
+        is_hopeless = judge_of(directory, config, request.pruner)
+    sys.exit(run(config, directory, is_hopeless=is_hopeless).exit_status)
 
 
 def _serve(starter: Connection) -> JobRequest:
@@ -163,6 +169,8 @@ def _serve(starter: Connection) -> JobRequest:
         try:
             request = JobRequest(**json.loads(starter.recv_bytes()))
             _warm_up(request.config, warm)
+            if request.pruner is not None:
+                import eprop_cli.sweeps.pruning  # noqa: F401
             pid = os.fork()
             if pid == 0:
                 starter.close()

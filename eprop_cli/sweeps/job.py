@@ -99,11 +99,13 @@ def _request(config: Config, directory: JobDirectory, output: str | None, module
     if config.resume is None and hydra.hydra.output_subdir is not None:
         write_text(directory.path / hydra.hydra.output_subdir / "hydra.yaml", OmegaConf.to_yaml(hydra))
     logs: Any = OmegaConf.to_container(hydra.hydra.job_logging, resolve=True)
+    pruner: Any = OmegaConf.to_container(hydra.hydra.sweeper.get("pruner") or OmegaConf.create(), resolve=True)
     return JobRequest(
         *(to_dict(config), str(directory.path), logs, hydra.hydra.verbose, directory.command),
         output=output,
         working_directory=os.getcwd(),
         modules_in=modules_in,
+        pruner=pruner if pruner.get("_target_") else None,
     )
 
 

@@ -33,6 +33,7 @@ from eprop_cli.runs.files import (
     INTERRUPTED,
     LOG,
     METRICS,
+    PRUNED,
     RUN,
     RUNNING,
     WEIGHTS,
@@ -69,10 +70,10 @@ def job_name(overrides: Sequence[str], swept: Collection[str]) -> str:
     return name if name == plain else f"{name}-{hashlib.sha256(repr(shown).encode()).hexdigest()[:8]}"
 
 
-def is_completed(directory: Path) -> bool:
-    """Whether a directory holds a run that is COMPLETED; raises nothing."""
+def is_completed(directory: Path, or_pruned: bool = False) -> bool:
+    """Whether a directory holds a run that is COMPLETED, or, if that counts, PRUNED; raises nothing."""
     try:
-        return Run(directory).status == COMPLETED
+        return Run(directory).status in (COMPLETED, *([PRUNED] if or_pruned else ()))
     except UserError:
         return False
 

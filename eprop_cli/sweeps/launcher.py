@@ -33,12 +33,12 @@ def chosen_launcher(hydra_context: HydraContext, task_function: TaskFunction, co
 def returned_before(
     config: DictConfig, loader: ConfigLoader, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
 ) -> dict[int, JobReturn]:
-    """What the jobs returned that are COMPLETED, by their indices."""
+    """What the jobs returned that are COMPLETED, or PRUNED by their search, by their indices."""
     multirun = Multirun.of(config)
     plan, returned = multirun.plan, {}
     for index, overrides in enumerate(job_overrides):
         name = job_name(overrides, plan.swept)
-        if not is_completed(multirun.directory / name):
+        if not is_completed(multirun.directory / name, or_pruned=plan.n_jobs is None):
             continue
         try:
             composed = without_hydra(loader.load_sweep_config(config, list(overrides)))

@@ -28,6 +28,7 @@ class Plan:
     pid, host: of the process that starts the jobs. tied: whether they are to end with it, as those of a cluster are
     not. fresh: whether it made the sweep directory. launcher: class of the launcher that was chosen. beginning: where
     relative paths begin; None: wherever a job is. modules_in: where modules of the user's are found, too.
+    objective: of a search.
     """
 
     swept: list[str]
@@ -40,6 +41,7 @@ class Plan:
     launcher: str
     beginning: str | None
     modules_in: str | None = None
+    objective: str | None = None
 
     @property
     def is_mine(self) -> bool:

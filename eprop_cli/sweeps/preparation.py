@@ -9,12 +9,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,6 +31,7 @@ from eprop_cli.sweeps.foreign import check_composed
 from eprop_cli.sweeps.job_directory import is_completed, job_name
 from eprop_cli.sweeps.launcher import launch_only_the_rest
 from eprop_cli.sweeps.multirun import PLAN, STATE, Multirun, Plan
+from eprop_cli.sweeps.overrides import job_overrides
 from eprop_cli.sweeps.paths import absolute_storage, find_modules_in, with_absolute_paths
 from eprop_cli.sweeps.record import SweepRecord
 from eprop_cli.sweeps.slurm import check_time_limit, is_slurm, watch
@@ -68,6 +69,10 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
     find_modules_in(modules_in)
     job_list = _read_jobs(config)
     first = _check_jobs(config, job_list, beginning, trusted)
+    if job_list.is_search:
+        from eprop_cli.sweeps.search import check_search
+
+        check_search(config, first)
     _check_launcher(hydra.launcher)
     n_at_once = _n_at_once(multirun.directory, job_list)
     if n_at_once and (short := shortage(first, job_list.values, hydra.launcher, n_at_once)):
@@ -87,6 +92,7 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
         launcher=launcher,
         beginning=beginning,
         modules_in=modules_in,
+        objective=first.objective if job_list.is_search else None,
     )
     _leave(multirun, plan, record)
     if "storage" in hydra.sweeper:
@@ -128,11 +134,7 @@ def _check_given(config: DictConfig, given: Sequence[str]) -> None:
 
 def _read_jobs(config: DictConfig) -> JobList:
     sweeper = config.hydra.sweeper
-    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    # A key that is given again takes the place of the first: the command line comes after the sweeper's own.
-    parsed = parser.parse_overrides([*params, *map(str, config.hydra.overrides.task)])
-    overrides = list({override.get_key_element(): override for override in parsed}.values())
+    overrides = job_overrides(config)
     swept = {each.get_key_element().lstrip("+"): each for each in overrides if each.is_sweep_override()}
     values = {key: list(each.sweep_iterator()) if each.is_discrete_sweep() else [] for key, each in swept.items()}
     for key, each in swept.items():
@@ -143,6 +145,8 @@ def _read_jobs(config: DictConfig) -> JobList:
     if str(sweeper["_target_"]).endswith(f".{BasicSweeper.__name__}"):
         jobs = BasicSweeper.split_arguments(overrides, None)[0]
         return JobList(jobs, values, len(jobs), is_search=False)
+    missing = "needs optuna, which is not installed; pip install '.[optuna]' in the checkout"
+    require(find_spec("optuna") is not None, "hydra/sweeper", config.hydra.runtime.choices["hydra/sweeper"], missing)
     known = [each for each in overrides if not each.is_sweep_override() or _is_choice_of_files(each)]
     jobs = BasicSweeper.split_arguments(known, None)[0]
     return JobList(jobs, values, int(sweeper.get("n_jobs") or 1), is_search=True)

@@ -38,7 +38,7 @@ SHARED_VALUES = 2**16  # from which on threads share work on flat values
 TILED_SYNAPSES = 32  # of a presynaptic neuron in a tile, from which on sums by tiles are the faster ones
 
 
-class Network(NamedTuple):
+class Circuit(NamedTuple):
     """What a batch is simulated with.
 
     neurons, surrogates, readouts, softmax: as in kernels.run.
@@ -101,7 +101,7 @@ class Learned(NamedTuple):
             yield self.truncated, ~self.whole
 
 
-def summation(network: Network) -> str:
+def summation(network: Circuit) -> str:
     """Fastest order in which to sum a network's gradient.
 
     tiled, streamed: see backward. apart: of each sequence alone, as in kernels.run.
@@ -129,7 +129,7 @@ class Simulator:
 
     def run(
         self,
-        network: Network,
+        network: Circuit,
         inputs: Events | Bools | Counts,
         targets: Floats,
         *,
@@ -174,7 +174,7 @@ class Simulator:
         return simulated
 
     def _run_apart(
-        self, network: Network, spikes: Counts, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
+        self, network: Circuit, spikes: Counts, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
         simulated: Simulated, learn: bool,
     ) -> None:  # fmt: skip
         """Fill simulated by the dense kernels."""
@@ -200,7 +200,7 @@ class Simulator:
                     np.add(total, gradient.reshape(-1), out=total)
 
     def _run_together(
-        self, network: Network, inputs: Events | Counts, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
+        self, network: Circuit, inputs: Events | Counts, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
         simulated: Simulated, learn: bool, order: str,
     ) -> None:  # fmt: skip
         """Fill simulated by the sparse kernels, a sequence per thread at a time."""
@@ -217,7 +217,7 @@ class Simulator:
             if learn:
                 self._sum(network, lost.shape[1], learned, order, simulated)
 
-    def average(self, network: Network, simulated: Simulated, count: int) -> None:
+    def average(self, network: Circuit, simulated: Simulated, count: int) -> None:
         """Turn the sums of gradients in simulated into means, in place: times zeta, divided by count."""
         rec, factor = network.rec, network.neurons[SCALE] / count
         if rec.dense:
@@ -246,7 +246,7 @@ class Simulator:
         """Results of a function for each item, in threads if there are several."""
         return list(self._threads.map(function, items)) if self._n_threads > 1 else [function(item) for item in items]
 
-    def _sum(self, network: Network, n_in: int, learned: list[Learned], order: str, simulated: Simulated) -> None:
+    def _sum(self, network: Circuit, n_in: int, learned: list[Learned], order: str, simulated: Simulated) -> None:
         """Add sequences' gradients to the batch's; each thread has its own part of the synapses."""
         n_rec, kappa = network.neurons.shape[1], network.readouts[ALPHA]
         columns = _even(n_rec, self._n_threads)
@@ -268,7 +268,7 @@ class Simulator:
 
 
 def _forward(
-    network: Network, inputs: Events | Counts, b: int, recorded: Ints, watched: Ints, psi: Floats, simulated: Simulated
+    network: Circuit, inputs: Events | Counts, b: int, recorded: Ints, watched: Ints, psi: Floats, simulated: Simulated
 ) -> tuple[Ints, Indices]:
     """Simulate sequence b forward; returns its arriving spikes by step."""
     listed = inputs if isinstance(inputs, Events) else events.events(inputs[b : b + 1])
@@ -288,7 +288,7 @@ def _forward(
 
 
 def _backward(
-    network: Network, order: str, first: Ints, pre: Indices, error: Floats, n_spikes: Ints, lost: Bools, psi: Floats
+    network: Circuit, order: str, first: Ints, pre: Indices, error: Floats, n_spikes: Ints, lost: Bools, psi: Floats
 ) -> Learned:
     """Run the adjoint through a sequence; psi becomes mu. lost: (n_in,)."""
     neurons, (n_steps, n_rec), n_pre = network.neurons, psi.shape, network.rec.n_pre

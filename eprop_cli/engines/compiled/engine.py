@@ -24,7 +24,7 @@ try:
     from numba.core.event import Event, Listener, install_listener
 
     from eprop_cli.engines.compiled import synapses
-    from eprop_cli.engines.compiled.batch import Network, Simulated, Simulator
+    from eprop_cli.engines.compiled.batch import Circuit, Simulated, Simulator
     from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters, readout_parameters, surrogates
     from eprop_cli.engines.compiled.recording import first_neurons, recorded_tables, window_targets
     from eprop_cli.engines.compiled.stream import CompiledStream, check_state, make_network
@@ -154,12 +154,12 @@ class CompiledEngine(Engine):
         with install_listener("numba:compile", CompilingTold()):
             return self._simulator.run(*arguments, **options)
 
-    def _network(self, weights: Weights) -> Network:
+    def _network(self, weights: Weights) -> Circuit:
         """What the kernels take; shares the memory of listed weights."""
         rec = self._onto_rec(weights)
         out, feedback = (self._synapses(weights, projection) for projection in ("rec_out", FEEDBACK))
         softmax = self._config.loss.softmax
-        return Network(self._neurons, self._surrogates, self._readouts, softmax, rec, out, feedback)
+        return Circuit(self._neurons, self._surrogates, self._readouts, softmax, rec, out, feedback)
 
     def _onto_rec(self, values: Weights) -> Synapses:
         """Weights, or what else synapses have, of those onto recurrent neurons."""

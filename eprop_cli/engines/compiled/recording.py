@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from eprop_cli.config.config import Config
 from eprop_cli.engines.compiled import kernels
 from eprop_cli.engines.compiled.batch import Simulated
-from eprop_cli.engines.compiled.online import Outcome
+from eprop_cli.engines.compiled.online import Advanced
 from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters
 from eprop_cli.timing import Timing
 from eprop_cli.values import Batch, Recording, Table
@@ -58,7 +58,7 @@ def recorded_tables(
     return recording
 
 
-def online_tables(config: Config, batch: Batch, recorded: NDArray[np.int64], outcomes: Sequence[Outcome]) -> Recording:
+def online_tables(config: Config, batch: Batch, recorded: NDArray[np.int64], outcomes: Sequence[Advanced]) -> Recording:
     """The tables that NEST's recorders would give of a batch of the online family, from its steps' outcomes."""
     timing, model = config.timing, config.model
     shape = len(batch.spikes), timing.sequence

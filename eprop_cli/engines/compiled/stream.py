@@ -58,7 +58,7 @@ class _Begun:
     batch: Batch
     record: bool
     left: Steps
-    outcomes: list[online.Outcome]
+    outcomes: list[online.Advanced]
 
 
 class CompiledStream:
@@ -157,7 +157,7 @@ class CompiledStream:
         outcome = self._network.advance(inputs, targets, window, self._eta, recorded, raster)
         begun.outcomes.append(outcome)
 
-    def _outcome(self, batch: Batch, outcomes: Sequence[online.Outcome], record: bool) -> Outcome:
+    def _outcome(self, batch: Batch, outcomes: Sequence[online.Advanced], record: bool) -> Outcome:
         config, timing = self._config, self._timing
         n_out, shape = config.task.n_out, (len(batch.spikes), timing.sequence)
         readout = np.concatenate([outcome.readout_signal for outcome in outcomes]).T.reshape(n_out, *shape)

@@ -104,7 +104,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Advanced:
     """What came out of advancing by some steps.
 
     V_m: (n_steps, n_out), mV, the readouts' potential.
@@ -222,7 +222,7 @@ class Stream:
     def advance(
         self, inputs: NDArray[np.uint8], targets: Floats, window: ArrayLike, eta: float,
         recorded: ArrayLike = (), raster: bool = False, final_steps: int = 0,
-    ) -> Outcome:  # fmt: skip
+    ) -> Advanced:  # fmt: skip
         """Go on by n_steps, as many sequences as there are in a row.
 
         inputs: (n_steps, n_in), how many spikes an input neuron emits in a step. targets: (n_steps, n_out).
@@ -249,7 +249,7 @@ class Stream:
 
     def _run(
         self, inputs: NDArray[np.uint8], targets: Floats, window: Floats, forcing: Floats, recorded: Ints, raster: bool
-    ) -> Outcome:
+    ) -> Advanced:
         n_steps, state = inputs.shape[0], self.state
         potential, n_spikes = np.empty((n_steps, self.n_out)), np.zeros(self.n_rec, np.int64)
         fired = np.zeros((n_steps if raster else 0, self.n_rec), np.bool_)
@@ -269,7 +269,7 @@ class Stream:
         potential += self.readouts[kernels.E_L]
         on = window[:, np.newaxis]
         names = ("V_m", "surrogate_gradient", "learning_signal", "V_th_adapt", "adaptation")
-        return Outcome(
+        return Advanced(
             potential, potential * on, targets * on, (potential - targets) * on, n_spikes,
             fired if raster else None, {name: dynamics[:, :, n] for n, name in enumerate(names)},
         )  # fmt: skip
