@@ -316,7 +316,20 @@ def data_sets(args: argparse.Namespace) -> list[dict[str, str]]:
     return measured.data_sets(repeats=args.repeats)
 
 
+def cuda(args: argparse.Namespace) -> list[dict[str, str]]:
+    """Training steps on a GPU, beside those of the compiled engine."""
+    from benchmarks import cuda as measured
+
+    unknown = set(args.problems) - set(measured.PROBLEMS)
+    if unknown:
+        told = f"--problems: there is no {', '.join(sorted(unknown))}; there are {', '.join(measured.PROBLEMS)}"
+        print(f"benchmarks: {told}", file=sys.stderr)
+        sys.exit(2)
+    return measured.cuda(args.problems, args.threads, asked="cuda" in args.names)
+
+
 BENCHMARKS = {
+    "cuda": cuda,
     "data_sets": data_sets,
     "tutorial": against_tutorial,
     "workers": workers,
@@ -339,6 +352,8 @@ def main() -> None:
     parser.add_argument("--n-iter-memory", type=int, default=50, help="iterations for memory (default %(default)s)")
     parser.add_argument("--n-jobs", type=int, default=8, help="jobs of the sweep (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions (default %(default)s)")
+    parser.add_argument("--problems", nargs="*", default=[], metavar="NAME", help="of cuda; all without any")
+    parser.add_argument("--threads", type=int, nargs="*", default=[2, 16], help="of the CPU, for cuda (default 2 16)")
     parser.add_argument("--csv", type=Path, default=Path("benchmarks.csv"), help="where to write (default %(default)s)")
     args = parser.parse_args()
     unknown = set(args.names) - BENCHMARKS.keys()

@@ -1,16 +1,15 @@
-"""Time whole training steps on a GPU beside the compiled engine's on the same machine: python -m benchmarks.cuda.
+"""Time whole training steps on a GPU beside the compiled engine's on the same machine.
 
 A step of the networks that the config can describe is an iteration of training=data_parallel: inputs drawn, sent,
 simulated forward and backward, the optimizer's step, and the metrics. A step on inputs with the shape of the Spiking
-Heidelberg Digits, of which there is no task, is the same with the kernels alone: samples are listed once, put together
-for each batch and sent; of the CPU then only the kernels are timed, and the adding up of gradients.
+Heidelberg Digits, whose data are not needed here, is the same with the kernels alone: samples are listed once, put
+together for each batch and sent; of the CPU then only the kernels are timed, and the adding up of gradients.
 """
 
-import argparse
 import statistics
-import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from itertools import pairwise
@@ -23,7 +22,7 @@ from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.engines.compiled import batch, kernels, synapses
-from eprop_cli.engines.cuda.device import check_arithmetic
+from eprop_cli.engines.cuda import device
 from eprop_cli.engines.cuda.inputs import Inputs, from_spikes, joined
 from eprop_cli.engines.cuda.simulation import Network, Shape, Simulation, Step
 from eprop_cli.optimizers.base import Rates
@@ -171,45 +170,39 @@ DIGITS = {"shd 256": 256, "shd 512": 512, "shd 1024": 1024}
 PROBLEMS = (*list(EVIDENCE)[:3], *DIGITS, *list(EVIDENCE)[3:])
 
 
-def line(name: str, n_steps: int, threads: list[int]) -> str:
-    """What a step takes on the GPU, and on so many threads of the CPU."""
-    on_cpu: Callable[[int], Measured]
+TITLE = "milliseconds of a training step on a GPU"
+N_STEPS = 20
+
+
+def cuda(problems: Sequence[str], threads: Sequence[int], asked: bool) -> list[dict[str, str]]:
+    """Training steps on a GPU and on so many threads of the CPU, a row per problem.
+
+    asked: end with a line and exit status 2 where there is no GPU, rather than say so in a row.
+    """
+    if why := device.why_not():
+        told = f"cuda: needs a CUDA device and its driver ({why})"
+        if asked:
+            print(f"benchmarks: {told}", file=sys.stderr)
+            sys.exit(2)
+        return [{"benchmark": TITLE, "candidate": told}]
+    device.check_arithmetic()
+    return [row(name, threads) for name in problems or PROBLEMS]
+
+
+def row(name: str, threads: Sequence[int]) -> dict[str, str]:
+    """What a step of a problem takes."""
     if name in DIGITS:
-        found = digits_on_gpu(DIGITS[name], n_steps)
-        on_cpu = partial(digits_on_cpu, DIGITS[name])
+        found, on_cpu = digits_on_gpu(DIGITS[name], N_STEPS), partial(digits_on_cpu, DIGITS[name])
     else:
-        found = trained("cuda", n_steps, 1, EVIDENCE[name])
-        on_cpu = partial(_trained_on_cpu, EVIDENCE[name])
+        found, on_cpu = trained("cuda", N_STEPS, 1, EVIDENCE[name]), partial(_trained_on_cpu, EVIDENCE[name])
     steps = found.steps
-    told = [f"{statistics.median(steps):.2f} ({min(steps):.2f}-{max(steps):.2f})", f"the first in {found.first:.1f} s"]
-    told.append(f"{found.rate:.1f} spikes/s")
+    told = {"benchmark": TITLE, "candidate": name, device.name(): f"{statistics.median(steps):.2f}"}
+    told |= {"range": f"{min(steps):.2f}-{max(steps):.2f}", "the first": f"{1e3 * found.first:.0f}"}
+    told["spikes/s of a neuron"] = f"{found.rate:.1f}"
     for n_threads in threads:
-        told.append(f"CPU, {n_threads} threads, {min(on_cpu(n_threads).steps):.1f}")
-    return f"{name}: {', '.join([*told, OTHERS.get(name, '')]).removesuffix(', ')}"
+        told[f"CPU, {n_threads} threads"] = f"{min(on_cpu(n_threads).steps):.1f}"
+    return told | {"others": OTHERS.get(name, "")}
 
 
 def _trained_on_cpu(overrides: tuple[str, ...], n_workers: int) -> Measured:
     return trained("compiled", 2, n_workers, overrides, warm_up=1)
-
-
-def card() -> str:
-    """The GPU's name."""
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def main() -> None:
-    """Print a line per problem."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("problems", nargs="*", default=list(PROBLEMS), help=f"of {', '.join(PROBLEMS)}")
-    parser.add_argument("--steps", type=int, default=20, help="training steps on the GPU")
-    parser.add_argument("--threads", type=int, nargs="*", default=[2, 16], help="of the CPU; none: leave it out")
-    arguments = parser.parse_args()
-    check_arithmetic()
-    print(f"card: {card()}; milliseconds of a training step")
-    for name in arguments.problems:
-        print(line(name, arguments.steps, arguments.threads), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -73,6 +73,7 @@ def test_a_small_checkpoint_is_kept_a_large_one_is_not(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_large_checkpoint_goes_unless_asked_for(eprop_run, tmp_path):
     # Adam's moments of 600 neurons are 10 MB; the task itself is small.
     large = (*COMPILED, "neuron.n_reg=600", "task.n_iter=1", "training.n_iter_test=0")

@@ -368,6 +368,7 @@ def test_after_a_run_of_the_defaults_a_line_says_how_to_see_it_learn(eprop_run, 
     assert "eprop-run experiment=" in last
 
 
+@pytest.mark.slow
 def test_the_first_compiled_run_says_that_it_compiles(eprop_run, tmp_path):
     told, overrides = [], (*COMPILED, *SMALL, *BARE, "task.n_iter=1", "task.n_batch=1")
     for _ in range(2):

@@ -356,6 +356,7 @@ class TestFiles:
         run = Run(write_run(tmp_path / "run", rows=[], status="INTERRUPTED"))
         assert draw_run(run, ["learning"], ["png"], 40, tmp_path) == []
 
+    @pytest.mark.slow
     def test_the_bytes_depend_on_nothing_but_the_data(self, directory, tmp_path):
         """Not on the process, place, user's settings, order of formats, or how often a figure was saved."""
         shutil.rmtree(directory / "recordings" / "iteration_1")  # one figure of this kind will do

@@ -185,6 +185,7 @@ def test_a_job_that_is_killed_runs_again_and_nothing_else_does(start, eprop_run,
     assert results(tmp_path / "sweep") == undisturbed[1:]
 
 
+@pytest.mark.slow
 def test_the_process_that_starts_the_jobs_is_replaced_when_it_is_gone(start, tmp_path, undisturbed):
     process = start("-m", *LONG, "seed=2,3", "hydra.sweep.dir=sweep")
     os.kill(parent(record(training(tmp_path / "sweep", 2))["pid"]), signal.SIGKILL)

@@ -70,7 +70,11 @@ def test_known_answers(known, way, tmp_path):
 @pytest.mark.nest
 @pytest.mark.parametrize(
     ("task", "numbers"),
-    [(task, numbers) for task, settings in OTHERS.items() for numbers in settings],
+    [
+        pytest.param(task, numbers, marks=[pytest.mark.slow] * (task == "lemniscate" or place > 0))
+        for task, settings in OTHERS.items()
+        for place, numbers in enumerate(settings)
+    ],
     ids=lambda value: value if isinstance(value, str) else f"seed {value['seed']}",
 )
 def test_other_numbers_are_those_of_the_script_with_these_numbers(task, numbers, tmp_path):

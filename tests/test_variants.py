@@ -30,7 +30,6 @@ REASONS = {
     "models/draws.py": "it is one of the generators that parameters are drawn with",
     "tasks/handwriting.py": "it finds a path that NEST ships, by the name of its package",
     "tasks/pattern.py": "a task names the losses that fit it",
-    "tasks/samples.py": "a task names the losses that fit it",
     "training/base.py": "parameters may be drawn with NEST's generator, before there is an engine",
     "engines/compiled/online/stream.py": "NEST's name of its optimizer is like ours",
     "engines/cuda/backward.py": "it has the compiled engine's equations and order of sums",

@@ -99,6 +99,14 @@ def why_not() -> str:
     return ""
 
 
+def name() -> str:
+    """What the device is called."""
+    if SIMULATED:
+        return "simulator"
+    found = cuda.get_current_device().name
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
 def free_memory() -> int:
     """Bytes that can be taken, at the time."""
     if SIMULATED:
