@@ -443,7 +443,6 @@ def test_an_experiment_of_ones_own(refuse, here, multirun, content, line):
 @pytest.mark.parametrize(
     ("choice", "plugin", "package", "extra"),
     [
-        ("hydra/sweeper=eprop_optuna", "optuna", "hydra-optuna-sweeper", "optuna"),
         ("hydra/launcher=slurm", "submitit_slurm", "hydra-submitit-launcher", "slurm"),
         ("hydra/launcher=slurm_local", "submitit_local", "hydra-submitit-launcher", "slurm"),
     ],
@@ -454,6 +453,15 @@ def test_a_plugin_that_is_not_installed(refuse, monkeypatch, choice, plugin, pac
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"][group], f"{plugin}.yaml")
     line = f"{choice}: needs {package}, which is not installed; pip install '.[{extra}]' in the checkout"
     assert refuse("eprop-run", "-m", choice) == line
+
+
+def test_a_search_without_optuna(refuse, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    told = refuse("eprop-run", "-m", "hydra/sweeper=eprop_optuna")
+    assert (
+        told
+        == "hydra/sweeper=eprop_optuna: needs optuna, which is not installed; pip install '.[optuna]' in the checkout"
+    )
 
 
 def damage(path, how):
