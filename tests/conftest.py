@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobRuntime
+
+from eprop_cli.sweeps.callback import MULTIRUN
 
 os.environ.setdefault("PYNEST_QUIET", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # NEST's threads spin otherwise, for minutes on a busy machine
@@ -24,6 +27,7 @@ def _settings_of_nobody(tmp_path_factory, monkeypatch):
 @pytest.fixture(autouse=True)
 def _no_hydra_left_over():
     GlobalHydra.instance().clear()
+    JobRuntime.instance().set(MULTIRUN, None)
 
 
 @pytest.fixture(autouse=True)

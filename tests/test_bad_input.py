@@ -458,8 +458,6 @@ def test_a_plugin_that_is_not_installed(refuse, monkeypatch, choice, plugin, pac
 
 
 def test_a_search_without_optuna(refuse, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("eprop_cli.sweeps.search")]:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
     missing = "needs optuna, which is not installed; pip install '.[optuna]' in the checkout"
     line = refuse("eprop-run", "-m", "hydra/sweeper=optuna", "optimizer.eta=interval(1e-4,1e-2)")

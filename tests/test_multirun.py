@@ -1,19 +1,19 @@
-import contextlib
 import csv
 import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 from conftest import EPROP_RUN
 from omegaconf import OmegaConf
 
+from eprop_cli import run
 from eprop_cli.cli import eprop_run as cli
 
 # Jobs of a second, and of a few: long enough to be stopped half-way.
@@ -316,50 +316,112 @@ class TestResume:
 
 
 class TestSearch:
-    def test_in_memory_a_resumed_search_repeats_itself(self, eprop_run, tmp_path):
-        arguments = ("hydra/launcher=parallel", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=sweep")
-        assert eprop_run("-m", *SEARCH, *arguments).returncode == 0
+    def test_trials_are_pruned_wherever_they_run_and_the_search_goes_on(self, eprop_run, tmp_path, monkeypatch):
+        """Two at a time in other processes; what is not pruned has the rows of a run alone, what is their beginning."""
+        keys = ("hydra.sweeper.n_jobs=2", "hydra.sweeper.storage=sqlite:///search.db", "hydra.sweeper.n_trials=6")
+        pruner = ("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2")
+        shape = ("task.n_iter=6", "hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+        ended = eprop_run("-m", *SEARCH, *shape, *keys, *pruner)
+        assert ended.returncode == 0, ended.stderr
         rows = table(tmp_path / "sweep")
-        tested = [(tmp_path / "sweep" / row["run"] / "metrics.csv").read_text().splitlines()[-1] for row in rows]
-        assert [row["objective"] for row in rows] == [line.split(",")[2] for line in tested]
-        best = min(rows, key=lambda row: float(row["objective"]))
+        assert [row["trial"] for row in rows] == list("012345")
+        assert {row["status"] for row in rows} == {"COMPLETED", "PRUNED"}
+        assert [row["objective"] != "" for row in rows] == [row["status"] == "COMPLETED" for row in rows]
+        (best,) = [row for row in rows if row["best"] == "*"]
+        assert float(best["objective"]) == min(float(row["objective"]) for row in rows if row["objective"])
+        told = ended.stdout.splitlines()
+        shown = f"{float(best['objective']):.6g}"
+        assert f"Best: trial {best['trial']}, test_loss {shown}: sweep/{best['run']}" in told
+        n_pruned = sum(row["status"] == "PRUNED" for row in rows)
+        assert told[-1] == f"Jobs: {6 - n_pruned} COMPLETED, {n_pruned} PRUNED"
+        assert {path.name for path in (tmp_path / "sweep").glob("*.png")} == {
+            *("sweep.png", "search_history.png", "search_importance.png", "search_slice.png"),
+        }
         found = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
         assert found.best_value == float(best["objective"])
-        assert dict(found.best_params) == {
-            key: float(best[key]) for key in ("optimizer.eta", "neuron.rec.c_reg", "neuron.rec.gamma")
-        }
-        again = eprop_run("resume=sweep")
-        assert again.stdout.splitlines()[-1] == "Jobs: 2 SKIPPED (finished before)"
-        assert table(tmp_path / "sweep") == rows
+        searched = ("optimizer.eta", "neuron.rec.c_reg", "neuron.rec.gamma")
+        assert dict(found.best_params) == {key: float(best[key]) for key in searched}
 
-    def test_a_stored_study_goes_on(self, eprop_run, tmp_path):
-        study = ("hydra.sweeper.storage=sqlite:///search.db", "hydra.sweeper.study_name=first")
-        assert eprop_run("-m", *SEARCH, *study, "hydra.sweeper.n_trials=1", "hydra.sweep.dir=sweep").returncode == 0
+        monkeypatch.chdir(tmp_path)
+        for row in (best, next(row for row in rows if row["status"] == "PRUNED")):
+            kept = (tmp_path / "sweep" / row["run"] / "metrics.csv").read_text().splitlines()
+            alone = run(record(tmp_path / "sweep" / row["run"])["command"][1:], f"alone-{row['trial']}")
+            whole = (alone.directory / "metrics.csv").read_text().splitlines()
+            without_seconds = [[line.rsplit(",", 1)[0] for line in lines] for lines in (kept, whole)]
+            assert without_seconds[0] == without_seconds[1][: len(kept)]
+            assert len(kept) == len(whole) if row is best else len(kept) < len(whole) - 1
+            assert record(tmp_path / "sweep" / row["run"])["error"] is None
+
         (tmp_path / "elsewhere").mkdir()
-        again = eprop_run("resume=../sweep", "hydra.sweeper.n_trials=1", cwd=tmp_path / "elsewhere")
-        assert again.returncode == 0
+        again = eprop_run("resume=../sweep", "hydra.sweeper.n_trials=7", cwd=tmp_path / "elsewhere")
+        assert again.stdout.splitlines()[-1].endswith(", 6 SKIPPED (finished before)"), again.stderr
+        assert [row["run"] for row in table(tmp_path / "sweep")[:6]] == [row["run"] for row in rows]
         assert not list((tmp_path / "elsewhere").iterdir())
-        with contextlib.closing(sqlite3.connect(tmp_path / "search.db")) as study:
-            values = [value for (value,) in study.execute("select value from trial_values order by value")]
-            query = "select count(distinct param_value) from trial_params where param_name = 'optimizer.eta'"
-            ((n_suggested,),) = study.execute(query)
-        assert values == sorted(float(row["objective"]) for row in table(tmp_path / "sweep"))
-        assert n_suggested == len(values) == 2
+        study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path}/search.db")
+        assert len(study.trials) == 7
+        assert study.trials[best_index := int(best["trial"])].value == float(best["objective"])
+        assert study.trials[best_index].params == dict(found.best_params)
 
-    def test_a_wrong_objective_is_refused_before_any_job(self, refused):
-        told = refused("-m", *SEARCH, "objective=val_los", "hydra.sweep.dir=sweep")
-        metrics = "loss, accuracy, recall_error, rate_reg, rate_ad"
-        form = f"must be a metric ({metrics}), or val_, test_, best_, mean10_ or median5_ of one"
-        assert told == f"eprop-run: objective=val_los: {form}\n"
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                ["objective=val_los"],
+                "objective=val_los: must be a metric (loss, accuracy, recall_error, rate_reg, rate_ad), or val_, "
+                "test_, best_ or median5_ of one",
+            ),
+            (
+                ["hydra.sweeper.direction=[minimize,maximize]"],
+                "hydra.sweeper.direction=[minimize, maximize]: must be minimize or maximize: a job returns one "
+                "objective, so a search has one",
+            ),
+            (
+                ["hydra.sweeper.direction=up"],
+                "hydra.sweeper.direction=up: must be minimize or maximize; null: as the objective is better",
+            ),
+            (
+                ["objective=rate_reg"],
+                "hydra.sweeper.direction=null: must be minimize or maximize, as objective=rate_reg does not say what "
+                "is better",
+            ),
+            (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: must be a whole number from 1"),
+            (["hydra.sweeper.max_failure_rate=2"], "hydra.sweeper.max_failure_rate=2: must be from 0 to 1"),
+            (["objective=loss,test_loss"], "objective: cannot be searched; what is best is told by one"),
+            (
+                ["hydra/sweeper/sampler=motpe"],
+                "hydra/sweeper/sampler=motpe: must be one of brute_force, cmaes, gp, grid, nsgaii, qmc, random, tpe",
+            ),
+            (
+                ["hydra/sweeper/sampler=grid"],
+                "optimizer.eta=interval(0.0005,0.05): is no list of points, which this sampler needs; give values or "
+                "range()",
+            ),
+            (
+                ["+hydra.sweeper.sampler.colour=red"],
+                "hydra.sweeper.sampler: TPESampler.__init__() got an unexpected keyword argument 'colour'",
+            ),
+            (
+                ["hydra/sweeper/pruner=threshold"],
+                "hydra.sweeper.pruner: Either lower or upper must be specified.",
+            ),
+            (
+                ["optimizer.eta=tag(log,interval(0,1))"],
+                "optimizer.eta=tag(log,interval(0,1)): `low >= 1` must hold for `log=True`, but low=0.",
+            ),
+            (
+                ["hydra.sweeper.storage=sqlite:////nowhere/search.db"],
+                "hydra.sweeper.storage=sqlite:////nowhere/search.db: cannot be opened (unable to open database file)",
+            ),
+        ],
+    )
+    def test_what_no_search_can_be_made_of_is_refused_before_any_job(self, refused, arguments, message):
+        told = refused("-m", *SEARCH, *arguments, "hydra.sweep.dir=sweep")
+        assert told == f"eprop-run: {message}\n"
 
-    def test_a_search_in_which_no_job_returns_an_objective(self, eprop_run):
-        broken = ("optimizer=gradient_descent", "optimizer.eta=1e300", "optimizer.Wmin=-1e308", "optimizer.Wmax=1e308")
-        ended = eprop_run("-m", *SEARCH, *broken, "task.n_iter=2", "hydra.sweeper.n_trials=1", "hydra.sweep.dir=sweep")
-        assert ended.returncode == 1
-        told = [line for line in ended.stderr.splitlines() if line.startswith("eprop-run")]
-        assert told == ["eprop-run: the search has no result: none of its jobs returned an objective"]
-        assert "Traceback" not in ended.stderr
-        assert ended.stdout.splitlines()[-1] == "Go on with the search: eprop-run resume=sweep"
+    def test_without_a_range_there_is_nothing_to_search(self, refused):
+        told = refused("-m", *QUICK, "hydra/sweeper=optuna", "hydra.sweep.dir=sweep")
+        remedy = "there is nothing to search; give a key several values or interval(LOW,HIGH)"
+        assert told == f"eprop-run: hydra/sweeper: {remedy}\n"
 
 
 class TestRefused:

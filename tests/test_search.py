@@ -96,6 +96,7 @@ class Broken:
 def begin(composed, tmp_path, monkeypatch):
     """Begin, or go on with, the search in the directory sweep: what its trials came to, and what was launched."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # which takes longer than all else here
 
     def begin(*overrides, stop_after=math.inf, broken=(), sampler="tpe", pruner="none", sweep="sweep", **keys):
         config = composed.copy()
@@ -164,8 +165,8 @@ def test_of_a_grid_each_point_is_tried_once(begin):
 
 
 def test_what_is_found_is_better_than_chance(begin):
-    spread = [begin(ETA, GAMMA, sampler=each, n_trials=25, sweep=each)[0] for each in ("random", "tpe")]
-    means = [sum(trial.value for trial in record.trials[12:]) / 13 for record in spread]
+    spread = [begin(ETA, GAMMA, sampler=each, n_trials=20, sweep=each)[0] for each in ("random", "tpe")]
+    means = [sum(trial.value for trial in record.trials[11:]) / 9 for record in spread]
     assert means[1] < 0.7 * means[0]
 
 

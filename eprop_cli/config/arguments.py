@@ -25,7 +25,6 @@ FORM = "is not KEY=VALUE (see eprop-run --help), or its quotes or brackets do no
 UNREADABLE = (YAMLError, UnicodeDecodeError, OSError)  # OmegaConf raises the last for a file without keys
 PLAIN = re.compile(r"[\w.@/+]+=[^'\"\\\[\]{}(),$=]+")  # KEY=VALUE without anything of Hydra's grammar
 PLUGINS = {  # what files in conf/hydra build on, with package and extra
-    "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
     "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
     "hydra/launcher/submitit_local": ("hydra-submitit-launcher", "slurm"),
 }

@@ -75,11 +75,8 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
     job_list = _read_jobs(config)
     first = _check_jobs(config, job_list, beginning, trusted)
     if job_list.is_search:
-        try:
-            from eprop_cli.sweeps.search import check_search
-        except ImportError as error:
-            missing = f"needs {error.name}, which is not installed; pip install '.[optuna]' in the checkout"
-            raise ConfigError("hydra/sweeper", str(hydra.runtime.choices["hydra/sweeper"]), missing) from error
+        from eprop_cli.sweeps.search import check_search
+
         check_search(config, first)
     _check_launcher(hydra.launcher)
     n_at_once = _n_at_once(multirun.directory, job_list)
