@@ -27,6 +27,7 @@ from eprop_cli.errors import ConfigError, UserError
 from eprop_cli.runs.directory import claim
 from eprop_cli.runs.reader import Run
 from eprop_cli.sweeps.callback import SweepCallback
+from eprop_cli.versions import RELEASE, describe_commit, of_commit
 
 ROOT = Path(__file__).parent.parent
 COMPILED = ("training=data_parallel", "engine=compiled", "training.n_iter_test=0")
@@ -357,6 +358,11 @@ def test_the_wheel_brings_its_config_files(tmp_path):
         path.relative_to(packages / "eprop_cli" / "conf") for path in packages.glob("eprop_cli/conf/**/*.yaml")
     }
     assert installed == {path.relative_to(ROOT / "conf") for path in ROOT.glob("conf/**/*.yaml")}
+    commit = describe_commit(ROOT)  # None where the sources are in no repository
+    find = "import eprop_cli, importlib.metadata as m; print(eprop_cli.__version__, m.version('eprop-cli'))"
+    assert call(environment / "bin" / "python", "-c", find).split() == [of_commit(RELEASE, commit)] * 2
+    find = "from eprop_cli.versions import own_commit; print(own_commit())"
+    assert call(environment / "bin" / "python", "-c", find).strip() == str(commit)
 
 
 @pytest.mark.nest
