@@ -1,4 +1,4 @@
-"""Files and arguments of any content are read, or refused in one line; benchmarks.fuzz, cuts and soak go on for longer."""
+"""Files and arguments of any content are read, or refused in one line; benchmarks.fuzz, cuts and soak take longer."""
 
 import os
 import random
