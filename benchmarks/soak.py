@@ -150,7 +150,8 @@ def main() -> int:
         soak, problems = Soak(Path(temporary), options.seed), []
         settled = 0.0
         for way in (WAYS[0], STREAM, WAYS[-1]):  # what is loaded once
-            api.run([*way, "task.n_iter=1"], directory=Path(temporary) / f"first{len(soak.runs())}")
+            run = api.run([*way, "task.n_iter=1"], directory=Path(temporary) / f"first{len(soak.runs())}")
+        write_page(run.directory)  # Matplotlib keeps its fonts open
         before = left_over(Path(temporary))
         for number in range(1, options.steps + 1):
             try:

@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import resource
 import sys
 
-from eprop_cli.terminal import HELP, VERSION, narrow, replace_closed_outputs
+from eprop_cli.terminal import HELP, VERSION, complain, narrow, replace_closed_outputs
 from eprop_cli.versions import version_line
+
+LEAST_MEMORY = 1536 * 2**20  # bytes of addresses, which the libraries take most of
 
 
 def main() -> None:
@@ -16,6 +19,10 @@ def main() -> None:
     if VERSION in arguments:  # Hydra would print its own
         print(version_line("eprop-run"))
         return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:  # with less, libraries crash or hang without a word
+        problem = f"needs at least {LEAST_MEMORY // 2**20} MiB; ulimit -v allows {limit // 2**20} MiB"
+        sys.exit(complain("eprop-run", f"memory: {problem}"))
     try:
         from eprop_cli.cli.eprop_run import main as eprop_run
 

@@ -1,4 +1,4 @@
-"""Files and arguments of any content are read, or refused in one line; benchmarks has more of it."""
+"""Files and arguments of any content are read, or refused in one line; benchmarks.fuzz, cuts and soak take longer."""
 
 import os
 import random

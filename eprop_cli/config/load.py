@@ -11,7 +11,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from eprop_cli.config.config import VARIED, Config, default_metric
 from eprop_cli.config.moved import MOVED
-from eprop_cli.errors import ConfigError, UserError, require
+from eprop_cli.errors import ConfigError, UserError, reason, require
 from eprop_cli.registry import VARIANTS, is_known, variant
 from eprop_cli.schema import KINDS, check_magnitude, numbers
 
@@ -45,8 +45,16 @@ def load(composed: DictConfig) -> Config:
         for key, value in numbers(OmegaConf.to_container(merged, resolve=True)):
             check_magnitude(key, value)
         config = OmegaConf.to_object(merged)
+    except UserError:
+        raise
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
+    except Exception as error:  # whatever a Config of the user's may do
+        own = [group for group in VARIED if group in composed and not is_known(group, str(composed[group].name))]
+        if not own:
+            raise
+        names = ", ".join(f"{group}.name={composed[group].name}" for group in own)
+        raise UserError(f"{names}: its Config raised {reason(error)}") from error
     assert isinstance(config, Config)
     return config
 
