@@ -389,7 +389,8 @@ class TestSearch:
             (["objective=loss,test_loss"], "objective: cannot be searched; what is best is told by one"),
             (
                 ["hydra/sweeper/sampler=motpe"],
-                "hydra/sweeper/sampler=motpe: must be one of brute_force, cmaes, gp, grid, nsgaii, qmc, random, tpe",
+                "hydra/sweeper/sampler=motpe: must be one of brute_force, cmaes, gp, grid, nsgaii, qmc, random, tpe. "
+                "Did you mean tpe?",
             ),
             (
                 ["hydra/sweeper/sampler=grid"],
@@ -402,11 +403,11 @@ class TestSearch:
             ),
             (
                 ["hydra/sweeper/pruner=threshold"],
-                "hydra.sweeper.pruner: Either lower or upper must be specified.",
+                "hydra.sweeper.pruner: Either lower or upper must be specified",
             ),
             (
                 ["optimizer.eta=tag(log,interval(0,1))"],
-                "optimizer.eta=tag(log,interval(0,1)): `low >= 1` must hold for `log=True`, but low=0.",
+                "optimizer.eta=tag(log,interval(0,1)): `low > 0` must hold for `log=True`, but got (low=0.0, high=1.0)",
             ),
             (
                 ["hydra.sweeper.storage=sqlite:////nowhere/search.db"],
