@@ -24,7 +24,7 @@ from eprop_cli.config.load import load
 from eprop_cli.engines.compiled import batch, kernels, synapses
 from eprop_cli.engines.cuda import device
 from eprop_cli.engines.cuda.inputs import Inputs, from_spikes, joined
-from eprop_cli.engines.cuda.simulation import Network, Shape, Simulation, Step
+from eprop_cli.engines.cuda.simulation import Layout, Shape, Simulation, Step
 from eprop_cli.optimizers.base import Rates
 from eprop_cli.training.base import make_trainer
 
@@ -91,7 +91,7 @@ class Digits:
         self.weights_out = rng.standard_normal((n_rec, self.n_out)) / np.sqrt(n_rec)
         self.feedback = rng.standard_normal((self.n_out, n_rec))
         surrogates = np.array([[0, 0, n_rec]])
-        self.network = Network(self.n_in, self.n_out, neurons, surrogates, readouts, True)
+        self.network = Layout(self.n_in, self.n_out, neurons, surrogates, readouts, True)
         self._samples: list[Inputs] = []
         for _ in range(self.n_pool):
             spikes = np.zeros((1, self.n_steps, self.n_in), dtype=bool)
@@ -139,7 +139,7 @@ def digits_on_cpu(n_rec: int, n_workers: int) -> Measured:
     targets = np.repeat(np.eye(digits.n_out)[classes[:n_batch], None], digits.n_steps, axis=1)
     parts = (synapses.dense(part) for part in (digits.weights, digits.weights_out, digits.feedback))
     own = digits.network
-    network = batch.Network(own.neurons, own.surrogates, own.readouts, own.softmax, *parts)
+    network = batch.Circuit(own.neurons, own.surrogates, own.readouts, own.softmax, *parts)
     with closing(batch.Simulator(n_workers)) as simulator:
         ends = [time.perf_counter()]
         for _ in range(3):

@@ -54,11 +54,11 @@ class Net:
     def on_device(self, lost=None, synapses=None, order="apart", **options):
         """A simulation of the batch, and its outcome."""
         from eprop_cli.engines.cuda.inputs import from_spikes
-        from eprop_cli.engines.cuda.simulation import Network, Shape, Simulation
+        from eprop_cli.engines.cuda.simulation import Layout, Shape, Simulation
 
         n_batch, n_steps, n_in = self.spikes.shape
         n_rec, n_out = self.weights_out.shape
-        network = Network(n_in, n_out, self.neurons, self.surrogates, self.readouts, self.softmax, synapses, order)
+        network = Layout(n_in, n_out, self.neurons, self.surrogates, self.readouts, self.softmax, synapses, order)
         shape = Shape(n_batch, n_steps, self.targets.shape[1])
         simulation = Simulation(network, shape, truncating=lost is not None, **options)
         weights = self.weights if synapses is None else self.weights[_pre(synapses), synapses.posts]
@@ -163,13 +163,13 @@ def test_lost_inputs_and_pieces_of_any_size():
 @on_device
 @pytest.mark.parametrize("resident", [True, False])
 def test_sparse_synapses_have_the_gradient_of_dense_ones_with_weight_0(resident):
-    from eprop_cli.engines.cuda.simulation import Synapses
+    from eprop_cli.engines.cuda.simulation import Lists
 
     net = random_net(4, n_steps=8, window=4)
     exists = np.random.RandomState(5).rand(*net.weights.shape) < 0.7
     exists[1] = False  # a neuron without synapses
     net.weights[~exists] = 0.0
-    synapses = Synapses(np.append(0, np.cumsum(exists.sum(axis=1))), np.nonzero(exists)[1].astype(np.uint32))
+    synapses = Lists(np.append(0, np.cumsum(exists.sum(axis=1))), np.nonzero(exists)[1].astype(np.uint32))
     gradient, gradient_out, _, n_spikes = net.on_cpu()
     simulation, outcome = net.on_device(synapses=synapses, resident=resident)
     found, found_out = simulation.gradients()
@@ -181,7 +181,7 @@ def test_sparse_synapses_have_the_gradient_of_dense_ones_with_weight_0(resident)
 @on_device
 @pytest.mark.parametrize("order", ["tiled", "streamed"])
 def test_sums_of_sparse_gradients_have_the_order_of_the_cpu(order):
-    from eprop_cli.engines.cuda.simulation import Synapses
+    from eprop_cli.engines.cuda.simulation import Lists
 
     net = random_net(11, n_batch=4, n_steps=14, window=5)
     net.spikes[1:, -1] = True  # spikes emitted in the last step arrive nowhere
@@ -194,7 +194,7 @@ def test_sums_of_sparse_gradients_have_the_order_of_the_cpu(order):
     expected = batch.Simulator(1).run(network, net.spikes, net.targets, order=order, watched=watched)
     assert expected.fired[:, -1].any()
     net.weights[:] = 0.0
-    synapses = Synapses(rec.row, rec.post)
+    synapses = Lists(rec.row, rec.post)
     net.weights[_pre(synapses), rec.post] = rec.weights
     simulation, outcome = net.on_device(synapses=synapses, order=order, n_piece=3)
     found, found_out = simulation.gradients()

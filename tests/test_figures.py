@@ -518,6 +518,7 @@ class TestCommand:
         assert (both.returncode, one.returncode, one.stderr) == (2, 2, "eprop-plot: nowhere: does not exist\n")
 
 
+@pytest.mark.slow
 @pytest.mark.nest
 def test_a_real_run_is_redrawn_byte_for_byte_where_nest_cannot_be_imported(tmp_path, eprop_run):
     eprop_run("experiment=smoke", "recording.iterations=[last]", "plots.dpi=50", "hydra.run.dir=run", check=True)

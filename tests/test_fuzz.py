@@ -18,7 +18,9 @@ def whole(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("first", range(0, ATTEMPTS, 50))
+@pytest.mark.parametrize(
+    "first", [pytest.param(first, marks=[pytest.mark.slow] * (first >= 100)) for first in range(0, ATTEMPTS, 50)]
+)
 def test_files(whole, tmp_path, monkeypatch, first):
     monkeypatch.chdir(whole.parent)
     config = api.compose([*RUN, "task.n_iter=5"])

@@ -137,7 +137,9 @@ def refused(monkeypatch, tmp_path, capsys):
     return run
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    "launcher", [pytest.param(each, marks=[pytest.mark.slow] * (each != "basic")) for each in LAUNCHERS]
+)
 def test_jobs_that_fail_do_not_stop_the_others(eprop_run, tmp_path, launcher):
     bounds = ("optimizer=gradient_descent", "optimizer.Wmin=-1e308", "optimizer.Wmax=1e308")
     values = "optimizer.eta=1e300,1e-3"
@@ -232,6 +234,7 @@ def test_a_sweep_ends_in_order_when_its_terminal_is_closed(start, tmp_path, laun
     assert not (tmp_path / "sweep" / ".jobs").exists()
 
 
+@pytest.mark.slow
 def test_a_cluster_job_that_is_preempted_goes_on(start, tmp_path, undisturbed):
     process = start("-m", *LONG, "seed=2,3", "hydra/launcher=slurm_local", "hydra.sweep.dir=sweep")
     preempted = training(tmp_path / "sweep", 2)

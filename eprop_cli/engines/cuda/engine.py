@@ -23,15 +23,19 @@ from eprop_cli.values import Batch, Weights
 
 REMEDY = "pip install '.[cuda]' in the checkout"
 try:
+<<<<<<< HEAD
     from eprop_cli.engines.compiled.batch import Circuit as Packed
     from eprop_cli.engines.compiled.batch import Simulated, summation
+=======
+    from eprop_cli.engines.compiled.batch import Circuit, Simulated, summation
+>>>>>>> cuda
     from eprop_cli.engines.compiled.engine import CompiledEngine
     from eprop_cli.engines.compiled.recording import window_targets
-    from eprop_cli.engines.compiled.synapses import Synapses as Packing
+    from eprop_cli.engines.compiled.synapses import Synapses
     from eprop_cli.engines.cuda import device
     from eprop_cli.engines.cuda.device import Floats
     from eprop_cli.engines.cuda.inputs import from_spikes
-    from eprop_cli.engines.cuda.simulation import Network, Shape, Simulation, Step, Synapses
+    from eprop_cli.engines.cuda.simulation import Layout, Lists, Shape, Simulation, Step
 except (ImportError, ConfigError) as error:
     raise ConfigError("engine", "cuda", f"needs numba-cuda ({reason(error)}); {REMEDY}") from error
 
@@ -46,7 +50,7 @@ class CudaEngine(CompiledEngine):
 
     def __init__(self, config: RunConfig, wiring: Wiring | None = None) -> None:
         super().__init__(config, wiring)
-        self._network_there: Network | None = None
+        self._network_there: Layout | None = None
         self._simulation: Simulation | None = None
         self._truncating = False  # whether it has room for gradients without the last learning signal
         self._holder: CudaLearner | None = None  # whose weights are on the device
@@ -283,15 +287,15 @@ class CudaLearner:
         return self._there
 
 
-def _described(packed: Packed, n_out: int) -> Network:
+def _described(packed: Circuit, n_out: int) -> Layout:
     """A network as the CUDA kernels take it."""
     rec, n_in = packed.rec, packed.rec.n_pre - packed.neurons.shape[1]
-    synapses = None if rec.dense else Synapses(rec.row, rec.post[: len(rec.weights)])
+    synapses = None if rec.dense else Lists(rec.row, rec.post[: len(rec.weights)])
     parameters = packed.neurons, packed.surrogates, packed.readouts, packed.softmax
-    return Network(n_in, n_out, *parameters, synapses, summation(packed))
+    return Layout(n_in, n_out, *parameters, synapses, summation(packed))
 
 
-def _matrix(packed: Packing, n_pre: int, n_post: int) -> Floats:
+def _matrix(packed: Synapses, n_pre: int, n_post: int) -> Floats:
     """Weights (n_pre, n_post), 0 where there is no synapse."""
     if packed.dense:
         return packed.weights.reshape(n_pre, n_post)

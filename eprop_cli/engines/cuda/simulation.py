@@ -36,7 +36,7 @@ SLOTS = 2  # batches that can be on their way
 Arrays = dict[str, tuple[Any, Any]]  # shape and type by name
 
 
-class Synapses(NamedTuple):
+class Lists(NamedTuple):
     """Connectivity onto recurrent neurons by presynaptic neuron, where it is sparse.
 
     rows: (n_in + n_rec + 1,); the synapses of neuron i are number rows[i] to rows[i + 1].
@@ -54,8 +54,8 @@ class Synapses(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network's parameters, as kernels.run takes them.
+class Layout:
+    """A network without its weights: parameters, as kernels.run takes them.
 
     neurons (N_PARAMETERS, n_rec), readouts (N_PARAMETERS,), surrogates (n_stretches, 3).
     synapses: None if all exist but autapses. order: of the gradient's sums, as compiled.batch.summation names it.
@@ -67,7 +67,7 @@ class Network:
     surrogates: NDArray[np.int64]
     readouts: Floats
     softmax: bool
-    synapses: Synapses | None = None
+    synapses: Lists | None = None
     order: str = "apart"
 
     @property
@@ -95,7 +95,7 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Readings:
     """What a batch gave, but for gradients and signal, which stay on the device until they are asked for.
 
     terms: (n_batch, window), cross-entropy in each step; 0 without softmax.
@@ -180,7 +180,7 @@ class Simulation:
 
     def __init__(
         self,
-        network: Network,
+        network: Layout,
         shape: Shape,
         n_piece: int | None = None,
         resident: bool = True,
@@ -268,12 +268,12 @@ class Simulation:
         self._n_started += 1
         return self._n_started - 1
 
-    def finish(self, number: int) -> Outcome:
+    def finish(self, number: int) -> Readings:
         """Wait for a batch that start() began; it must be one of the last two."""
         slot = self._slots[number % len(self._slots)]
         with clear_errors():
             slot.done.synchronize()
-        return Outcome(*(slot.host[name].copy() for name in ("terms", "means", "n_spikes")))
+        return Readings(*(slot.host[name].copy() for name in ("terms", "means", "n_spikes")))
 
     def average(self, count: int) -> None:
         """Divide the sums of gradients by count, multiply them by the factor zeta, and leave autapses out."""
