@@ -23,12 +23,7 @@ from eprop_cli.values import Batch, Weights
 
 REMEDY = "pip install '.[cuda]' in the checkout"
 try:
-<<<<<<< HEAD
-    from eprop_cli.engines.compiled.batch import Circuit as Packed
-    from eprop_cli.engines.compiled.batch import Simulated, summation
-=======
     from eprop_cli.engines.compiled.batch import Circuit, Simulated, summation
->>>>>>> cuda
     from eprop_cli.engines.compiled.engine import CompiledEngine
     from eprop_cli.engines.compiled.recording import window_targets
     from eprop_cli.engines.compiled.synapses import Synapses
