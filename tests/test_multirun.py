@@ -371,7 +371,7 @@ class TestSearch:
             (
                 ["objective=val_los"],
                 "objective=val_los: must be a metric (loss, accuracy, recall_error, rate_reg, rate_ad), or val_, "
-                "test_, best_ or median5_ of one",
+                "test_, best_, mean10_ or median5_ of one",
             ),
             (
                 ["hydra.sweeper.direction=[minimize,maximize]"],

@@ -29,6 +29,7 @@ REASONS = {
     "data/neuromorphic_mnist.py": "it finds a list that NEST ships, by the name of its package",
     "models/draws.py": "it is one of the generators that parameters are drawn with",
     "tasks/handwriting.py": "it finds a path that NEST ships, by the name of its package",
+    "tasks/samples.py": "a task names the losses that fit it",
     "tasks/pattern.py": "a task names the losses that fit it",
     "training/base.py": "parameters may be drawn with NEST's generator, before there is an engine",
     "engines/compiled/online/stream.py": "NEST's name of its optimizer is like ours",
