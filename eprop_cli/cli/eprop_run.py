@@ -1,5 +1,6 @@
 """eprop-run: Hydra composes the config, the run does the rest."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -40,6 +41,8 @@ def main() -> None:
     """What eprop-run does."""
     # Hydra would print its own errors and exit with 1; with this it raises them, for refuse() to tell in one line.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # A full disk, or a reader of a pipe who has had enough, must not have the log add tracebacks to the terminal.
+    logging.raiseExceptions = False
     for name, resolver in RESOLVERS.items():
         OmegaConf.register_new_resolver(f"eprop.{name}", resolver, replace=True)
     problem: BaseException | None = None

@@ -16,7 +16,7 @@ def logged(path: Path) -> Iterator[None]:
 
     Others get those records that they would have got without, but no traceback: the error is raised.
     """
-    file = logging.FileHandler(path)
+    file = _Quiet(path)
     file.setFormatter(FORMAT)
     thread = threading.get_ident()
     file.addFilter(lambda record: record.thread == thread)
@@ -26,6 +26,13 @@ def logged(path: Path) -> Iterator[None]:
     finally:
         _diversion.end(file)
         file.close()
+
+
+class _Quiet(logging.FileHandler):
+    """A full disk must not print tracebacks to the terminal; the run itself says that it is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing."""
 
 
 class _Diversion(logging.Handler):

@@ -56,17 +56,6 @@ def run(
     command: what run.json calls the command; this process's by default. report: takes each row once it is written, in
     place of what shows the progress.
     """
-    before = logging.raiseExceptions
-    logging.raiseExceptions = False  # a full disk must not have the log add tracebacks to the terminal
-    try:
-        return _run(config, directory, command, report)
-    finally:
-        logging.raiseExceptions = before
-
-
-def _run(
-    config: Config, directory: Path, command: Sequence[str] | None, report: Callable[[Row], None] | None
-) -> Ending:
     checkpoint, rows, record, clock = None, None, origin(config, command), _Clock()
     changes: list[str] = []
     if config.resume:

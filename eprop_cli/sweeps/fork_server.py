@@ -8,6 +8,7 @@ asked is gone, and a job ends as if interrupted.
 import contextlib
 import functools
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -150,6 +151,7 @@ def main() -> None:
     from eprop_cli.runs.run import run
 
     configure_log(OmegaConf.create(request.logging), request.verbose)
+    logging.raiseExceptions = False  # as in eprop_run, which this process has not seen
     sys.exit(run(load(OmegaConf.create(request.config)), Path(request.directory)).exit_status)
 
 

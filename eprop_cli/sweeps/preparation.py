@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import platform
 import shutil
@@ -89,7 +88,6 @@ def prepare(config: DictConfig, beginning: str | None) -> Multirun:
     if "storage" in hydra.sweeper:
         hydra.sweeper.storage = absolute_storage(hydra.sweeper.storage, beginning)
     launch_only_the_rest(config)
-    logging.raiseExceptions = False  # as in run(); here also where the reader of a pipe has had enough
     for number in stopping():
         signal.signal(number, lambda number, _: stop(multirun, number))
     return multirun
