@@ -11,10 +11,12 @@ from eprop_cli.values import Checkpoint, Weights
 class Averaged(DataParallel):
     """Averages over iterations (Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging)."""
 
-    resumable = False
-    not_resumable = "the average is not kept; start again"
-
     _mean: Weights | None = None
+
+    @classmethod
+    def not_resumable(cls, engine: str) -> str:
+        """Whatever the engine."""
+        return "the average is not kept; start again"
 
     def records(self) -> Iterator[Record]:
         """Train as usual; the average follows."""
