@@ -27,11 +27,19 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, epilog: str) -> None:
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(prog, description=description, epilog=epilog, formatter_class=raw, allow_abbrev=False)
-        self.add_argument(VERSION, action="version", version=version(prog), help="print versions and exit")
+        self.add_argument(VERSION, action=_Version, nargs=0, help="print versions and exit")
 
     def error(self, message: str) -> NoReturn:
         """Exit."""
         self.exit(BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Version(argparse.Action):
+    """Prints versions, which are found out only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(version(parser.prog))
+        parser.exit()
 
 
 def version(prog: str) -> str:
