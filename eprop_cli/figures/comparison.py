@@ -195,17 +195,18 @@ def _draw_curves(ax: "Axes", groups: Sequence[RunGroup], panel: Panel, band: str
     colours: Sequence[Any] = LINES
     if len(groups) > len(LINES):
         colours = list(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.92, len(groups))))
-    for index, group in enumerate(groups):
-        colour, curve = colours[index], panel.curve(group, TRAINING, band)
+    drawn = [panel.curve(group, TRAINING, band) for group in groups]
+    for index, (group, curve) in enumerate(zip(groups, drawn, strict=True)):
+        colour = colours[index]
         marker = "." if 0 < len(curve) <= MANY_ROWS else ""
-        drawn = _smoothed(curve["mean"], len(groups))
+        smooth = _smoothed(curve["mean"], len(groups))
         thick: dict[str, Any] = {"linewidth": 2.5, "zorder": 3} if marked[index] else {}
-        ax.plot(curve.index, drawn, marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)], **thick)
+        ax.plot(curve.index, smooth, marker=marker, color=colour, linestyle=DASHES[index % len(DASHES)], **thick)
         _draw_evaluations(ax, group, panel, colour, many=len(groups) > MAX_PLAIN)
         if len(group.members) > 1 and len(curve) and len(groups) <= MAX_PLAIN:  # of more they hide the lines
             ax.fill_between(curve.index, curve["low"], curve["high"], **_band(colour, len(groups)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=ROUND))
-    curves = [curve["mean"] for group in groups if len(curve := panel.curve(group))]
+    curves = [curve["mean"] for curve in drawn if len(curve)]
     scale(ax, panel.column, pd.concat(curves) if curves else pd.Series(dtype=float))
     if panel.problem is not None:
         ax.set_title(panel.problem[0], loc="right", fontsize="medium")

@@ -30,7 +30,7 @@ class Tracking(Drawing):
         metrics = run.metrics
         if MEASURE not in metrics:
             return
-        recorded = {iteration: run.recording(iteration, 0).get("out") for iteration in run.recorded}
+        recorded = {iteration: run.recording(iteration, 0, ["out"]).get("out") for iteration in run.recorded}
         tables = {iteration: table for iteration, table in recorded.items() if table is not None and len(table)}
         if tables:
             rows = metrics[metrics["phase"] == TRAINING].set_index("iteration")[MEASURE]

@@ -12,7 +12,7 @@ import os
 import platform
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,10 +278,16 @@ class Run:
         """Named stretches of the sequences, such as cues: columns sequence, kind, start, stop (ms)."""
         return self._recording(iteration, "windows", sequence)
 
-    def recording(self, iteration: Iteration, sequence: int | None = None) -> dict[str, pd.DataFrame]:
-        """All tables that there are of a recorded iteration: spikes, one per population, out, windows."""
-        populations = [group.name for group in self.populations if group.name != "in"]
-        names = ["spikes", *populations, "out", "windows"]
+    def recording(
+        self, iteration: Iteration, sequence: int | None = None, names: Collection[str] | None = None
+    ) -> dict[str, pd.DataFrame]:
+        """All tables that there are of a recorded iteration: spikes, one per population, out, windows.
+
+        names: of those that are read; None: all.
+        """
+        if names is None:
+            populations = [group.name for group in self.populations if group.name != "in"]
+            names = ["spikes", *populations, "out", "windows"]
         there = [name for name in names if (self.directory / self._recording_file(iteration, name)).is_file()]
         return {name: self._recording(iteration, name, sequence) for name in there}
 
