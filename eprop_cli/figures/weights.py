@@ -179,8 +179,9 @@ _MATRIX_LABELS = {
 def _end(run: Run) -> float | None:
     """Task time (ms) at which training ended; None if the duration of a sequence is not known from a recording."""
     config = run.config
-    tables = [table for number in run.recorded for table in run.recording(number, 0).items()]
-    lasts = [float(table["time"].max()) for name, table in tables if name not in ("spikes", "windows") and len(table)]
+    names = [group.name for group in run.populations if group.name != "in"] + ["out"]
+    tables = [table for number in run.recorded for table in run.recording(number, 0, names).values()]
+    lasts = [float(table["time"].max()) for table in tables if len(table)]
     if not lasts:
         return None
     sequence: float = max(lasts) + config["recording"]["interval"]  # which divides it
