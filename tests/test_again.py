@@ -236,18 +236,19 @@ class TestVerify:
         assert verify(*arguments) == (2, "", f"eprop-verify: {line}\n")
 
 
-class TestOwnModules:
-    @pytest.fixture(scope="class")
-    def made(self, tmp_path_factory):
-        """A run with an optimizer of one's own, beside its module."""
-        directory = tmp_path_factory.mktemp("project")
-        (directory / "signs_of_mine.py").write_text(SIGNS)
-        (directory / "helper.py").write_text("FACTOR = 1.0\n")
-        optimizer = ("optimizer=gradient_descent", "optimizer.name=signs_of_mine:Signs")
-        command = [EPROP_RUN, *QUICK, "recording=none", *optimizer, "hydra.run.dir=run"]
-        subprocess.run(command, cwd=directory, check=True, capture_output=True)
-        return directory / "run"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run with an optimizer of one's own, beside its module."""
+    directory = tmp_path_factory.mktemp("project")
+    (directory / "signs_of_mine.py").write_text(SIGNS)
+    (directory / "helper.py").write_text("FACTOR = 1.0\n")
+    optimizer = ("optimizer=gradient_descent", "optimizer.name=signs_of_mine:Signs")
+    command = [EPROP_RUN, *QUICK, "recording=none", *optimizer, "hydra.run.dir=run"]
+    subprocess.run(command, cwd=directory, check=True, capture_output=True)
+    return directory / "run"
 
+
+class TestOwnModules:
     @pytest.fixture
     def own(self, made, tmp_path):
         """A copy of it, elsewhere."""

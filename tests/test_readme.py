@@ -46,7 +46,7 @@ COMPOSED = [
 @pytest.mark.parametrize("words", COMPOSED)
 def test_commands_compose(words):
     overrides = [word for word in words if "=" in word and word.split("=")[0].split("/")[0].split(".")[0] != "hydra"]
-    overrides = [word for word in overrides if word.split("=")[0] not in ("resume", "synapse.weights_from")]
+    overrides = [word for word in overrides if word.split("=")[0] not in ("resume", "like", "synapse.weights_from")]
     check_ready(config(*map(first_of_a_sweep, overrides)))
 
 

@@ -82,6 +82,7 @@ def run(
         rows = int(checkpoint["rows"])
         changes = changed_versions(earlier, record)
         record |= {"start": earlier["start"], "sessions": [*earlier.get("sessions", []), *record["sessions"]]}
+        record |= {"like": earlier["like"]} if earlier.get("like") else {}
         record["seconds"] = clock.earlier = earlier.get("seconds") or {}
     with interruptible() as interrupts:
         try:
