@@ -106,7 +106,10 @@ def version_line(prog: str) -> str:
 
 
 def installed_packages() -> list[str]:
-    """All packages of this environment as name==version, sorted; of two of a name, the one that is imported."""
+    """All packages of this environment but this one as name==version, sorted; of two of a name, the one imported.
+
+    So pip can install them: a commit of eprop-cli is in no index.
+    """
     found: dict[str, str] = {}
     for place in sys.path:
         try:
@@ -115,7 +118,7 @@ def installed_packages() -> list[str]:
             continue
         for match in filter(None, map(INSTALLED.fullmatch, names)):
             found.setdefault(match["name"].replace("_", "-").lower(), match["version"])
-    return sorted(f"{name}=={version}" for name, version in found.items())
+    return sorted(f"{name}=={version}" for name, version in found.items() if name != "eprop-cli")
 
 
 def _version(package: str) -> str | None:

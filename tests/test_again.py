@@ -236,20 +236,23 @@ class TestVerify:
         assert verify(*arguments) == (2, "", f"eprop-verify: {line}\n")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run with an optimizer of one's own, beside its module."""
+    directory = tmp_path_factory.mktemp("project")
+    (directory / "signs_of_mine.py").write_text(SIGNS)
+    (directory / "helper.py").write_text("FACTOR = 1.0\n")
+    optimizer = ("optimizer=gradient_descent", "optimizer.name=signs_of_mine:Signs")
+    command = [EPROP_RUN, *QUICK, "recording=none", *optimizer, "hydra.run.dir=run"]
+    subprocess.run(command, cwd=directory, check=True, capture_output=True)
+    return directory / "run"
+
+
 class TestOwnModules:
     @pytest.fixture
-    def own(self, here, tmp_path, monkeypatch):
-        """A run with an optimizer of one's own, made where its module is; then one is elsewhere."""
-        (tmp_path / "project").mkdir()
-        (tmp_path / "project" / "signs_of_mine.py").write_text(SIGNS)
-        (tmp_path / "project" / "helper.py").write_text("FACTOR = 1.0\n")
-        run = tmp_path / "run"
-        optimizer = ("optimizer=gradient_descent", "optimizer.name=signs_of_mine:Signs")
-        subprocess.run(
-            [EPROP_RUN, *QUICK, "recording=none", *optimizer, f"hydra.run.dir={run}"],
-            cwd=tmp_path / "project", check=True, capture_output=True,
-        )  # fmt: skip
-        return run
+    def own(self, made, tmp_path):
+        """A copy of it, elsewhere."""
+        return shutil.copytree(made, tmp_path / "run")
 
     def test_are_kept_with_what_they_import_and_found_there_again(self, own, here, verify, tmp_path):
         assert {path.name for path in (own / "code").iterdir()} == {"signs_of_mine.py", "helper.py"}
@@ -284,7 +287,7 @@ class TestOwnModules:
 
     def test_a_link_out_of_the_directory_is_not_followed(self, own, here, verify, tmp_path):
         (own / "code" / "helper.py").unlink()
-        (own / "code" / "helper.py").symlink_to(tmp_path / "project" / "helper.py")
+        (own / "code" / "helper.py").symlink_to(tmp_path / "elsewhere.py")
         status, _, error = verify(own, "--allow-module", "signs_of_mine")
         assert (status, error.count("\n")) == (2, 1)
         assert "is a link that leads out of the run directory" in error

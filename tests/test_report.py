@@ -112,7 +112,8 @@ def test_a_run_is_told_whole(report, tmp_path):
     assert '<code>optimizer.eta</code></td><td>0.25</td><td class="dim">5e-3</td>' in text
     assert "optimizer.beta_1" not in text  # as in conf/
     assert "task.steps.learning_window" not in text  # follows another key
-    assert "eprop-run experiment=smoke task.n_iter=3 optimizer.eta=0.25</pre>" in text
+    assert f"<pre>eprop-run like={run}</pre>" in text
+    assert f"<pre>eprop-verify {run}</pre>" in text
     assert "eprop-run &#39;a b=1&#39;</td>" in text
     assert text.count("data:image/png;base64,") == 7
     assert len(text) < 8_000_000

@@ -38,6 +38,7 @@ def test_where_there_is_no_repository_there_is_no_commit(tmp_path, capfd, monkey
 def test_packages_are_listed_once_as_pip_takes_them():
     names = [line.partition("==")[0] for line in installed_packages()]
     assert {"numpy", "hydra-core", "pytest"} <= set(names)
+    assert "eprop-cli" not in names
     assert len(names) == len(set(names))
 
 

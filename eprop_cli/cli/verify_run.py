@@ -1,6 +1,5 @@
 """eprop-verify RUN_DIR: does a run come out again, bit by bit?"""
 
-import contextlib
 import csv
 import os
 import sys
@@ -15,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from eprop_cli.cli.scratch import scratch
 from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.composition import compose
+from eprop_cli.config.files import own_config_dir
 from eprop_cli.config.load import load
 from eprop_cli.errors import ConfigError, UserError, legible
 from eprop_cli.phases import TRAINING
@@ -74,8 +74,8 @@ def verify_run(
     run = Run(directory)
     wanted = _wanted(run, n_iter)
     composed = compose([*rest, *WITHOUT], config_dir, base)
-    with contextlib.suppress(ValueError):
-        HydraConfig.instance().set_config(composed)  # by which files are found beside those of config_dir
+    if config_dir is not None or own_config_dir() is not None:
+        HydraConfig.instance().set_config(composed)  # by which files are found beside those in there
     config = check_ready(load(without_hydra(composed)))
     whole = n_iter is None or len(wanted) == len(_lines(run))
     with scratch() as place, ExitStack() as stack:

@@ -117,7 +117,7 @@ def _run_page(run: Run) -> dict[str, Any]:
         "differences": _read(lambda: differences(run), problems) or [],
         "tables": tables,
         "provenance": _provenance(record),
-        "commands": _run_commands(run, problems),
+        "commands": _run_commands(run),
         "problems": list(dict.fromkeys(problems)),
     }
 
@@ -210,10 +210,9 @@ def _provenance(record: Mapping[str, Any]) -> dict[str, str]:
     return {key: shlex.join(map(str, value)) if key.endswith("command") else cell(value) for key, value in flat.items()}
 
 
-def _run_commands(run: Run, problems: list[str]) -> list[str]:
+def _run_commands(run: Run) -> list[str]:
     place = shlex.quote(str(run.directory))
-    overrides = _read(lambda: run.overrides, problems)
-    again = [] if overrides is None else [shlex.join(["eprop-run", *overrides])]
+    again = [shlex.join(["eprop-run", f"like={run.directory}"]), f"eprop-verify {place}"]
     return [*again, f"eprop-plot {place}", f"eprop-plot --list {place}"]
 
 

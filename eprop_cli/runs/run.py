@@ -92,6 +92,7 @@ def run(
         rows = int(checkpoint["rows"])
         changes = changed_versions(earlier, record)
         record |= {"start": earlier["start"], "sessions": [*earlier.get("sessions", []), *record["sessions"]]}
+        record |= {"like": earlier["like"]} if earlier.get("like") else {}
         record["seconds"] = clock.earlier = earlier.get("seconds") or {}
         notices = before(earlier.get("warnings") or [], int(checkpoint["iteration"]))
         record["warnings"] = recorded(notices)
