@@ -177,12 +177,13 @@ def test_the_groups_without_variants_too():
 
 # Rules and units beside the keys
 
+KEYS = all_keys()
 UNITS = {"ms", "MiB", "mV", "pF", "pA", "pixels", "spikes/s", "iterations"}
 
 
 def written_unit(key):
     """The unit with which the comment of a key in conf/ begins; none if it begins with something else."""
-    unit = re.split(r"[ ,;]", all_keys()[key].meaning)[0] if key in all_keys() else ""
+    unit = re.split(r"[ ,;]", KEYS[key].meaning)[0] if key in KEYS else ""
     return unit if unit in UNITS else ""
 
 
@@ -195,7 +196,7 @@ def test_units_are_those_of_the_comments(group, name):
     assert {key: found.get(key) for key in physical} == {key: written_unit(key) for key in physical}
     for key, unit in found.items():
         if key in keys and unit not in ("iterations", "steps"):  # counts, which comments have in words
-            assert written_unit(key) == unit or not all_keys()[key].meaning, key
+            assert written_unit(key) == unit or not KEYS[key].meaning, key
 
 
 def test_units_of_the_groups_without_variants():

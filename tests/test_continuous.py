@@ -23,7 +23,7 @@ NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("n_batch", [1, 2])
+@pytest.mark.parametrize("n_batch", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_phases_and_losses_are_those_of_the_shipped_tutorial(n_batch, tmp_path, eprop_run):
     settings = {"task.n_batch": n_batch, "task.n_iter": 5} | {
         f"training.{key}": value for key, value in NUMBERS.items()

@@ -102,7 +102,7 @@ def test_an_average_of_weights(eprop_run, tmp_path):
     assert not np.array_equal(plain.weights["in_rec"].after, own.weights["in_rec"].after)
     assert plain.metrics["loss"][:3].tolist() == own.metrics["loss"][:3].tolist()
     assert not (tmp_path / "a1" / "checkpoint.npz").exists()
-    again = eprop_run(f"resume={own.directory}", "task.n_iter=4", cwd=EXAMPLES)
+    again = eprop_run(f"resume={own.directory}", "--allow-module", "averaged", "task.n_iter=4", cwd=EXAMPLES)
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr == f"eprop-run: resume={own.directory}: the average is not kept; start again\n"
 

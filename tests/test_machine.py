@@ -23,7 +23,7 @@ COMPILED = (*SMALL, "training=data_parallel", "engine=compiled", "task.n_iter=1"
 LIBRARY = ("random", "signal", "queue", "socket", "types", "copy", "json", "logging", "numbers")
 
 
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline"])
 def test_no_figure_needs_a_display(tmp_path, backend):
     write_run(tmp_path / "run")
     environment = os.environ | {"MPLBACKEND": backend}

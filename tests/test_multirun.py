@@ -169,6 +169,7 @@ def test_what_is_completed_is_not_launched(eprop_run, finished, launcher):
     assert results(finished) == before
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_runs_again_and_nothing_else_does(start, eprop_run, tmp_path, undisturbed):
     process = start("-m", *LONG, "seed=2,3", "hydra.sweep.dir=sweep")
     killed = training(tmp_path / "sweep", 2)
@@ -223,7 +224,7 @@ def test_a_sweep_that_was_stopped_goes_on(start, eprop_run, tmp_path, undisturbe
     assert not [path.name for path in sweep.iterdir() if ".old" in path.name or path.name == ".jobs"]
 
 
-@pytest.mark.parametrize("launcher", ["basic", "parallel"])
+@pytest.mark.parametrize("launcher", [pytest.param("basic", marks=pytest.mark.slow), "parallel"])
 def test_a_sweep_ends_in_order_when_its_terminal_is_closed(start, tmp_path, launcher):
     process = start("-m", *LONG, "seed=2,3", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
     stopped = training(tmp_path / "sweep", 2)

@@ -18,6 +18,7 @@ PAGES = [
 ]
 MOST_LINES = 130
 NOT_THERE = (
+    "like",
     "resume",
     "synapse.weights_from",
     "engine.scheduler",
