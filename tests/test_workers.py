@@ -1,6 +1,7 @@
 import os
 import signal
 import sys
+import threading
 
 import pytest
 from small import SMALL, config
@@ -45,6 +46,23 @@ def test_results_are_in_the_items_order():
         assert made.map(double, [3, 1, 2], builds=2) == [6, 2, 4]
     finally:
         made.close()
+
+
+def test_an_interrupt_while_work_is_handed_out_leaves_no_trace(monkeypatch):
+    made, failures = make("n_workers=1"), []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+
+    def interrupted(futures):
+        assert [future.result() for future in futures] == [2, 4]
+        with monkeypatch.context() as asleep:  # loky's own thread
+            asleep.setattr(made._executor._executor_manager_thread_wakeup, "wakeup", lambda: None)
+            made._executor.submit(double, 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(made, "_results", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made.map(double, [1, 2], builds=2)
+    assert not failures
 
 
 def test_work_is_done_in_the_same_processes_until_they_are_replaced(monkeypatch):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import queue
 import signal
 import threading
 import time
@@ -97,13 +98,17 @@ class Workers:
 
     def close(self, at_once: bool = False) -> None:
         """Stop the workers; at_once: without waiting for what they are doing."""
+        executor: Any
         executor, self._executor, self._builds = self._executor, None, 0
         if executor is None:
             return
         if isinstance(executor, _DaskExecutor):
             executor.close()
+        elif at_once:
+            _withdraw(executor)
+            executor.shutdown(wait=True, kill_workers=True)
         else:
-            executor.shutdown(wait=True, **({"kill_workers": True} if at_once else {}))
+            executor.shutdown(wait=True)
 
     def _start(self) -> Executor:
         if self._engine.backend == "dask":
@@ -114,6 +119,14 @@ class Workers:
         with _interrupts_left_to_the_driver():  # trackers of resources start, too
             resource_tracker.ensure_running()  # started along with a worker, it would unblock SIGINT again
             return ProcessPoolExecutor(n_workers, timeout=IDLE_TIMEOUT, initializer=_follow, initargs=driver)  # type: ignore[no-any-return]
+
+
+def _withdraw(executor: Any) -> None:
+    """Take back what no worker has yet; loky's own shutdown forgets to, and ends in a KeyError and lost semaphores."""
+    waiting: queue.Queue[int] = getattr(executor, "_work_ids", queue.Queue())
+    with contextlib.suppress(queue.Empty):
+        while True:
+            waiting.get_nowait()
 
 
 def check_scheduler(scheduler: str) -> None:
