@@ -248,7 +248,7 @@ def test_a_cluster_job_that_is_preempted_goes_on(start, tmp_path, undisturbed):
 @pytest.mark.nest
 def test_experiments_of_the_users_own_are_swept(eprop_run, tmp_path):
     (tmp_path / "my conf" / "experiment").mkdir(parents=True)
-    own = "# @package _global_\ndefaults: [smoke]\ntask: {n_batch: 1}\n"
+    own = "# @package _global_\ndefaults: [smoke]\ntask: {n_batch: 1}\nreport: true\n"
     (tmp_path / "my conf" / "experiment" / "single.yaml").write_text(own)
     options = ("--config-dir", "my conf")
     ended = eprop_run(*options, "-m", "experiment=smoke,single", "plots=none", "hydra.sweep.dir=sweep")
@@ -258,6 +258,10 @@ def test_experiments_of_the_users_own_are_swept(eprop_run, tmp_path):
         ("experiment-single", "single", "1", "COMPLETED", "2"),
         ("experiment-smoke", "smoke", "2", "COMPLETED", "2"),
     ]
+    assert "Files: sweep/sweep.csv, sweep/sweep.png, sweep/report.html" in ended.stdout.splitlines()
+    pages = {path.parent.name: path.read_text() for path in (tmp_path / "sweep").rglob("report.html")}
+    assert pages.keys() == {"sweep", "experiment-single"}
+    assert all(name in pages["sweep"] for name in ("experiment-single", "experiment-smoke"))
     again = eprop_run("resume=sweep")
     assert again.stdout.splitlines()[-1] == "Jobs: 2 SKIPPED (COMPLETED before)"
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eprop_cli.config.files import conf_dir, read_keys, read_top
-from eprop_cli.errors import UserError
+from eprop_cli.errors import UserError, reason
 from eprop_cli.reports.table import cell
 from eprop_cli.runs.files import RUN, SWEEP, write_text
 from eprop_cli.runs.leftovers import MOVED_ASIDE
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+log = logging.getLogger(__name__)
 PAGE = "report.html"
 ORIGIN = '<meta name="generator" content="eprop-cli">'  # by which a page of ours is known
 FIGURE_BYTES = 5_000_000  # of all figures on a page, which base64 makes a third more
@@ -89,6 +91,15 @@ def write_page(directory: Path) -> Path:
     text = _template().render(contents | {"origin": ORIGIN, "title": directory.resolve().name})
     write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
     return path
+
+
+def try_page(directory: Path) -> Path | None:
+    """Write the page at the end of a run or sweep; that it cannot be written changes nothing in how that ended."""
+    try:
+        return write_page(directory)
+    except Exception as error:
+        log.warning("No report: %s", reason(error))
+        return None
 
 
 def _template() -> Any:

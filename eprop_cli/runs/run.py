@@ -21,7 +21,7 @@ from eprop_cli.loggers.base import Loggers
 from eprop_cli.models.draws import drawn_values
 from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
-from eprop_cli.reports.page import write_page
+from eprop_cli.reports.page import try_page
 from eprop_cli.runs.checkpoint import (
     CHECKPOINT,
     drop_large_checkpoint,
@@ -118,7 +118,7 @@ def run(
         if ending.status == COMPLETED and not config.training.keep_checkpoint:
             drop_large_checkpoint(directory)
         if config.report:
-            _report(directory)
+            try_page(directory)
         _tell(ending, config, directory, writer.last_rows, _duration(seconds, clock.earlier), diagnoses.notices)
     return ending
 
@@ -130,14 +130,6 @@ def _log_origin(record: Mapping[str, Any]) -> None:
     log_to_file.info("versions: %s", f"{versions}, commit {record['git_commit']}" if record["git_commit"] else versions)
     keys = flatten(record["config"])
     log_to_file.info("config:\n%s", "\n".join(f"  {key}={json.dumps(value)}" for key, value in keys.items()))
-
-
-def _report(directory: Path) -> None:
-    """Write the run's page; that it cannot be written changes nothing in how the run ended."""
-    try:
-        write_page(directory)
-    except Exception as error:
-        log.warning("No report: %s", reason(error))
 
 
 def _why_done(checkpoint: Checkpoint, n_iter: int) -> str:

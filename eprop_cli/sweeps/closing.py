@@ -141,6 +141,7 @@ def _write(
 
     from eprop_cli.figures.comparison import sweep_figure
     from eprop_cli.figures.style import save
+    from eprop_cli.reports.page import try_page
     from eprop_cli.runs.ranked import compare
 
     searched = [runs[0].config["objective"]] if is_search and not math.isnan(_objective(runs[0])) else []
@@ -165,7 +166,16 @@ def _write(
     for name, figure in _search_figures(runs, record).items() if record else ():
         files.append(directory / f"{name}.png")
         save(figure, files[-1], DPI)
+    if any(_wants_page(run) for run in runs) and (page := try_page(directory)):
+        files.append(page)
     return compared, files
+
+
+def _wants_page(run: Run) -> bool:
+    try:
+        return bool(run.config.get("report"))
+    except UserError:
+        return False
 
 
 def _search_figures(runs: Sequence[Run], record: SearchRecord) -> "dict[str, Figure]":
