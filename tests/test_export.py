@@ -169,4 +169,4 @@ def test_a_library_that_is_not_installed(export, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynwb", None)
     monkeypatch.delitem(sys.modules, "eprop_cli.exports.to_nwb", raising=False)
     (line,) = export(run, "--to", "nwb")[2]
-    assert line.endswith("pip install 'eprop-cli[nwb]'")
+    assert line.endswith("pip install '.[nwb]' in the checkout")

@@ -20,9 +20,9 @@ examples:
                                     builds the trained network and trains on
 
 neo and nwb hold the recorded iterations (recording.iterations) and need extras:
-pip install 'eprop-cli[neo]', 'eprop-cli[nwb]'. Weights are in weights.npz,
-which NumPy reads. The files go into the run directory, or to --output. Exit
-status: 0, or 2 if something was wrong with the input; then nothing is written.
+pip install '.[neo,nwb]' in the checkout. Weights are in weights.npz, which
+NumPy reads. The files go into the run directory, or to --output. Exit status:
+0, or 2 if something was wrong with the input; then nothing is written.
 """
 FORMATS = {"neo": "neo and nixio", "nwb": "pynwb", "nest": ""}
 
@@ -61,4 +61,5 @@ def _format(name: str) -> Any:
     try:
         return importlib.import_module(f"eprop_cli.exports.to_{name}")
     except ImportError as error:
-        raise UserError(f"--to {name}: needs {FORMATS[name]} ({error}); pip install 'eprop-cli[{name}]'") from error
+        remedy = f"pip install '.[{name}]' in the checkout"
+        raise UserError(f"--to {name}: needs {FORMATS[name]} ({error}); {remedy}") from error
