@@ -11,7 +11,7 @@ REPORT_HELP = """\
 examples:
   eprop-report outputs/2026-01-31/12-00-00-000000  a run
   eprop-report sweeps/eta                          a sweep, or any folder
-  eprop-run report=true                            write it where the run or sweep ends
+  eprop-run report=true                            write it at the end
 
 report.html in the directory shows how it ended, the figures, the keys that
 differ from the defaults, a table to sort and filter, where it comes from and
