@@ -123,7 +123,6 @@ def save(figure: Figure, path: Path, dpi: int) -> None:
     """Write a figure in the format that the path ends in; the same figure always gives the same bytes."""
     kind = path.suffix.removeprefix(".")
     try:
-        figure.draw_without_rendering()
+        write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=dpi, metadata=METADATA[kind]))
     except (ValueError, RuntimeError) as error:  # a name with what is no formula between dollars
         raise UserError(f"{path}: cannot be drawn ({' '.join(str(error).split())[:200]})") from error
-    write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=dpi, metadata=METADATA[kind]))
