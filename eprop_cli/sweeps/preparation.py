@@ -42,7 +42,11 @@ from eprop_cli.training.base import check_ready
 TIED = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs end with the process that starts them
 
 # Their loggers, which tell of each job that is launched.
-LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
+LAUNCHERS = (
+    "hydra._internal.core_plugins.basic_launcher",
+    "hydra_plugins.hydra_joblib_launcher._core",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
+)
 
 
 @dataclass(frozen=True)
