@@ -146,7 +146,7 @@ class TestQueue:
         time.sleep(0.002)
         assert queue.is_done("7_0", "force")
         assert [queue.get_state(job, "cache") for job in ("7_0", "7_1")] == ["OUT_OF_MEMORY", "COMPLETED"]
-        assert queue.numbers == set()
+        assert queue.numbers() == {"7"}
 
     def test_what_slurm_does_not_know_has_ended_unless_it_does_not_answer(self, answers, queue):
         answers["squeue"] = None

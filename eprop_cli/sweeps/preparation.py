@@ -108,7 +108,9 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
         hydra.sweeper.storage = absolute_storage(hydra.sweeper.storage, beginning)
     launch_only_the_rest(config)
     if is_slurm(launcher):
-        watch(multirun)
+        from eprop_cli.sweeps.slurm_queue import Queue
+
+        watch(multirun, Queue.take_over().numbers)
     for name in LAUNCHERS:
         logging.getLogger(name).setLevel(logging.WARNING)  # it is told here, in fewer lines
     begin(multirun)

@@ -8,17 +8,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eprop_cli.errors import UserError, require
 from eprop_cli.runs.files import RUNNING
 from eprop_cli.sweeps.job_directory import JobDirectory
 from eprop_cli.sweeps.multirun import Multirun
-
-if TYPE_CHECKING:
-    from eprop_cli.sweeps.slurm_queue import Queue
 
 LOOK, LOOK_STOPPING = 5.0, 0.5  # s between two looks at the queue
 PATIENCE = 30  # s, that a command of SLURM's is given
@@ -67,14 +64,12 @@ def check_time_limit(launcher: Mapping[str, Any]) -> None:
         require(wanted <= most, "hydra.launcher.timeout_min", wanted, constraint)
 
 
-def watch(multirun: Multirun) -> None:
+def watch(multirun: Multirun, numbers: Callable[[], set[str]]) -> None:
     """Tell why jobs of a multirun wait or are gone; when it is stopped, cancel those that wait.
 
-    It goes on once the others have ended. submitit hears of jobs that left no result only once all have ended.
+    It goes on once the others have ended. numbers: gives those of all jobs and job arrays that it has submitted.
     """
-    from eprop_cli.sweeps.slurm_queue import Queue
-
-    threading.Thread(target=_watch, args=(multirun, Queue.take_over()), daemon=True).start()
+    threading.Thread(target=_watch, args=(multirun, numbers), daemon=True).start()
 
 
 def ended_so(state: str) -> str:
@@ -93,11 +88,11 @@ def states(numbers: Collection[str]) -> dict[str, tuple[str, str]] | None:
     return {job: (state, number) for job, state, number in lines}
 
 
-def _watch(multirun: Multirun, queue: "Queue") -> None:
+def _watch(multirun: Multirun, numbers: Callable[[], set[str]]) -> None:
     told: set[str] = set()
     ended: dict[str, float] = {}
     while multirun.state.exists():
-        jobs = queue.numbers
+        jobs = numbers()
         waiting = _waiting(jobs)
         if multirun.stopped is not None:
             if jobs and waiting:

@@ -1,6 +1,7 @@
 """Tell submitit how jobs stand by SLURM's queue: accounts are not kept everywhere, and it looks at them seldom."""
 
 import time
+from collections.abc import Iterable
 
 from submitit import SlurmJob
 from submitit.slurm.slurm import SlurmInfoWatcher
@@ -22,18 +23,21 @@ class Queue(SlurmInfoWatcher):
         SlurmJob.watcher = queue = cls()
         return queue
 
-    @property
     def numbers(self) -> set[str]:
-        """Those of the jobs and job arrays that were submitted and may not have ended."""
-        return {job.split("_")[0] for job in self._registered - self._finished}
+        """Those of the jobs and job arrays that were submitted."""
+        return _numbers(self._registered)
 
     def update(self) -> None:
         """Look."""
         self._last_status_check = time.time()
-        found = states(self.numbers)
+        found = states(_numbers(self._registered - self._finished))
         if found is None or any(state not in ENDED for state, _ in found.values()):
             return
         for job in self._registered - self._finished:
             state, _ = found.get(job, (GONE, ""))
             self._info_dict[job] = {"State": state}
             self._finished.add(job)
+
+
+def _numbers(jobs: Iterable[str]) -> set[str]:
+    return {job.split("_")[0] for job in jobs}
