@@ -50,7 +50,7 @@ LATE = {
     "sweeps/__init__.py": "--help needs none of what a multirun does",
     "sweeps/callback.py": "a run alone needs none of what a multirun does",
     "sweeps/closing.py": "Matplotlib and pandas take a while to import; they are, when the jobs are over",
-    "sweeps/preparation.py": "Optuna takes a while to import, and may not be installed; most sweeps are no searches",
+    "sweeps/preparation.py": "Optuna and submitit take a while to import, may be missing, and are seldom needed",
     "sweeps/fork_server.py": "the server imports what runs need; the process that starts it does without",
 }
 

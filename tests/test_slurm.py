@@ -1,7 +1,6 @@
 """Sweeps on SLURM, for real: on the cluster of one node that .ci/slurm brings up, of which these are a part."""
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -14,7 +13,11 @@ from conftest import EPROP_RUN
 from small import BARE, SMALL
 
 from eprop_cli.errors import ConfigError
+from eprop_cli.runs.files import write_text
+from eprop_cli.runs.record import start as start_record
 from eprop_cli.sweeps import slurm
+from eprop_cli.sweeps.closing import why_broken_off
+from eprop_cli.sweeps.multirun import JobOutcome, Multirun
 
 QUICK = (*SMALL, *BARE, "training=data_parallel", "engine=compiled", "task.n_batch=2", "task.n_iter=2")
 LONG = (*QUICK, "task.n_iter=1000000", "training.checkpoint_every=20")
@@ -58,13 +61,12 @@ def queue():
 
 
 @real
-def test_a_sweep_runs_and_submitit_says_once_that_there_is_no_accounting(start, tmp_path):
+def test_a_sweep_runs_and_nothing_is_said_of_accounts(start, tmp_path):
     process = start(*QUICK, "seed=1,2")
     assert process.wait(90) == 0
     printed = (tmp_path / "out").read_text()
     assert statuses(tmp_path / "sweep") == ["COMPLETED"] * 2
-    assert "Bypassing sacct" not in printed
-    assert printed.count(slurm.NO_ACCOUNTING) == 1
+    assert not re.search("sacct|accounting|HYDRA", printed)
 
 
 @real
@@ -125,8 +127,70 @@ def test_what_waits_is_counted_by_reason(answers):
     assert slurm._waiting({"5"}) is None
 
 
-def test_submitit_says_once_that_there_is_no_accounting(capsys):
-    once = slurm._Once()
-    records = [logging.LogRecord("submitit", 30, "", 1, text, (), None) for text in ("sacct error", "sacct error", "x")]
-    assert [once.filter(record) for record in records] == [False, False, True]
-    assert capsys.readouterr().err == f"eprop-run: {slurm.NO_ACCOUNTING}\n"
+class TestQueue:
+    @pytest.fixture
+    def queue(self, monkeypatch):
+        pytest.importorskip("submitit")
+        from eprop_cli.sweeps.slurm_queue import Queue
+
+        monkeypatch.setattr("submitit.SlurmJob.watcher", None)
+        queue = Queue.take_over()
+        for job in ("7_0", "7_1"):
+            queue.register_job(job)
+        return queue
+
+    def test_submitit_hears_of_what_ended_once_all_have(self, answers, queue):
+        answers["squeue"] = "7_0|OUT_OF_MEMORY|8\n7_1|RUNNING|9\n"
+        assert not queue.is_done("7_0", "force")
+        answers["squeue"] = "7_0|OUT_OF_MEMORY|8\n7_1|COMPLETED|9\n"
+        time.sleep(0.002)
+        assert queue.is_done("7_0", "force")
+        assert [queue.get_state(job, "cache") for job in ("7_0", "7_1")] == ["OUT_OF_MEMORY", "COMPLETED"]
+        assert queue.numbers() == {"7"}
+
+    def test_what_slurm_does_not_know_has_ended_unless_it_does_not_answer(self, answers, queue):
+        answers["squeue"] = None
+        assert not queue.is_done("7_0", "force")
+        answers["squeue"] = ""
+        time.sleep(0.002)
+        assert queue.is_done("7_1", "force")
+        assert queue.get_state("7_1", "cache") == slurm.GONE
+
+
+class TestGone:
+    """A run of job 8 whose machine was another, so that nothing but SLURM can say that it is gone."""
+
+    @pytest.fixture
+    def multirun(self, tmp_path):
+        multirun = Multirun(tmp_path / ".jobs" / "0")
+        record = start_record(["eprop-run"]) | {"host": "elsewhere", "status": "RUNNING"}
+        write_text(tmp_path / "seed-1" / "run.json", json.dumps(record))
+        multirun.note(JobOutcome(0, "seed-1", "RUNNING", job="8"))
+        return multirun
+
+    def test_its_run_has_failed_with_the_remedy(self, multirun, monkeypatch):
+        monkeypatch.setattr(slurm, "LATE", 0.0)
+        slurm._note_gone(multirun, {"7_0": ("OUT_OF_MEMORY", "8")}, {})
+        told = "job 8 ended without a word (OUT_OF_MEMORY: raise hydra.launcher.mem_gb)"
+        assert multirun.outcomes == [JobOutcome(0, "seed-1", "FAILED", told, job="8")]
+        assert statuses(multirun.directory) == ["FAILED"]
+
+    @pytest.mark.parametrize("state", ["RUNNING", "PENDING", "COMPLETING"])
+    def test_it_is_left_alone_while_the_job_may_go_on(self, multirun, monkeypatch, state):
+        monkeypatch.setattr(slurm, "LATE", 0.0)
+        slurm._note_gone(multirun, {"7_0": (state, "8")}, {})
+        assert statuses(multirun.directory) == ["RUNNING"]
+
+    def test_its_files_are_given_time_to_be_seen(self, multirun):
+        seen = {}
+        slurm._note_gone(multirun, {"7_0": ("COMPLETED", "8")}, seen)
+        assert statuses(multirun.directory) == ["RUNNING"]
+        assert list(seen) == ["8"]
+
+
+def test_what_a_job_that_left_no_result_means():
+    problem = type("UncompletedJobError", (Exception,), {})(
+        "Job 7_0 (task: 0) with path x_result.pkl\nhas not produced any output (state: NODE_FAIL)\nError stream (x)"
+    )
+    told = "job 7_0 of the cluster ended without a word (NODE_FAIL: the node was lost); its logs are .submitit/7_0_*"
+    assert why_broken_off(problem) == told

@@ -139,3 +139,26 @@ def test_a_scheduler_that_does_not_answer_is_named(scheduler, monkeypatch):
     with pytest.raises(UserError) as error:
         made.map(double, [1], builds=1)
     assert str(error.value) == f"engine.scheduler={scheduler}: no Dask scheduler answers there"
+
+
+@pytest.mark.parametrize(
+    ("python", "eprop", "told"),
+    [
+        ("3.11.9.final.0", "2", None),
+        ("3.12.1.final.0", "2", "Python 3.12, but here it is 3.11"),
+        ("3.11.9.final.0", "1", "eprop-cli 1, but here it is 2"),
+        ("3.11.9.final.0", None, "eprop-cli missing, but here it is 2"),
+    ],
+)
+def test_a_dask_worker_of_another_installation_is_named(python, eprop, told):
+    def installation(python, eprop):
+        return {"host": {"python": python}, "packages": {"eprop_cli": eprop}}
+
+    found = {"client": installation("3.11.7.final.0", "2"), "workers": {"tcp://w": installation(python, eprop)}}
+    if told is None:
+        workers._check_versions("tcp://s", found)
+        return
+    with pytest.raises(UserError) as error:
+        workers._check_versions("tcp://s", found)
+    remedy = "start the workers from the same installation"
+    assert str(error.value) == f"engine.scheduler=tcp://s: the worker tcp://w has {told}; {remedy}"

@@ -1,6 +1,7 @@
 """What is left when a multirun ends, however it ends: a table, a figure, and lines that say what to do next."""
 
 import math
+import re
 import shlex
 import signal
 import sys
@@ -19,6 +20,7 @@ from eprop_cli.runs.reader import Run
 from eprop_cli.runs.trials import SearchRecord, read_trials
 from eprop_cli.sweeps.job_directory import job_runs
 from eprop_cli.sweeps.multirun import NOT_STARTED, SKIPPED, JobOutcome, Multirun
+from eprop_cli.sweeps.slurm import ended_so
 from eprop_cli.terminal import drop_output
 
 if TYPE_CHECKING:
@@ -44,7 +46,12 @@ def close(multirun: Multirun, problem: BaseException | None) -> int:
     n_jobs = multirun.plan.n_jobs
     record = read_trials(multirun.directory) if n_jobs is None else None
     runs = _in_order(job_runs(multirun.directory), record)
-    written = _write(runs, multirun.directory, record, is_search=n_jobs is None) if runs else None
+    written, lost = None, False
+    try:
+        written = _write(runs, multirun.directory, record, is_search=n_jobs is None) if runs else None
+    except OSError as error:  # the disk is full
+        print(f"eprop-run: {error.filename}: cannot be written ({error.strerror}); resume writes it", file=sys.stderr)
+        lost = True
     counts = Counter(outcome.status for outcome in outcomes)
     counts[NOT_STARTED] += 0 if n_jobs is None else n_jobs - len(outcomes)
     bad = [outcome.name for outcome in outcomes if outcome.status not in FINE]
@@ -61,7 +68,7 @@ def close(multirun: Multirun, problem: BaseException | None) -> int:
         drop_output()
     if number is not None:
         return 128 + number
-    return FAILURE if problem or bad or counts[NOT_STARTED] else 0
+    return FAILURE if problem or bad or counts[NOT_STARTED] or lost else 0
 
 
 def _tell(multirun: Multirun, counts: Counter[str], bad: Sequence[str], is_search: bool) -> None:
@@ -88,9 +95,11 @@ def why_broken_off(problem: Exception) -> str | None:
     """What an error of a launcher or a search means, in one line; None for those that are not expected."""
     if isinstance(problem, UserError):
         return str(problem)
+    if type(problem).__name__ == "UncompletedJobError":
+        job, state = re.findall(r"^Job (\S+) .*?\(state: (.*?)\)", str(problem), re.DOTALL)[0]
+        return f"job {job} of the cluster ended without a word ({ended_so(state)}); its logs are .submitit/{job}_*"
     return {
         "TerminatedWorkerError": "a process of the launcher was killed (out of memory?), and with it the others",
-        "UncompletedJobError": "a job of the cluster was killed (out of memory?); its log is in .submitit",
     }.get(type(problem).__name__)
 
 

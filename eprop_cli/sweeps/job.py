@@ -41,7 +41,7 @@ def run_job(composed: DictConfig) -> float | None:
     multirun = Multirun(scratch.parent)
     plan = multirun.plan
     overrides = [str(override) for override in hydra.overrides.task]
-    outcome = JobOutcome(int(hydra.job.num), job_name(overrides, plan.swept))
+    outcome = JobOutcome(int(hydra.job.num), job_name(overrides, plan.swept), job=os.environ.get("SLURM_JOB_ID"))
     if not plan.is_mine:
         for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the stop file is enough here
             signal.signal(number, signal.SIG_IGN)
@@ -50,10 +50,9 @@ def run_job(composed: DictConfig) -> float | None:
     returned = None
     find_modules_in(plan.modules_in)
     if multirun.stopped is None:
-        multirun.note(replace(outcome, status=RUNNING))
         directory = JobDirectory(multirun.directory / outcome.name, scratch, ["eprop-run", *plan.options, *overrides])
         try:
-            status, error, returned = _attempt(directory, composed, multirun)
+            status, error, returned = _attempt(directory, composed, multirun, outcome)
         except Exception as problem:  # whatever it is, it is this job's own
             log_to_file.exception("the job failed")
             status, error = FAILED, f"{type(problem).__name__}: {problem}"
@@ -69,8 +68,10 @@ def run_job(composed: DictConfig) -> float | None:
     return returned
 
 
-def _attempt(directory: JobDirectory, composed: DictConfig, multirun: Multirun) -> tuple[str, str | None, float | None]:
-    """Do what is left to do of a job: its status, error and objective."""
+def _attempt(
+    directory: JobDirectory, composed: DictConfig, multirun: Multirun, outcome: JobOutcome
+) -> tuple[str, str | None, float | None]:
+    """Do what is left to do of a job: its status, error and objective; outcome: as far as it is known."""
     try:
         config = load(with_absolute_paths(composed, multirun.plan.beginning))
         ready = directory.take(config)
@@ -80,6 +81,7 @@ def _attempt(directory: JobDirectory, composed: DictConfig, multirun: Multirun) 
         return FAILED, str(error), None
     status, problem = SKIPPED, None
     if ready is not None:
+        multirun.note(replace(outcome, status=RUNNING))  # not before: until then its run says how an earlier one ended
         request = _request(ready, directory, str(directory.path / LOG), multirun.plan.modules_in)
         ended = run_forked(request, lambda: multirun.stopped)
         killed = f"was killed by {signal.Signals(-ended).name}" if ended < 0 else f"ended with status {ended}"

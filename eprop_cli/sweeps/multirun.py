@@ -56,12 +56,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What became of a job; name: its directory within the sweep directory."""
+    """What became of a job; name: its directory within the sweep directory. job: its number on a cluster."""
 
     num: int
     name: str
     status: str = NOT_STARTED
     error: str | None = None
+    job: str | None = None
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,11 @@ from eprop_cli.training.base import check_ready
 TIED = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs end with the process that starts them
 
 # Their loggers, which tell of each job that is launched.
-LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
+LAUNCHERS = (
+    "hydra._internal.core_plugins.basic_launcher",
+    "hydra_plugins.hydra_joblib_launcher._core",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,9 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
         hydra.sweeper.storage = absolute_storage(hydra.sweeper.storage, beginning)
     launch_only_the_rest(config)
     if is_slurm(launcher):
-        watch(multirun)
+        from eprop_cli.sweeps.slurm_queue import Queue
+
+        watch(multirun, Queue.take_over().numbers)
     for name in LAUNCHERS:
         logging.getLogger(name).setLevel(logging.WARNING)  # it is told here, in fewer lines
     begin(multirun)

@@ -1,6 +1,5 @@
-"""What SLURM does not say by itself: why jobs wait, that a time limit cannot be had; how what waits is cancelled."""
+"""What SLURM does not say by itself: why jobs wait, that they are gone, that a time limit cannot be had."""
 
-import logging
 import os
 import re
 import signal
@@ -9,16 +8,18 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
-from eprop_cli.errors import require
+from eprop_cli.errors import UserError, require
+from eprop_cli.runs.files import RUNNING
+from eprop_cli.sweeps.job_directory import JobDirectory
 from eprop_cli.sweeps.multirun import Multirun
 
 LOOK, LOOK_STOPPING = 5.0, 0.5  # s between two looks at the queue
 PATIENCE = 30  # s, that a command of SLURM's is given
-NO_ACCOUNTING = "the cluster keeps no accounts: that a job was killed without a word shows late"
+LATE = 10.0  # s, that files of a job which has ended are given to be seen here
 # What is to be done about reasons by which jobs wait for ever.
 REMEDIES = {
     "PartitionTimeLimit": "lower hydra.launcher.timeout_min",
@@ -28,6 +29,20 @@ REMEDIES = {
     "AssocMaxJobsLimit": "the account's limit of jobs is reached",
     "JobHeldUser": "release it with scontrol release",
     "JobHeldAdmin": "ask those who run the cluster",
+}
+GONE = "unknown to SLURM"
+# States of jobs that do not go on, and what is to be done about those that ended so before they could say it.
+ENDED = {
+    "OUT_OF_MEMORY": "raise hydra.launcher.mem_gb",
+    "TIMEOUT": "raise hydra.launcher.timeout_min",
+    "NODE_FAIL": "the node was lost",
+    "FAILED": "out of memory? see hydra.launcher.mem_gb",
+    "CANCELLED": "",
+    "COMPLETED": "",
+    "BOOT_FAIL": "",
+    "DEADLINE": "",
+    "PREEMPTED": "",
+    GONE: "",
 }
 
 
@@ -49,17 +64,35 @@ def check_time_limit(launcher: Mapping[str, Any]) -> None:
         require(wanted <= most, "hydra.launcher.timeout_min", wanted, constraint)
 
 
-def watch(multirun: Multirun) -> None:
-    """Tell why jobs of a multirun wait; when it is stopped, cancel those, and go on once the others have ended."""
-    logging.getLogger("submitit").addFilter(_Once())
-    before = _submitted(multirun.directory)
-    threading.Thread(target=_watch, args=(multirun, before), daemon=True).start()
+def watch(multirun: Multirun, numbers: Callable[[], set[str]]) -> None:
+    """Tell why jobs of a multirun wait or are gone; when it is stopped, cancel those that wait.
+
+    It goes on once the others have ended. numbers: gives those of all jobs and job arrays that it has submitted.
+    """
+    threading.Thread(target=_watch, args=(multirun, numbers), daemon=True).start()
 
 
-def _watch(multirun: Multirun, before: set[str]) -> None:
+def ended_so(state: str) -> str:
+    """A state in which a job ended, and what is to be done about it."""
+    return f"{state}: {ENDED[state]}" if ENDED.get(state) else state
+
+
+def states(numbers: Collection[str]) -> dict[str, tuple[str, str]] | None:
+    """State and own number of each job, by its number in the array, as 7_0; None if SLURM does not say."""
+    if not numbers:
+        return {}
+    out = _call("squeue", "-h", "-r", "-t", "all", "-j", ",".join(sorted(numbers)), "-o", "%i|%T|%A")
+    if out is None:
+        return None
+    lines = [line.split("|") for line in out.splitlines() if line.count("|") == 2]
+    return {job: (state, number) for job, state, number in lines}
+
+
+def _watch(multirun: Multirun, numbers: Callable[[], set[str]]) -> None:
     told: set[str] = set()
+    ended: dict[str, float] = {}
     while multirun.state.exists():
-        jobs = _submitted(multirun.directory) - before
+        jobs = numbers()
         waiting = _waiting(jobs)
         if multirun.stopped is not None:
             if jobs and waiting:
@@ -74,9 +107,30 @@ def _watch(multirun: Multirun, before: set[str]) -> None:
                 remedy = f": {REMEDIES[reason]}" if reason in REMEDIES else ""
                 print(f"eprop-run: {count} jobs wait in the queue ({reason}{remedy})", file=sys.stderr, flush=True)
                 told.add(reason)
+        _note_gone(multirun, states(jobs), ended)
         until = time.monotonic() + LOOK
         while time.monotonic() < until and multirun.state.exists() and multirun.stopped is None:
             time.sleep(LOOK_STOPPING)
+
+
+def _note_gone(multirun: Multirun, found: Mapping[str, tuple[str, str]] | None, ended: dict[str, float]) -> None:
+    """Have runs FAILED whose jobs SLURM says have ended, but that did not get to say so themselves.
+
+    ended: when that was first seen, by a job's own number. On another machine nothing else tells that they are gone.
+    """
+    now = time.monotonic()
+    by_number = {number: state for state, number in (found or {}).values() if state in ENDED}
+    for outcome in multirun.outcomes:
+        state = by_number.get(outcome.job or "")
+        if outcome.status != RUNNING or outcome.job is None or state is None:
+            ended.pop(outcome.job or "", None)
+        elif now - ended.setdefault(outcome.job, now) >= LATE:
+            directory = JobDirectory(multirun.directory / outcome.name, multirun.state, [])
+            try:
+                status, error = directory.conclude(f"job {outcome.job} ended without a word ({ended_so(state)})")
+            except (UserError, OSError):
+                continue
+            multirun.note(replace(outcome, status=status, error=error))
 
 
 def _waiting(jobs: set[str]) -> Counter[str] | None:
@@ -90,12 +144,6 @@ def _waiting(jobs: set[str]) -> Counter[str] | None:
 def _queued(jobs: set[str]) -> bool:
     """Whether any of some jobs has not ended."""
     return bool(jobs) and bool((_call("squeue", "-h", "-j", ",".join(sorted(jobs)), "-o", "%i") or "").strip())
-
-
-def _submitted(directory: Path) -> set[str]:
-    """Numbers of the jobs and job arrays that were submitted for a multirun."""
-    found = (directory / ".submitit").glob("*_submission.sh")
-    return {path.name.split("_")[0] for path in found if path.name.split("_")[0].isdecimal()}
 
 
 def _limits() -> dict[str, tuple[float | None, bool]]:
@@ -124,20 +172,3 @@ def _call(*command: str) -> str | None:
         return None
     # Of jobs that ended a while ago it knows nothing more.
     return done.stdout if done.returncode == 0 or "Invalid job id" in done.stderr else None
-
-
-class _Once(logging.Filter):
-    """Says once, in a line, what submitit says at each look where there is no accounting."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._told = False
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is to be seen."""
-        if "sacct" not in record.getMessage():
-            return True
-        if not self._told:  # not by the record: there are several handlers, each of which would show it
-            print(f"eprop-run: {NO_ACCOUNTING}", file=sys.stderr, flush=True)
-        self._told = True
-        return False

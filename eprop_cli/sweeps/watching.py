@@ -5,11 +5,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eprop_cli.errors import UserError, legible
-from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, RUN
+from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, RUN, RUNNING
 from eprop_cli.runs.reader import Run, find_runs
 from eprop_cli.runs.standing import KILLED, Standing, duration, standing
 from eprop_cli.schema import short_names
@@ -95,6 +95,8 @@ def _of_multirun(multirun: Multirun) -> Progress:
         path = multirun.directory / outcome.name
         begun = (path / RUN).exists()
         known = standing(path) if begun else Standing(path, outcome.status, error=outcome.error or "")
+        if known.status == KILLED and outcome.status == RUNNING and outcome.job is not None:
+            known = replace(known, status=RUNNING)  # it may begin again, on another node; SLURM says if it does not
         jobs[_name(path, plan.swept)] = known
     waits = plan.n_jobs is None or skipped + len(jobs) < plan.n_jobs
     ends = multirun.stopped is not None

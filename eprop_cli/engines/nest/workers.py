@@ -7,7 +7,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, wait
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -141,9 +141,34 @@ def _connected(scheduler: str) -> Any:
         raise UserError("engine.backend=dask: needs Dask; pip install '.[dask]' in the checkout") from error
     logging.getLogger("distributed.utils").setLevel(logging.CRITICAL)  # what is lost is told here, in a line
     try:
-        return distributed.Client(scheduler, timeout=PATIENCE)  # type: ignore[no-untyped-call,unused-ignore]
+        client = distributed.Client(scheduler, timeout=PATIENCE)  # type: ignore[no-untyped-call,unused-ignore]
     except (OSError, ValueError) as error:
         raise NoSchedulerError(f"engine.scheduler={scheduler}: no Dask scheduler answers there") from error
+    try:
+        found: Any = client.get_versions(packages=["eprop_cli"])  # type: ignore[no-untyped-call,unused-ignore]
+        _check_versions(scheduler, found)
+    except UserError:
+        client.close()  # type: ignore[no-untyped-call,unused-ignore]
+        raise
+    return client
+
+
+def _check_versions(scheduler: str, found: Mapping[str, Any]) -> None:
+    """Raise UserError if a worker has another eprop-cli or Python than this process, by what Dask tells of both."""
+    mine = _own(found["client"])
+    for address, told in found["workers"].items():
+        for name, version in _own(told).items():
+            if version != mine[name]:
+                raise UserError(
+                    f"engine.scheduler={scheduler}: the worker {address} has {name} {version or 'missing'}, but here "
+                    f"it is {mine[name]}; start the workers from the same installation"
+                )
+
+
+def _own(told: Mapping[str, Any]) -> dict[str, str]:
+    """Versions that must be the same; Python's without the last number."""
+    python = ".".join(str(told["host"]["python"]).split(".")[:2])
+    return {"Python": python, "eprop-cli": str(told["packages"].get("eprop_cli") or "")}
 
 
 class _DaskExecutor(Executor):
