@@ -67,7 +67,7 @@ class CompiledStream:
     def __init__(self, config: Config, wiring: Wiring, weights: Weights) -> None:
         self._config, self._wiring, self._initial, self._timing = config, wiring, weights, config.timing
         self._recorded = first_neurons(config, config.recording.n_record)
-        self._network: online.Stream | None = None  # from the first learning rate on
+        self._network: online.OnlineNetwork | None = None  # from the first learning rate on
         self._begun: _Begun | None = None
         self._held: Steps | None = None  # the last step, whose targets go on for as long as nothing follows
         self._eta = 0.0  # of the batch under way
@@ -187,12 +187,12 @@ def check_state(config: Config, wiring: Wiring, state: Mapping[str, Any]) -> Non
     check_in_range(arrays, ("now",), 0, online.MOST_STEPS)
     check_in_range(arrays, ("eta",), 0.0, MOST)
     left = {LEFT + each.name for each in fields(Steps)} & arrays.keys()
-    network = {name.removeprefix(STATE): values for name, values in arrays.items() if name.startswith(STATE)}
-    if network:
+    kept = {name.removeprefix(STATE): values for name, values in arrays.items() if name.startswith(STATE)}
+    if kept:
         zeros = {name: np.zeros(mask.shape) for name, mask in wiring.items()}
-        stream = make_network(config, wiring, zeros, float(arrays["eta"]))
-        stream.state.load(network)
-        stream.check()
+        network = make_network(config, wiring, zeros, float(arrays["eta"]))
+        network.state.load(kept)
+        network.check()
     elif left:
         raise ValueError("it has steps that are left, and no network")
     if left:
@@ -202,7 +202,7 @@ def check_state(config: Config, wiring: Wiring, state: Mapping[str, Any]) -> Non
         check_arrays(arrays, schema)
 
 
-def make_network(config: Config, wiring: Wiring, weights: Weights, eta: float) -> online.Stream:
+def make_network(config: Config, wiring: Wiring, weights: Weights, eta: float) -> online.OnlineNetwork:
     """The network of a config; eta: the first learning rate."""
     model = config.model
     (population,) = model.populations
@@ -212,10 +212,10 @@ def make_network(config: Config, wiring: Wiring, weights: Weights, eta: float) -
     del optimizer["eta"]
     listed = {projection: wiring[projection].listed() for projection in PLASTIC}
     w_in, w_rec, w_out = (_projection(wiring[key], listed[key], weights[key]) for key in PLASTIC)
-    network = online.Stream(
+    network = online.OnlineNetwork(
         online.Neurons(model=population.model, **parameters),
         online.Readouts(**model.parameters("out")),
-        online.Optimizer(**optimizer),
+        online.OptimizerParameters(**optimizer),
         w_in,
         w_rec,
         w_out,
@@ -235,6 +235,6 @@ def make_network(config: Config, wiring: Wiring, weights: Weights, eta: float) -
     return network
 
 
-def _projection(mask: Mask, listed: Mask, weights: NDArray[np.float64]) -> online.Projection:
+def _projection(mask: Mask, listed: Mask, weights: NDArray[np.float64]) -> online.ListedSynapses:
     """Synapses as the kernels take them. listed: those of the mask as a list."""
-    return online.Projection(*listed.lists, listed.take(weights) if mask.is_dense else weights)
+    return online.ListedSynapses(*listed.lists, listed.take(weights) if mask.is_dense else weights)
