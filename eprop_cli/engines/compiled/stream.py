@@ -26,15 +26,15 @@ STATE, LEFT = "state_", "left_"  # what names of arrays begin with: of the netwo
 
 
 @dataclass(frozen=True)
-class Steps:
-    """Time steps to simulate: uint8 (n, n_in) input spikes, (n, n_out) targets, (n,) learning window."""
+class Segment:
+    """A stretch of n steps to simulate: uint8 (n, n_in) input spikes, (n, n_out) targets, (n,) learning window."""
 
     inputs: NDArray[np.uint8]
     targets: NDArray[np.float64]
     window: NDArray[np.float64]
 
     @classmethod
-    def of_batch(cls, batch: Batch, learning_window: int) -> "Steps":
+    def of_batch(cls, batch: Batch, learning_window: int) -> "Segment":
         """All sequences of a batch one after another."""
         n_batch, n_steps, n_in = batch.spikes.shape
         window = np.zeros((n_batch, n_steps))
@@ -42,10 +42,10 @@ class Steps:
         inputs = batch.spikes.reshape(-1, n_in).astype(np.uint8)
         return cls(inputs, batch.targets.reshape(len(batch.targets), -1).T.copy(), window.ravel())
 
-    def part(self, start: int, stop: int | None) -> "Steps":
-        """Some of them."""
+    def part(self, start: int, stop: int | None) -> "Segment":
+        """Some of its steps."""
         some = slice(start, stop)
-        return Steps(self.inputs[some], self.targets[some], self.window[some])
+        return Segment(self.inputs[some], self.targets[some], self.window[some])
 
     def __len__(self) -> int:
         return len(self.window)
@@ -57,7 +57,7 @@ class _Begun:
 
     batch: Batch
     record: bool
-    left: Steps
+    left: Segment
     outcomes: list[online.Advanced]
 
 
@@ -69,7 +69,7 @@ class CompiledStream:
         self._recorded = first_neurons(config, config.recording.n_record)
         self._network: online.OnlineNetwork | None = None  # from the first learning rate on
         self._begun: _Begun | None = None
-        self._held: Steps | None = None  # the last step, whose targets go on for as long as nothing follows
+        self._held: Segment | None = None  # the last step, whose targets go on for as long as nothing follows
         self._eta = 0.0  # of the batch under way
         self._now = 0  # step at which the next batch begins
 
@@ -79,7 +79,7 @@ class CompiledStream:
         if self._network is None:
             self._network = make_network(self._config, self._wiring, self._initial, eta)
         before = self.end()
-        self._begun = _Begun(batch, record, Steps.of_batch(batch, self._timing.learning_window), [])
+        self._begun = _Begun(batch, record, Segment.of_batch(batch, self._timing.learning_window), [])
         self._now += len(self._begun.left)
         return before
 
@@ -114,7 +114,7 @@ class CompiledStream:
         if self._network is None:
             eta = self._config.model.learning_rate(self._config.optimizer.eta)
             self._network = make_network(self._config, self._wiring, self._initial, eta)
-        copy, steps = self._network.frozen(), Steps.of_batch(batch, self._timing.learning_window)
+        copy, steps = self._network.frozen(), Segment.of_batch(batch, self._timing.learning_window)
         return self._outcome(batch, [copy.advance(steps.inputs, steps.targets, steps.window, 0.0)], False)
 
     def weights(self) -> Weights:
@@ -141,7 +141,7 @@ class CompiledStream:
         if self._network is not None:
             state |= {STATE + name: values for name, values in self._network.state.arrays().items()}
         if self._begun is not None:
-            state |= {LEFT + each.name: getattr(self._begun.left, each.name).copy() for each in fields(Steps)}
+            state |= {LEFT + each.name: getattr(self._begun.left, each.name).copy() for each in fields(Segment)}
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -154,7 +154,7 @@ class CompiledStream:
         left = {name.removeprefix(LEFT): values for name, values in state.items() if name.startswith(LEFT)}
         if left:
             nothing = Batch(np.empty((0, 0, 0), bool), np.empty((0, 0, 0)), ())
-            self._begun = _Begun(nothing, False, Steps(**left), [])
+            self._begun = _Begun(nothing, False, Segment(**left), [])
 
     def _advance(self, begun: _Begun, n_steps: int) -> None:
         assert self._network is not None
@@ -186,7 +186,7 @@ def check_state(config: Config, wiring: Wiring, state: Mapping[str, Any]) -> Non
     check_arrays(arrays, {"now": ("iu", ()), "eta": ("f", ())})
     check_in_range(arrays, ("now",), 0, online.MOST_STEPS)
     check_in_range(arrays, ("eta",), 0.0, MOST)
-    left = {LEFT + each.name for each in fields(Steps)} & arrays.keys()
+    left = {LEFT + each.name for each in fields(Segment)} & arrays.keys()
     kept = {name.removeprefix(STATE): values for name, values in arrays.items() if name.startswith(STATE)}
     if kept:
         zeros = {name: np.zeros(mask.shape) for name, mask in wiring.items()}
