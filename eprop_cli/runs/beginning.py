@@ -63,7 +63,7 @@ def earlier_config(
 ) -> dict[str, Any]:
     """The config of the run in a directory as plain values; raises ConfigError if it holds anything else.
 
-    names: those that are trusted, as in check_names(). key: by which the directory was given. named: as in find_kept().
+    names: those trusted, as in check_trusted(). key: by which the directory was given. named: as in find_kept().
     """
     record = read_record(directory, key)
     try:
