@@ -114,6 +114,6 @@ def save_composed(composed: DictConfig, hydra_config: DictConfig, directory: Pat
         write_text(directory / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
 
 
-def quoted(directory: Path) -> str:
-    """A directory as a value among overrides: Hydra takes a "=" in a value only so."""
-    return "'" + str(directory).replace("'", "\\'") + "'"
+def quoted(value: str | Path) -> str:
+    """A value among overrides as Hydra takes it whatever characters it has, such as a "=" in a path."""
+    return "'" + str(value).replace("'", "\\'") + "'"
