@@ -1,4 +1,4 @@
-"""Measure what a synaptic event costs in NEST and in the online stream, and the sine-wave experiment; prints a table.
+"""Measure what a synaptic event costs in NEST and in the online network, and the sine-wave experiment; prints a table.
 
 All candidates run alternately on one thread in one process; times are CPU seconds, and ratios are taken within a
 repetition, so that a disturbance of the machine hits both sides.
@@ -12,7 +12,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.engines.compiled.online import Advanced, Neurons, Optimizer, Projection, Readouts, Stream
+from eprop_cli.engines.compiled.online import (
+    Advanced,
+    ListedSynapses,
+    Neurons,
+    OnlineNetwork,
+    OptimizerParameters,
+    Readouts,
+)
 
 DT, CUTOFF = 1.0, 100.0  # ms
 NEURON = {
@@ -141,13 +148,13 @@ def stream_event(model: str, method: str, n: int, fan_out: int, rate: float) -> 
     targets, weights = network(n, fan_out)
     spikes = presynaptic(n, settle + timed, rate)
     parameters = {**NEURON, "model": model} | ({"adapt_beta": 0.1} if model.endswith("adapt") else {})
-    none = Projection(np.zeros(n + 1, np.int64), np.zeros(0, np.uint32), np.zeros(0))
+    none = ListedSynapses(np.zeros(n + 1, np.int64), np.zeros(0, np.uint32), np.zeros(0))
     total = 0.0
     for connected, way in ((True, method), (False, "walk")):  # walking without synapses: neurons alone
-        inputs = Projection(np.arange(n + 1) * fan_out, targets.ravel().astype(np.uint32), weights.ravel())
-        stream = Stream(
-            Neurons(**parameters), Readouts(**READOUT), Optimizer(**OPTIMIZER),  # type: ignore[arg-type]
-            inputs if connected else Projection(np.zeros(n + 1, np.int64), none.targets, none.weights), none, none,
+        inputs = ListedSynapses(np.arange(n + 1) * fan_out, targets.ravel().astype(np.uint32), weights.ravel())
+        stream = OnlineNetwork(
+            Neurons(**parameters), Readouts(**READOUT), OptimizerParameters(**OPTIMIZER),  # type: ignore[arg-type]
+            inputs if connected else ListedSynapses(np.zeros(n + 1, np.int64), none.targets, none.weights), none, none,
             np.zeros((n, 1)), ETA, method=way,
         )  # fmt: skip
         _advance(stream, spikes[:settle], np.zeros(settle))
@@ -157,7 +164,7 @@ def stream_event(model: str, method: str, n: int, fan_out: int, rate: float) -> 
     return total / (int(spikes[settle:].sum()) * fan_out)
 
 
-def _advance(stream: Stream, spikes: NDArray[np.bool_], target: NDArray[np.float64]) -> Advanced:
+def _advance(stream: OnlineNetwork, spikes: NDArray[np.bool_], target: NDArray[np.float64]) -> Advanced:
     return stream.advance(spikes.astype(np.uint8), target[:, np.newaxis], np.ones(len(target)), ETA)
 
 
@@ -187,14 +194,15 @@ class SineWaves:
         target -= target[0]
         self.target = target / max(np.abs(target).max(), 1e-6)
 
-    def stream(self, method: str | None) -> Stream:
+    def stream(self, method: str | None) -> OnlineNetwork:
         """The experiment's network."""
         beta = {"adapt_beta": 1.0} if self.model == "eprop_iaf_psc_delta_adapt" else {}  # NEST's default
         w_in, w_rec, w_out = (w.T for w in self.weights)
-        return Stream(
-            Neurons(**{**self.neuron, **beta, "model": self.model}), Readouts(**READOUT), Optimizer(**OPTIMIZER),  # type: ignore[arg-type]
-            Projection.from_matrix(w_in), Projection.from_matrix(w_rec, ~np.eye(len(w_rec), dtype=np.bool_)),
-            Projection.from_matrix(w_out), self.feedback, ETA, method=method,
+        return OnlineNetwork(
+            Neurons(**{**self.neuron, **beta, "model": self.model}), Readouts(**READOUT),  # type: ignore[arg-type]
+            OptimizerParameters(**OPTIMIZER),  # type: ignore[arg-type]
+            ListedSynapses.from_matrix(w_in), ListedSynapses.from_matrix(w_rec, ~np.eye(len(w_rec), dtype=np.bool_)),
+            ListedSynapses.from_matrix(w_out), self.feedback, ETA, method=method,
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from synthetic_run import write_run
 from eprop_cli.runs.comparison import SUMMARY
 from eprop_cli.sweeps import closing
 from eprop_cli.sweeps.closing import close
-from eprop_cli.sweeps.multirun import JobOutcome, Multirun, Plan
+from eprop_cli.sweeps.multirun import JobOutcome, Multirun, MultirunPlan
 from eprop_cli.sweeps.preparation import stop
 
 
@@ -31,7 +31,7 @@ def multirun(tmp_path):
     def begin(n_jobs):
         multirun = Multirun(tmp_path / "sweep" / ".jobs" / "stamp")
         multirun.state.mkdir(parents=True)
-        plan = Plan(
+        plan = MultirunPlan(
             ["seed"], [], n_jobs, os.getpid(), platform.node(), tied=True, fresh=True, launcher="", beginning=None
         )
         (multirun.state / "plan.json").write_text(json.dumps(asdict(plan)))

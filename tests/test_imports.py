@@ -1,5 +1,10 @@
-"""Imports go one way: from left to right along FLOORS, never round in a circle, and late only where that is faster."""
+"""Imports go one way: from left to right along FLOORS, never round in a circle, and late only where that is faster.
 
+And what is imported has one meaning: a class has a name of its own.
+"""
+
+import ast
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -53,6 +58,12 @@ LATE = {
     "sweeps/preparation.py": "Optuna and submitit take a while to import, may be missing, and are seldom needed",
     "sweeps/fork_server.py": "the server imports what runs need; the process that starts it does without",
 }
+# Classes that several modules may define, and why.
+SHARED = {
+    "Recurrent": "a model family's keys of its recurrent neurons, under neuron.rec",
+    "Readout": "a model family's keys of its readouts, under neuron.out",
+    "Steps": "a task's keys under task.steps",
+}
 
 
 def floor(file):
@@ -85,6 +96,18 @@ def late(package, allowed):
     return lines + [f"{entry} is allowed to import inside functions and does not" for entry in used if not used[entry]]
 
 
+def shared_names(package, allowed):
+    """A line for each class whose name another module has, too, and for each permission that nobody uses."""
+    homes = defaultdict(set)
+    for file in modules(package).values():
+        for node in ast.walk(ast.parse((package.parent / file).read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].add(str(file))
+    shared = {name: sorted(files) for name, files in homes.items() if len(files) > 1}
+    lines = [f"{name} is in {' and '.join(files)}" for name, files in shared.items() if name not in allowed]
+    return lines + [f"{name} is allowed to be in several modules and is not" for name in allowed if name not in shared]
+
+
 def assert_none(lines):
     assert not lines, "\n" + "\n".join(lines)
 
@@ -103,6 +126,10 @@ def test_imports_go_from_left_to_right():
 
 def test_imports_inside_functions_have_a_reason():
     assert_none(late(PACKAGE, LATE))
+
+
+def test_classes_have_names_of_their_own():
+    assert_none(shared_names(PACKAGE, SHARED))
 
 
 # The checks, on packages made up
@@ -198,4 +225,18 @@ def test_late_imports_without_a_reason_and_reasons_without_one_are_told(package)
     assert late(made, {"cli": "start-up", "errors.py": "none"}) == [
         "made_up/runs/run.py:4 imports inside a function",
         "errors.py is allowed to import inside functions and does not",
+    ]
+
+
+def test_classes_of_one_name_and_reasons_without_one_are_told(package):
+    made = package(
+        {
+            "runs/reader.py": "class Run: ...\nclass Config: ...\nclass _Own: ...\n",
+            "cli/run.py": "class Run:\n    class Config: ...\nclass _Own: ...\n",
+            "errors.py": "class Error(Exception): ...\nclass Run: ...\n",
+        }
+    )
+    assert shared_names(made, {"Config": "a variant's keys", "Error": "none"}) == [
+        "Run is in made_up/cli/run.py and made_up/errors.py and made_up/runs/reader.py",
+        "Error is allowed to be in several modules and is not",
     ]

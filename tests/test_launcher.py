@@ -8,14 +8,14 @@ from synthetic_run import SMOKE, compose, write_run
 from eprop_cli.sweeps.composing import ComposesOnce
 from eprop_cli.sweeps.job_directory import job_name
 from eprop_cli.sweeps.launcher import returned_before
-from eprop_cli.sweeps.multirun import Multirun, Plan
+from eprop_cli.sweeps.multirun import Multirun, MultirunPlan
 
 
 @pytest.fixture
 def master(tmp_path):
     """The config of a multirun of seeds that has begun."""
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "callbacks": {"sweep": {"stamp": "stamp"}}}})
-    plan = Plan(["seed"], [], 3, 1, "elsewhere", tied=False, fresh=True, launcher="", beginning=None)
+    plan = MultirunPlan(["seed"], [], 3, 1, "elsewhere", tied=False, fresh=True, launcher="", beginning=None)
     state = Multirun.of(config).state
     state.mkdir(parents=True)
     (state / "plan.json").write_text(json.dumps(vars(plan)))

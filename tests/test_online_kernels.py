@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from eprop_cli.engines.compiled.online import Neurons, Optimizer, Projection, Readouts, Stream
+from eprop_cli.engines.compiled.online import ListedSynapses, Neurons, OnlineNetwork, OptimizerParameters, Readouts
 from eprop_cli.engines.compiled.online.kernels import CUMULATED
 
 N_IN, N_REC, N_OUT, N_STEPS = 12, 9, 2, 300
@@ -60,10 +60,10 @@ class Case:
         self.window = (rng.random(n_steps) < 0.6).astype(float)
 
     def stream(self, method=None):
-        projections = [Projection.from_matrix(self.weights[key], self.exist[key]) for key in self.weights]
+        projections = [ListedSynapses.from_matrix(self.weights[key], self.exist[key]) for key in self.weights]
         neurons = Neurons(model=self.model, **self.neuron)
-        optimizer = Optimizer(**self.optimizer)
-        return Stream(neurons, Readouts(**self.readout), optimizer, *projections, self.feedback, ETA, method=method)
+        readouts, optimizer = Readouts(**self.readout), OptimizerParameters(**self.optimizer)
+        return OnlineNetwork(neurons, readouts, optimizer, *projections, self.feedback, ETA, method=method)
 
     def advance(self, stream, start=0, stop=None, eta=ETA, **options):
         part = slice(start, stop)

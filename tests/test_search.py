@@ -23,7 +23,7 @@ from eprop_cli.runs.record import describe
 from eprop_cli.runs.trials import read_trials
 from eprop_cli.runs.writer import RunWriter
 from eprop_cli.sweeps.job_directory import job_name
-from eprop_cli.sweeps.multirun import Multirun, Plan
+from eprop_cli.sweeps.multirun import Multirun, MultirunPlan
 from eprop_cli.sweeps.optuna_study import importances
 from eprop_cli.sweeps.pruning import judge_of
 from eprop_cli.sweeps.search import Search, check_search
@@ -118,7 +118,7 @@ def begin(composed, tmp_path, monkeypatch):
             multirun.remove()
             multirun.state.mkdir(parents=True)
             swept = [text.split("=")[0] for text in overrides]
-            plan = Plan(swept, [], None, os.getpid(), platform.node(), True, True, "", None, objective="loss")
+            plan = MultirunPlan(swept, [], None, os.getpid(), platform.node(), True, True, "", None, objective="loss")
             (multirun.state / "plan.json").write_text(json.dumps(asdict(plan)))
             try:
                 Search(config, launcher).run()

@@ -32,7 +32,7 @@ REASONS = {
     "tasks/samples.py": "a task names the losses that fit it",
     "tasks/pattern.py": "a task names the losses that fit it",
     "training/base.py": "parameters may be drawn with NEST's generator, before there is an engine",
-    "engines/compiled/online/stream.py": "NEST's name of its optimizer is like ours",
+    "engines/compiled/online/network.py": "NEST's name of its optimizer is like ours",
     "engines/cuda/backward.py": "it has the compiled engine's equations and order of sums",
     "engines/cuda/engine.py": "it is the compiled engine with other kernels",
     "engines/cuda/forward.py": "it has the compiled engine's equations and order of sums",

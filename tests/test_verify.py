@@ -9,7 +9,7 @@ import pytest
 from small import BARE, ONLINE, SMALL, Here
 
 from eprop_cli.cli import eprop_verify as verify
-from eprop_cli.cli.eprop_verify import TOLERANCES, Compared, compose, tolerances, within, worst
+from eprop_cli.cli.eprop_verify import TOLERANCES, Compared, compose_for_both, tolerances, within, worst
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.errors import TrainingError
 
@@ -163,7 +163,7 @@ def test_bad_input_gets_one_line(overrides, line, main):
 def test_files_of_ones_own_are_found(monkeypatch):
     monkeypatch.chdir(OWN_TASK)
     overrides = ["task=sine_wave", "neuron.out.loss=mean_squared_error", "synapse.average_gradient=false"]
-    config = compose(overrides, Path("conf"))
+    config = compose_for_both(overrides, Path("conf"))
     assert (config.task.name, config.training.name) == ("sine_wave:SineWave", "data_parallel")
 
 
@@ -199,9 +199,9 @@ def test_the_engines_agree_on_regressions(experiment, main):
 
 
 def test_gradients_have_room_for_the_rounding_of_long_sums():
-    few = tolerances(compose([*SMALL, "task.n_batch=1"], None))
+    few = tolerances(compose_for_both([*SMALL, "task.n_batch=1"], None))
     assert few == TOLERANCES
-    many = tolerances(compose(["experiment=lemniscate", "task.steps.sequence=1000", "task.n_batch=2"], None))
+    many = tolerances(compose_for_both(["experiment=lemniscate", "task.steps.sequence=1000", "task.n_batch=2"], None))
     grown = {name for name in many if many[name] != TOLERANCES[name]}
     assert grown == {"gradient in_rec", "gradient rec_rec", "gradient rec_out"}
     assert many["gradient in_rec"] == pytest.approx(20 * TOLERANCES["gradient in_rec"])

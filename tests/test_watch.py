@@ -16,7 +16,7 @@ from eprop_cli.runs import progress as run_progress
 from eprop_cli.runs.log import keep_warnings
 from eprop_cli.runs.standing import duration, standing
 from eprop_cli.sweeps import watching
-from eprop_cli.sweeps.multirun import JobOutcome, Multirun, Plan
+from eprop_cli.sweeps.multirun import JobOutcome, Multirun, MultirunPlan
 
 MINE = {"pid": os.getpid(), "host": platform.node()}
 
@@ -47,7 +47,7 @@ def sweep(tmp_path, monkeypatch):
     """A sweep of eight jobs: three before, one COMPLETED, one FAILED, one running, two waiting; begun 60 s ago."""
     multirun = Multirun(tmp_path / "sweep" / ".jobs" / "stamp")
     multirun.state.mkdir(parents=True)
-    plan = Plan(["seed", "optimizer.eta"], [], 8, os.getpid(), platform.node(), True, True, "", None)
+    plan = MultirunPlan(["seed", "optimizer.eta"], [], 8, os.getpid(), platform.node(), True, True, "", None)
     path = multirun.state / "plan.json"
     path.write_text(json.dumps(asdict(plan)))
     now = time.time()

@@ -104,7 +104,7 @@ def _redraw(run: Run, into: Path, options: argparse.Namespace) -> int:
 
 def _chosen(run: Run, options: argparse.Namespace) -> "Plots":
     """What the run's config says of figures, or the options, checked as if it had been typed in."""
-    from eprop_cli.config.foreign import check_names, trusted
+    from eprop_cli.config.foreign import check_trusted, trusted
     from eprop_cli.config.groups import Plots
 
     given = {"style": options.style, "width": options.width, "font": options.font}
@@ -116,7 +116,7 @@ def _chosen(run: Run, options: argparse.Namespace) -> "Plots":
         whole = whole and all(type(keys.get(key)) in kinds for key, kinds in LOOKS.items())
         if not whole or len(keys) > len(texts) + len(LOOKS):
             raise UserError("its config is not that of a run: plots")
-        check_names({"plots": keys}, trusted(options.allowed, ()))
+        check_trusted({"plots": keys}, trusted(options.allowed, ()))
         return Plots(**keys)
     except UserError as error:
         raise UserError(f"{run.directory / RUN}: {error}") from error

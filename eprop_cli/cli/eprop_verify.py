@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from eprop_cli.cli.verify_run import is_run_dir, verify_run
 from eprop_cli.cli.verify_script import verify_script
 from eprop_cli.config.composed import without_hydra
-from eprop_cli.config.composition import compose as compose_with_hydra
+from eprop_cli.config.composition import compose
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
@@ -152,18 +152,18 @@ def _iterations(options: argparse.Namespace) -> list[str]:
 
 
 def _verify_engines(overrides: list[str], config_dir: Path | None, iterations: int) -> int:
-    config = compose(overrides, config_dir)
+    config = compose_for_both(overrides, config_dir)
     n_iter = min(iterations, config.task.n_iter)
     require(n_iter > 0, "task.n_iter", config.task.n_iter, "must be at least 1 to compare anything")
     compared = " and ".join(engines(config))
     print(f"engines {compared}, seed {config.seed}, iterations {n_iter}, n_batch {config.task.n_batch}")
-    rows = worst(compare(config, n_iter))
+    rows = worst(compare_engines(config, n_iter))
     allowed = tolerances(config)
     _show(rows, allowed)
     return 0 if all(within(row, allowed) for row in rows) else FAILED
 
 
-def compose(overrides: list[str], config_dir: Path | None) -> Config:
+def compose_for_both(overrides: list[str], config_dir: Path | None) -> Config:
     """The config of eprop-run with a training that both engines compute; raises UserError unless they take it."""
     for line in moved_among(overrides):
         print(f"eprop-verify: {line}", file=sys.stderr)
@@ -173,9 +173,9 @@ def compose(overrides: list[str], config_dir: Path | None) -> Config:
     if not any(override.startswith("training=") for override in overrides):
         # Other keys may be those of the training that is yet to be found.
         choices = [override for override in overrides if override.partition("=")[0] in ("experiment", "neuron")]
-        training = _training(OmegaConf.select(compose_with_hydra(choices, config_dir), "neuron.name"))
+        training = _training(OmegaConf.select(compose(choices, config_dir), "neuron.name"))
         overrides.append(f"training={training}")
-    config = load(without_hydra(compose_with_hydra(overrides, config_dir)))
+    config = load(without_hydra(compose(overrides, config_dir)))
     model, name = variant("neuron", config.neuron.name), config.training.name
     if any(config.needs not in variant("engine", engine).provides(model) for engine in engines(config)):
         remedy = f"must be {_training(config.neuron.name)}, which both engines compute; leave it out"
@@ -198,7 +198,7 @@ def _training(neuron: str | None) -> str:
     return "continuous" if streams else "data_parallel"
 
 
-def compare(config: Config, n_iter: int) -> Iterator[Compared]:
+def compare_engines(config: Config, n_iter: int) -> Iterator[Compared]:
     """Train with each engine and yield what they differ in after each iteration."""
     config = copy.deepcopy(config)
     config.recording.spikes = True

@@ -40,10 +40,10 @@ def check_foreign(config: Any, trusted: Collection[str]) -> None:
             raise UserError(f"has the key {key}, which is none of a config's")
         if isinstance(value, str) and "${" in value:
             raise UserError(f"has {key}={value}, and references are not taken from a directory")
-    check_names(config, trusted)
+    check_trusted(config, trusted)
 
 
-def check_names(config: dict[str, Any], trusted: Collection[str]) -> None:
+def check_trusted(config: dict[str, Any], trusted: Collection[str]) -> None:
     """Raise UserError for a module of somebody's own, or a scheduler, that is not among those trusted."""
     for key, name in own_names(config):
         module = name.partition(":")[0]

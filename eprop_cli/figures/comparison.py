@@ -49,7 +49,7 @@ MAX_TICKS = 36  # characters that fit below a heat map side by side
 
 
 @dataclass(frozen=True)
-class Panel:
+class MetricPanel:
     """A metric; problem: whose runs alone are shown, None: all that have it."""
 
     column: Column
@@ -185,7 +185,7 @@ def _elided(labels: Sequence[str]) -> list[str]:
     return max(choices, key=lambda choice: len(set(choice)))  # the first of those that are equally good
 
 
-def _draw_curves(ax: "Axes", groups: Sequence[RunGroup], panel: Panel, band: str, marked: Sequence[bool]) -> None:
+def _draw_curves(ax: "Axes", groups: Sequence[RunGroup], panel: MetricPanel, band: str, marked: Sequence[bool]) -> None:
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
@@ -221,7 +221,7 @@ def _smoothed(values: pd.Series, n_groups: int) -> pd.Series:
     return values.rolling(_window(values, n_groups), min_periods=1, center=True).mean()
 
 
-def _draw_evaluations(ax: "Axes", group: RunGroup, panel: Panel, colour: Any, many: bool) -> None:
+def _draw_evaluations(ax: "Axes", group: RunGroup, panel: MetricPanel, colour: Any, many: bool) -> None:
     """Validations as squares, the mean of the test as a diamond where it was; many: small, where there are many."""
     small: dict[str, Any] = {"markersize": 2.5, "alpha": 0.5} if many else {}
     for phase, look in EVALUATIONS.items():
@@ -237,15 +237,15 @@ def _draw_evaluations(ax: "Axes", group: RunGroup, panel: Panel, colour: Any, ma
             )
 
 
-def _panels(opened: Sequence[Opened]) -> list[Panel]:
+def _panels(opened: Sequence[Opened]) -> list[MetricPanel]:
     """The metrics by which runs are judged, of the loss a panel per problem: two problems' losses do not compare."""
     several = len({each.problem for each in opened}) > 1
     panels = dict.fromkeys(
-        Panel(column, each.problem if several and column.name == "loss" else None)
+        MetricPanel(column, each.problem if several and column.name == "loss" else None)
         for each in opened
         for column in judged(each.columns)
     )
-    return sorted(panels, key=lambda panel: panel.problem is None) or [Panel(Column("loss", ""))]
+    return sorted(panels, key=lambda panel: panel.problem is None) or [MetricPanel(Column("loss", ""))]
 
 
 def _band(colour: Any, n_groups: int) -> dict[str, Any]:

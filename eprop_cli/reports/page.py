@@ -70,7 +70,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Difference:
+class ChangedKey:
     """A key whose value is not the default."""
 
     key: str
@@ -125,7 +125,7 @@ def _run_page(run: Run) -> dict[str, Any]:
         "error": str(record.get("error") or ""),
         "warnings": [f"iteration {each['iteration']}: {each['text']}" for each in record.get("warnings") or []],
         "pictures": list(_pictures(_run_figures(run, problems), problems)),
-        "differences": _read(lambda: differences(run), problems) or [],
+        "changed_keys": _read(lambda: changed_keys(run), problems) or [],
         "tables": tables,
         "provenance": _provenance(record),
         "commands": _run_commands(run),
@@ -154,7 +154,7 @@ def _sweep_page(directory: Path) -> dict[str, Any]:
         "error": "",
         "warnings": [],
         "pictures": list(_pictures(_sweep_figures(whole), problems)),
-        "differences": [each for run in first for each in differences(run) if each.key not in swept],
+        "changed_keys": [each for run in first for each in changed_keys(run) if each.key not in swept],
         "tables": [_runs_table(runs, table, directory)],
         "provenance": {key: value for run in first for key, value in _provenance(run.record).items()},
         "commands": _sweep_commands(directory),
@@ -162,7 +162,7 @@ def _sweep_page(directory: Path) -> dict[str, Any]:
     }
 
 
-def differences(run: Run) -> list[Difference]:
+def changed_keys(run: Run) -> list[ChangedKey]:
     """The keys of a run's config whose values are not those of conf/, but for those that follow from others."""
     given = _read(lambda: flatten(run.raw_config), []) or {}
     config = run.config
@@ -183,7 +183,7 @@ def differences(run: Run) -> list[Difference]:
         if key == "resume" or "${" in f"{value}{default if key not in given else ''}" or (name and not default):
             continue
         if not default or _parsed(default) != value:
-            shown.append(Difference(key, cell(value), default, meaning))
+            shown.append(ChangedKey(key, cell(value), default, meaning))
     return shown
 
 

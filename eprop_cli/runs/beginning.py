@@ -63,7 +63,7 @@ def earlier_config(
 ) -> dict[str, Any]:
     """The config of the run in a directory as plain values; raises ConfigError if it holds anything else.
 
-    names: those that are trusted, as in check_names(). key: by which the directory was given. named: as in find_kept().
+    names: those trusted, as in check_trusted(). key: by which the directory was given. named: as in find_kept().
     """
     record = read_record(directory, key)
     try:
@@ -114,6 +114,6 @@ def save_composed(composed: DictConfig, hydra_config: DictConfig, directory: Pat
         write_text(directory / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
 
 
-def quoted(directory: Path) -> str:
-    """A directory as a value among overrides: Hydra takes a "=" in a value only so."""
-    return "'" + str(directory).replace("'", "\\'") + "'"
+def quoted(value: str | Path) -> str:
+    """A value among overrides as Hydra takes it whatever characters it has, such as a "=" in a path."""
+    return "'" + str(value).replace("'", "\\'") + "'"

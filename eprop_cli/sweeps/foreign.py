@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.composition import BAD_INPUTS
 from eprop_cli.config.files import conf_dir
-from eprop_cli.config.foreign import check_names
+from eprop_cli.config.foreign import check_trusted
 from eprop_cli.errors import ConfigError, UserError
 from eprop_cli.runs.files import SWEEP
 from eprop_cli.schema import flatten
@@ -47,7 +47,7 @@ RESOLVER = re.compile(r"\$\{\s*[\w.]*:|\$\{[^}]*\$\{")  # ${oc.env:HOME}, but no
 def check_arguments_of(record: SweepRecord, directory: Path, trusted: Collection[str], given: Sequence[str]) -> None:
     """Raise ConfigError for what a sweep.json must not say, unless it is given anew.
 
-    trusted: as in check_names(). given: overrides of the command that resumes the sweep.
+    trusted: as in check_trusted(). given: overrides of the command that resumes the sweep.
     """
     anew = {text.partition("=")[0].lstrip("+~") for text in given}
     for option, value in zip(record.options[::2], [*record.options[1::2], ""], strict=False):
@@ -64,7 +64,7 @@ def check_arguments_of(record: SweepRecord, directory: Path, trusted: Collection
 def check_composed(composed: DictConfig, trusted: Collection[str], anew: Collection[str]) -> None:
     """Raise UserError for what config files that a sweep.json names must not hold, with a reason that follows."""
     plain: dict[str, Any] = {str(k): v for k, v in _plain(without_hydra(composed)).items()}
-    check_names(plain, trusted)
+    check_trusted(plain, trusted)
     choices = composed.hydra.runtime.choices
     chosen = [f"{group}={choices[group]}" for group in FILES if choices.get(group) in FILES[group]]
     ours = flatten(_plain(_load(None, chosen).hydra))

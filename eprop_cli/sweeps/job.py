@@ -22,7 +22,7 @@ from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, LOG, RUNNING, w
 from eprop_cli.schema import to_dict
 from eprop_cli.sweeps.fork_server import JobRequest, run_forked
 from eprop_cli.sweeps.job_directory import JobDirectory, job_name, objective
-from eprop_cli.sweeps.multirun import SKIPPED, JobOutcome, Multirun, Plan
+from eprop_cli.sweeps.multirun import SKIPPED, JobOutcome, Multirun, MultirunPlan
 from eprop_cli.sweeps.paths import find_modules_in, with_absolute_paths
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def _request(config: Config, directory: JobDirectory, output: str, modules_in: s
     )
 
 
-def _end_with_starter(plan: Plan) -> None:
+def _end_with_starter(plan: MultirunPlan) -> None:
     """Have this process end, and with it what it started, once the one that started the jobs is gone.
 
     A process of joblib's would stay: waiting for another job, or for someone to take what the last one returned.

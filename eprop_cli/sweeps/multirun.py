@@ -21,7 +21,7 @@ SKIPPED, NOT_STARTED = "SKIPPED", "NOT STARTED"  # what can become of a job besi
 
 
 @dataclass(frozen=True)
-class Plan:
+class MultirunPlan:
     """What is known before the jobs start.
 
     swept: keys with several values. options: those of eprop-run that each job needs. n_jobs: None if a search decides.
@@ -82,9 +82,9 @@ class Multirun:
         return self.state.parent.parent
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> MultirunPlan:
         """What is known before the jobs start."""
-        return Plan(**json.loads((self.state / PLAN).read_text()))
+        return MultirunPlan(**json.loads((self.state / PLAN).read_text()))
 
     @property
     def stopped(self) -> int | None:

@@ -31,7 +31,7 @@ from eprop_cli.sweeps.engine_needs import compile_engine
 from eprop_cli.sweeps.foreign import check_composed
 from eprop_cli.sweeps.job_directory import is_completed, job_name
 from eprop_cli.sweeps.launcher import launch_only_the_rest
-from eprop_cli.sweeps.multirun import PLAN, STATE, Multirun, Plan
+from eprop_cli.sweeps.multirun import PLAN, STATE, Multirun, MultirunPlan
 from eprop_cli.sweeps.overrides import job_overrides
 from eprop_cli.sweeps.paths import absolute_storage, find_modules_in, with_absolute_paths
 from eprop_cli.sweeps.record import SweepRecord
@@ -67,7 +67,8 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
     """Find out all that can be known before the first job, take the sweep directory and heed signals.
 
     config: as Hydra composes it for a multirun; has the launcher replaced by ours, and relative paths by absolute ones.
-    beginning: as in Plan. trusted: of a multirun that is resumed, what its jobs' configs may name, as in check_names().
+    beginning: as in MultirunPlan. trusted: of a multirun that is resumed, what its jobs' configs may name, as in
+        check_trusted().
     Raises UserError or HydraException if one of the jobs can never run, and for what is wrong with the sweep directory.
     """
     multirun = Multirun.of(config)  # fixes what is named after the time
@@ -94,7 +95,7 @@ def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | 
     record = SweepRecord(config_options(config), [*kept, *map(str, hydra.overrides.task)], beginning)
     launcher = str(hydra.launcher["_target_"])
     n_jobs = None if job_list.is_search else len(job_list.jobs)
-    plan = Plan(
+    plan = MultirunPlan(
         *(list(job_list.values), record.options, n_jobs, os.getpid(), platform.node()),
         tied=launcher.endswith(TIED),
         fresh=_claim(multirun.directory),
@@ -254,7 +255,7 @@ def _claim(directory: Path) -> bool:
     return not there
 
 
-def _leave(multirun: Multirun, plan: Plan, record: SweepRecord) -> None:
+def _leave(multirun: Multirun, plan: MultirunPlan, record: SweepRecord) -> None:
     """Write what the jobs share, and what a resumed multirun needs: both or nothing."""
     try:
         write_text(multirun.state / PLAN, json.dumps(asdict(plan)))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from eprop_cli.config.foreign import trusted
 from eprop_cli.errors import UserError
+from eprop_cli.runs.beginning import quoted
 from eprop_cli.sweeps.foreign import check_arguments_of
 from eprop_cli.sweeps.record import read_sweep_record
 
@@ -29,11 +30,6 @@ def arguments_to_resume(
         f"hydra.callbacks.sweep.trusted=[{modules}]",
         *(text for text in _without_multirun(overrides) if not text.startswith("resume=")),
     ]
-
-
-def quoted(value: str | Path) -> str:
-    """A value as Hydra takes it whatever characters it has."""
-    return "'" + str(value).replace("'", "\\'") + "'"
 
 
 def _without_multirun(arguments: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ GRACE = 5.0  # s, that the last look is given
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunsProgress:
     """Several runs at some moment.
 
     jobs: those that have begun, by name. n_jobs: how many there will be; None if a search decides. skipped: how many
@@ -76,7 +76,7 @@ class Progress:
         return f"[{self.done}{'' if self.n_jobs is None else f'/{self.n_jobs}'}] "
 
 
-def progress(directory: Path) -> Progress:
+def progress(directory: Path) -> RunsProgress:
     """How the multirun in a sweep directory, or the runs in a folder, are getting on."""
     states = sorted((path.parent for path in directory.glob(f"{STATE}/*/{PLAN}")), key=lambda path: path.name)
     try:
@@ -85,7 +85,7 @@ def progress(directory: Path) -> Progress:
         return _of_folder(directory)
 
 
-def _of_multirun(multirun: Multirun) -> Progress:
+def _of_multirun(multirun: Multirun) -> RunsProgress:
     plan = multirun.plan
     jobs, skipped = {}, 0
     for outcome in multirun.outcomes:
@@ -102,13 +102,13 @@ def _of_multirun(multirun: Multirun) -> Progress:
     ends = multirun.stopped is not None
     running = any(each.is_running for each in jobs.values())
     elapsed = time.time() - (multirun.state / PLAN).stat().st_mtime
-    return Progress(jobs, plan.n_jobs, skipped, elapsed, goes_on=running or (waits and not ends))
+    return RunsProgress(jobs, plan.n_jobs, skipped, elapsed, goes_on=running or (waits and not ends))
 
 
-def _of_folder(directory: Path) -> Progress:
+def _of_folder(directory: Path) -> RunsProgress:
     runs = job_runs(directory) or find_runs(directory)
     jobs = {str(run.directory.relative_to(directory)): standing(run.directory) for run in runs}
-    return Progress(jobs, len(jobs), goes_on=any(each.is_running for each in jobs.values()))
+    return RunsProgress(jobs, len(jobs), goes_on=any(each.is_running for each in jobs.values()))
 
 
 def _name(path: Path, swept: Iterable[str]) -> str:
@@ -134,7 +134,7 @@ class Teller:
         self._due = self._began + EVERY
         self._live = sys.stdout.isatty()
 
-    def tell(self, now: Progress) -> None:
+    def tell(self, now: RunsProgress) -> None:
         """Print what is to be said at this moment."""
         # By their directories: once a multirun has cleared up, names are no longer known.
         ended = [name for name, each in now.jobs.items() if not each.is_running and each.directory not in self._told]
@@ -226,10 +226,10 @@ def follow(directory: Path, once: bool) -> int:
     return int(now.n_jobs is None or now.done < now.n_jobs)
 
 
-def _look(directory: Path) -> Progress:
+def _look(directory: Path) -> RunsProgress:
     if (directory / RUN).is_file():
         known = standing(directory)
-        return Progress({directory.name or str(directory): known}, 1, goes_on=known.is_running)
+        return RunsProgress({directory.name or str(directory): known}, 1, goes_on=known.is_running)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory")
     found = progress(directory)
@@ -238,7 +238,7 @@ def _look(directory: Path) -> Progress:
     return found
 
 
-def _tell_bad(now: Progress) -> None:
+def _tell_bad(now: RunsProgress) -> None:
     """The runs that did not come to their end, and where they say why."""
     for name, each in now.jobs.items():
         if each.status in (FAILED, INTERRUPTED, KILLED) and now.n_jobs != 1:

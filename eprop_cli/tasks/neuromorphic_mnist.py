@@ -27,7 +27,7 @@ SIMULATED = "simulated"
 
 
 @dataclass(kw_only=True)
-class Simulated:
+class SimulatedFiles:
     """How many files of each class a simulated camera writes."""
 
     training: int = key(at_least(1))
@@ -39,7 +39,7 @@ class NeuromorphicMnistConfig(SamplesConfig):
     """Keys of conf/task/neuromorphic_mnist.yaml."""
 
     data: str
-    simulated: Simulated
+    simulated: SimulatedFiles
 
 
 class NeuromorphicMnistTask(SampleTask):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eprop_cli.engines.compiled import backward, events
-from eprop_cli.engines.compiled.events import Events
+from eprop_cli.engines.compiled.events import InputSpikes
 from eprop_cli.engines.compiled.forward import count, forward
 from eprop_cli.engines.compiled.kernels import (
     ALPHA,
@@ -130,7 +130,7 @@ class Simulator:
     def run(
         self,
         network: Circuit,
-        inputs: Events | Bools | Counts,
+        inputs: InputSpikes | Bools | Counts,
         targets: Floats,
         *,
         learn: bool = True,
@@ -141,17 +141,17 @@ class Simulator:
     ) -> Simulated:
         """Simulate a batch forward, and backward if it is to learn.
 
-        inputs: Events or a raster (n_batch, n_steps, n_in), bool or uint8, how many spikes.
+        inputs: InputSpikes or a raster (n_batch, n_steps, n_in), bool or uint8, how many spikes.
         targets: (n_batch, learning_window, n_out).
         lost: (n_batch, n_in), inputs whose gradient lacks the term of the last learning signal.
         recorded: recurrent neurons whose dynamics are kept. watched: those of which it is told when they fired.
         order: of summation, if not the fastest one.
         """
-        if not isinstance(inputs, Events):  # kernels would be compiled anew for arrays of another kind
+        if not isinstance(inputs, InputSpikes):  # kernels would be compiled anew for arrays of another kind
             inputs = np.require(inputs, requirements=["C", "W"]).view(np.uint8)
         targets = np.require(targets, dtype=np.float64, requirements=["C", "W"])
-        n_in = inputs.n_in if isinstance(inputs, Events) else inputs.shape[2]
-        n_steps = inputs.first.shape[1] - 1 if isinstance(inputs, Events) else inputs.shape[1]
+        n_in = inputs.n_in if isinstance(inputs, InputSpikes) else inputs.shape[2]
+        n_steps = inputs.first.shape[1] - 1 if isinstance(inputs, InputSpikes) else inputs.shape[1]
         n_batch, n_rec, n_out = len(targets), network.neurons.shape[1], targets.shape[2]
         recorded = np.empty(0, dtype=np.int64) if recorded is None else recorded
         watched = np.empty(0, dtype=np.int64) if watched is None else watched
@@ -167,7 +167,7 @@ class Simulator:
         )
         order = order or summation(network)
         if order == "apart":
-            spikes = events.raster(inputs) if isinstance(inputs, Events) else inputs
+            spikes = events.raster(inputs) if isinstance(inputs, InputSpikes) else inputs
             self._run_apart(network, spikes, targets, lost, recorded, watched, simulated, learn)
         else:
             self._run_together(network, inputs, targets, lost, recorded, watched, simulated, learn, order)
@@ -200,8 +200,8 @@ class Simulator:
                     np.add(total, gradient.reshape(-1), out=total)
 
     def _run_together(
-        self, network: Circuit, inputs: Events | Counts, targets: Floats, lost: Bools, recorded: Ints, watched: Ints,
-        simulated: Simulated, learn: bool, order: str,
+        self, network: Circuit, inputs: InputSpikes | Counts, targets: Floats, lost: Bools, recorded: Ints,
+        watched: Ints, simulated: Simulated, learn: bool, order: str,
     ) -> None:  # fmt: skip
         """Fill simulated by the sparse kernels, a sequence per thread at a time."""
         n_batch, n_steps, n_rec = len(targets), simulated.potential.shape[1], network.neurons.shape[1]
@@ -268,10 +268,16 @@ class Simulator:
 
 
 def _forward(
-    network: Circuit, inputs: Events | Counts, b: int, recorded: Ints, watched: Ints, psi: Floats, simulated: Simulated
+    network: Circuit,
+    inputs: InputSpikes | Counts,
+    b: int,
+    recorded: Ints,
+    watched: Ints,
+    psi: Floats,
+    simulated: Simulated,
 ) -> tuple[Ints, Indices]:
     """Simulate sequence b forward; returns its arriving spikes by step."""
-    listed = inputs if isinstance(inputs, Events) else events.events(inputs[b : b + 1])
+    listed = inputs if isinstance(inputs, InputSpikes) else events.events(inputs[b : b + 1])
     input_first = listed.first[b if listed is inputs else 0]
     n_steps = len(input_first) - 1
     intervals = np.maximum(network.neurons[T_REF], 1.0)  # no neuron fires more often

@@ -8,8 +8,8 @@ from eprop_cli.engines.compiled.kernels import Counts, Ints, _compiled
 from eprop_cli.engines.compiled.synapses import Indices
 
 
-class Events(NamedTuple):
-    """Input spikes of a batch.
+class InputSpikes(NamedTuple):
+    """Input spikes of a batch, listed.
 
     first: int64 (n_batch, n_steps + 1); in step t of sequence b the neurons neuron[first[b, t] : first[b, t + 1]] fire.
     neuron: uint32 (n_events,), increasing in each step; one that fires several times in it stands there as often.
@@ -21,25 +21,25 @@ class Events(NamedTuple):
     n_in: int
 
 
-def events(spikes: Counts) -> Events:
+def events(spikes: Counts) -> InputSpikes:
     """Events of a raster (n_batch, n_steps, n_in)."""
     n_batch, n_steps, n_in = spikes.shape
     first, neuron = np.empty((n_batch, n_steps + 1), np.int64), np.empty(spikes.sum() + 1, np.uint32)
     _list(spikes, first, neuron)
-    return Events(first, neuron[:-1], n_in)
+    return InputSpikes(first, neuron[:-1], n_in)
 
 
-def listed(sequence: Ints, step: Ints, neuron: Ints, shape: tuple[int, int, int]) -> Events:
+def listed(sequence: Ints, step: Ints, neuron: Ints, shape: tuple[int, int, int]) -> InputSpikes:
     """Events given one by one, in any order; shape: (n_batch, n_steps, n_in)."""
     n_batch, n_steps, n_in = shape
     order = np.lexsort((neuron, step, sequence))
     # each sequence ends where the next one begins
     starts = (np.arange(n_batch) * n_steps)[:, None] + np.arange(n_steps + 1)
     first = np.searchsorted((sequence * n_steps + step)[order], starts)
-    return Events(first.astype(np.int64), neuron[order].astype(np.uint32), n_in)
+    return InputSpikes(first.astype(np.int64), neuron[order].astype(np.uint32), n_in)
 
 
-def raster(given: Events) -> Counts:
+def raster(given: InputSpikes) -> Counts:
     """Events as a raster of counts (n_batch, n_steps, n_in)."""
     n_batch, n_steps = len(given.first), given.first.shape[1] - 1
     spikes = np.zeros((n_batch * n_steps, given.n_in), dtype=np.uint8)

@@ -96,7 +96,7 @@ def forward(
 
     neurons, surrogates, readouts, recorded, potential, dynamics: a sequence's part of those of kernels.run.
     rec: synapses from input and recurrent neurons to recurrent ones; out: from these to readouts.
-    input_first, neuron, n_in: the sequence's Events.
+    input_first, neuron, n_in: the sequence's InputSpikes.
     first: (n_steps + 2,), pre: presynaptic neurons pre[first[t] : first[t + 1]] have a spike that arrives in step t.
     Those emitted in the last step reach the readouts only, and stand under step n_steps.
     psi: (n_steps, n_rec); with fewer rows, the last step's is all that is left of it.

@@ -26,15 +26,15 @@ STATE, LEFT = "state_", "left_"  # what names of arrays begin with: of the netwo
 
 
 @dataclass(frozen=True)
-class Steps:
-    """Time steps to simulate: uint8 (n, n_in) input spikes, (n, n_out) targets, (n,) learning window."""
+class Segment:
+    """A stretch of n steps to simulate: uint8 (n, n_in) input spikes, (n, n_out) targets, (n,) learning window."""
 
     inputs: NDArray[np.uint8]
     targets: NDArray[np.float64]
     window: NDArray[np.float64]
 
     @classmethod
-    def of_batch(cls, batch: Batch, learning_window: int) -> "Steps":
+    def of_batch(cls, batch: Batch, learning_window: int) -> "Segment":
         """All sequences of a batch one after another."""
         n_batch, n_steps, n_in = batch.spikes.shape
         window = np.zeros((n_batch, n_steps))
@@ -42,10 +42,10 @@ class Steps:
         inputs = batch.spikes.reshape(-1, n_in).astype(np.uint8)
         return cls(inputs, batch.targets.reshape(len(batch.targets), -1).T.copy(), window.ravel())
 
-    def part(self, start: int, stop: int | None) -> "Steps":
-        """Some of them."""
+    def part(self, start: int, stop: int | None) -> "Segment":
+        """Some of its steps."""
         some = slice(start, stop)
-        return Steps(self.inputs[some], self.targets[some], self.window[some])
+        return Segment(self.inputs[some], self.targets[some], self.window[some])
 
     def __len__(self) -> int:
         return len(self.window)
@@ -57,7 +57,7 @@ class _Begun:
 
     batch: Batch
     record: bool
-    left: Steps
+    left: Segment
     outcomes: list[online.Advanced]
 
 
@@ -67,9 +67,9 @@ class CompiledStream:
     def __init__(self, config: Config, wiring: Wiring, weights: Weights) -> None:
         self._config, self._wiring, self._initial, self._timing = config, wiring, weights, config.timing
         self._recorded = first_neurons(config, config.recording.n_record)
-        self._network: online.Stream | None = None  # from the first learning rate on
+        self._network: online.OnlineNetwork | None = None  # from the first learning rate on
         self._begun: _Begun | None = None
-        self._held: Steps | None = None  # the last step, whose targets go on for as long as nothing follows
+        self._held: Segment | None = None  # the last step, whose targets go on for as long as nothing follows
         self._eta = 0.0  # of the batch under way
         self._now = 0  # step at which the next batch begins
 
@@ -79,7 +79,7 @@ class CompiledStream:
         if self._network is None:
             self._network = make_network(self._config, self._wiring, self._initial, eta)
         before = self.end()
-        self._begun = _Begun(batch, record, Steps.of_batch(batch, self._timing.learning_window), [])
+        self._begun = _Begun(batch, record, Segment.of_batch(batch, self._timing.learning_window), [])
         self._now += len(self._begun.left)
         return before
 
@@ -114,7 +114,7 @@ class CompiledStream:
         if self._network is None:
             eta = self._config.model.learning_rate(self._config.optimizer.eta)
             self._network = make_network(self._config, self._wiring, self._initial, eta)
-        copy, steps = self._network.frozen(), Steps.of_batch(batch, self._timing.learning_window)
+        copy, steps = self._network.frozen(), Segment.of_batch(batch, self._timing.learning_window)
         return self._outcome(batch, [copy.advance(steps.inputs, steps.targets, steps.window, 0.0)], False)
 
     def weights(self) -> Weights:
@@ -141,7 +141,7 @@ class CompiledStream:
         if self._network is not None:
             state |= {STATE + name: values for name, values in self._network.state.arrays().items()}
         if self._begun is not None:
-            state |= {LEFT + each.name: getattr(self._begun.left, each.name).copy() for each in fields(Steps)}
+            state |= {LEFT + each.name: getattr(self._begun.left, each.name).copy() for each in fields(Segment)}
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -154,7 +154,7 @@ class CompiledStream:
         left = {name.removeprefix(LEFT): values for name, values in state.items() if name.startswith(LEFT)}
         if left:
             nothing = Batch(np.empty((0, 0, 0), bool), np.empty((0, 0, 0)), ())
-            self._begun = _Begun(nothing, False, Steps(**left), [])
+            self._begun = _Begun(nothing, False, Segment(**left), [])
 
     def _advance(self, begun: _Begun, n_steps: int) -> None:
         assert self._network is not None
@@ -186,13 +186,13 @@ def check_state(config: Config, wiring: Wiring, state: Mapping[str, Any]) -> Non
     check_arrays(arrays, {"now": ("iu", ()), "eta": ("f", ())})
     check_in_range(arrays, ("now",), 0, online.MOST_STEPS)
     check_in_range(arrays, ("eta",), 0.0, MOST)
-    left = {LEFT + each.name for each in fields(Steps)} & arrays.keys()
-    network = {name.removeprefix(STATE): values for name, values in arrays.items() if name.startswith(STATE)}
-    if network:
+    left = {LEFT + each.name for each in fields(Segment)} & arrays.keys()
+    kept = {name.removeprefix(STATE): values for name, values in arrays.items() if name.startswith(STATE)}
+    if kept:
         zeros = {name: np.zeros(mask.shape) for name, mask in wiring.items()}
-        stream = make_network(config, wiring, zeros, float(arrays["eta"]))
-        stream.state.load(network)
-        stream.check()
+        network = make_network(config, wiring, zeros, float(arrays["eta"]))
+        network.state.load(kept)
+        network.check()
     elif left:
         raise ValueError("it has steps that are left, and no network")
     if left:
@@ -202,7 +202,7 @@ def check_state(config: Config, wiring: Wiring, state: Mapping[str, Any]) -> Non
         check_arrays(arrays, schema)
 
 
-def make_network(config: Config, wiring: Wiring, weights: Weights, eta: float) -> online.Stream:
+def make_network(config: Config, wiring: Wiring, weights: Weights, eta: float) -> online.OnlineNetwork:
     """The network of a config; eta: the first learning rate."""
     model = config.model
     (population,) = model.populations
@@ -212,10 +212,10 @@ def make_network(config: Config, wiring: Wiring, weights: Weights, eta: float) -
     del optimizer["eta"]
     listed = {projection: wiring[projection].listed() for projection in PLASTIC}
     w_in, w_rec, w_out = (_projection(wiring[key], listed[key], weights[key]) for key in PLASTIC)
-    network = online.Stream(
+    network = online.OnlineNetwork(
         online.Neurons(model=population.model, **parameters),
         online.Readouts(**model.parameters("out")),
-        online.Optimizer(**optimizer),
+        online.OptimizerParameters(**optimizer),
         w_in,
         w_rec,
         w_out,
@@ -235,6 +235,6 @@ def make_network(config: Config, wiring: Wiring, weights: Weights, eta: float) -
     return network
 
 
-def _projection(mask: Mask, listed: Mask, weights: NDArray[np.float64]) -> online.Projection:
+def _projection(mask: Mask, listed: Mask, weights: NDArray[np.float64]) -> online.ListedSynapses:
     """Synapses as the kernels take them. listed: those of the mask as a list."""
-    return online.Projection(*listed.lists, listed.take(weights) if mask.is_dense else weights)
+    return online.ListedSynapses(*listed.lists, listed.take(weights) if mask.is_dense else weights)

@@ -1,6 +1,26 @@
 """Continuous simulation of NEST's online e-prop family (eprop_iaf and its relatives) without NEST."""
 
 from .kernels import M, V
-from .stream import METHODS, MOST_STEPS, Advanced, Neurons, Optimizer, Projection, Readouts, Stream
+from .network import (
+    METHODS,
+    MOST_STEPS,
+    Advanced,
+    ListedSynapses,
+    Neurons,
+    OnlineNetwork,
+    OptimizerParameters,
+    Readouts,
+)
 
-__all__ = ["METHODS", "MOST_STEPS", "Advanced", "M", "Neurons", "Optimizer", "Projection", "Readouts", "Stream", "V"]
+__all__ = [
+    "METHODS",
+    "MOST_STEPS",
+    "Advanced",
+    "ListedSynapses",
+    "M",
+    "Neurons",
+    "OnlineNetwork",
+    "OptimizerParameters",
+    "Readouts",
+    "V",
+]

@@ -70,8 +70,8 @@ class Readouts:
 
 
 @dataclass(frozen=True)
-class Optimizer:
-    """The optimizer, with NEST's names. batch_size counts time steps; optimize_each_step always walks."""
+class OptimizerParameters:
+    """The optimizer's parameters, with NEST's names. batch_size counts time steps; optimize_each_step always walks."""
 
     type: str  # gradient_descent or adam
     batch_size: int
@@ -84,7 +84,7 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
-class Projection:
+class ListedSynapses:
     """Synapses from one population onto another, by presynaptic neuron, and each one's by target.
 
     first: (n_pre + 1,), neuron i has synapses first[i] ... first[i + 1] - 1. targets, weights (pA): (n_synapses,).
@@ -95,7 +95,7 @@ class Projection:
     weights: Floats
 
     @classmethod
-    def from_matrix(cls, weights: ArrayLike, exist: ArrayLike | None = None) -> "Projection":
+    def from_matrix(cls, weights: ArrayLike, exist: ArrayLike | None = None) -> "ListedSynapses":
         """Make it from weights (n_pre, n_post); exist: bool of that shape, which synapses there are, all by default."""
         matrix = np.asarray(weights, np.float64)
         there = np.ones(matrix.shape, np.bool_) if exist is None else np.asarray(exist, np.bool_)
@@ -124,7 +124,7 @@ class Advanced:
 
 @dataclass
 class State:
-    """All that a stream needs to go on: arrays only; shapes as in kernels and kernels.
+    """All that a network needs to go on: arrays only; shapes as in kernels.run.
 
     clock: (1,), NEST's number of the next step. eta: (3,), the last one, the first one that was set, whether it was.
     """
@@ -148,7 +148,7 @@ class State:
         return {field.name: getattr(self, field.name).copy() for field in fields(self)}
 
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what arrays() gave, from a stream of the same shape.
+        """Take over what arrays() gave, from a network of the same shape.
 
         Raises KeyError if one is missing and ValueError if one has another shape.
         """
@@ -162,7 +162,7 @@ class State:
             here[...] = there
 
 
-class Stream:
+class OnlineNetwork:
     """A network whose weights change at every spike, and that is never reset.
 
     Task steps are those of the inputs: inputs of task step s reach the recurrent neurons in the step that counts as
@@ -170,8 +170,8 @@ class Stream:
     """
 
     def __init__(
-        self, neurons: Neurons, readouts: Readouts, optimizer: Optimizer,
-        w_in: Projection, w_rec: Projection, w_out: Projection, feedback: ArrayLike,
+        self, neurons: Neurons, readouts: Readouts, optimizer: OptimizerParameters,
+        w_in: ListedSynapses, w_rec: ListedSynapses, w_out: ListedSynapses, feedback: ArrayLike,
         eta: float, dt: float = 1.0, method: str | None = None, offset: int = 2,
     ) -> None:  # fmt: skip
         """Make the network, and simulate the `offset` steps before the first input arrives.
@@ -307,7 +307,7 @@ class Stream:
             if (counts < 0).any() or (counts > most[:, np.newaxis]).any() or late.any():
                 raise ValueError("counts are not those of a simulation")
 
-    def frozen(self) -> "Stream":
+    def frozen(self) -> "OnlineNetwork":
         """A copy that does not learn if it is advanced with eta 0, not even by the update in which eta still lags."""
         other = copy.deepcopy(self)
         other.state.trace[kernels.ETA_CURRENT] = 0.0
@@ -388,7 +388,7 @@ def _longest_block(fastest: float) -> int:
     return int(min(math.log(SMALLEST_POWER) / math.log(fastest), MAX_SUMS_BLOCK))
 
 
-def _method(name: str | None, traces: Floats, neurons: Floats, optimizer: Optimizer) -> int:
+def _method(name: str | None, traces: Floats, neurons: Floats, optimizer: OptimizerParameters) -> int:
     """The fastest method that applies, or the one asked for."""
     sums = not neurons[kernels.BETA].any() and _sums_block(traces) >= MIN_SUMS_BLOCK
     if name == "sums" and not sums:
@@ -398,7 +398,7 @@ def _method(name: str | None, traces: Floats, neurons: Floats, optimizer: Optimi
     return METHODS[name or ("sums" if sums else "maps")]
 
 
-def _optimizer_row(p: Optimizer) -> Floats:
+def _optimizer_row(p: OptimizerParameters) -> Floats:
     row = np.zeros(kernels.N_OPTIMIZER)
     row[kernels.ADAM] = p.type == "adam"
     row[kernels.BATCH_SIZE], row[kernels.W_MIN], row[kernels.W_MAX] = p.batch_size, p.Wmin, p.Wmax
