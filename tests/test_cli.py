@@ -105,6 +105,16 @@ def test_closed_outputs(tmp_path, multirun):
     assert Run(run.parent).status == "COMPLETED"
 
 
+def test_a_log_that_cannot_be_written_is_silent(tmp_path):
+    log, pipe = "hydra.job_logging.handlers.file.filename=/dev/full", subprocess.PIPE
+    overrides = [*SMALL, *BARE, *COMPILED, "task.n_iter=1", "hydra.run.dir=run", log]
+    with subprocess.Popen([EPROP_RUN, *overrides], stdout=pipe, stderr=pipe, text=True, cwd=tmp_path) as process:
+        process.stdout.close()  # a reader of the pipe who has had enough
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert Run(tmp_path / "run").status == "COMPLETED"
+
+
 @pytest.mark.nest
 def test_nest_is_heard_where_asked(eprop_run):
     done = eprop_run(*SMALL, *BARE, "task.n_iter=1", "hydra.verbose=true", env=LOUD)

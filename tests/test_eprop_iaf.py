@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small import BARE, ONLINE, config
 
-from eprop_cli.engines.compiled.online import stream
+from eprop_cli.engines.compiled.online import network
 from eprop_cli.errors import ConfigError
 from eprop_cli.models.eprop_iaf import RESCALED
 from eprop_cli.training.base import check_ready, initial_weights, make_trainer
@@ -151,7 +151,7 @@ def test_the_engines_agree(name, way, monkeypatch):
     overrides += [*own, "task.n_iter=4", "plots=none", "recording.n_record_w=0"]
     nest, weights, initial = train("engine=nest", *overrides)
     if way == "walk":
-        monkeypatch.setattr(stream, "_method", lambda *_: stream.METHODS["walk"])
+        monkeypatch.setattr(network, "_method", lambda *_: network.METHODS["walk"])
     compiled, others, _ = train("engine=compiled", *overrides)
     # Adam divides small gradients by their own size, and so makes much of rounding, unless the sums are NEST's too.
     tolerance = 1e-6 if way == "fast" and "optimizer=adam" in own else 1e-10

@@ -192,7 +192,7 @@ def test_a_run_writes_its_own(eprop_run, tmp_path):
 
 def test_of_a_key_with_several_values_only_those_that_differ_are_listed(tmp_path):
     write_run(tmp_path / "run", "training=data_parallel", "optimizer.eta_factor.rec_out=0.3")
-    listed = {each.key: (each.value, each.default) for each in page.differences(Run(tmp_path / "run"))}
+    listed = {each.key: (each.value, each.default) for each in page.changed_keys(Run(tmp_path / "run"))}
     assert listed["optimizer.eta_factor.rec_out"] == ("0.3", "1.0")
     assert not {key for key in listed if key.startswith(("optimizer.", "connectivity."))} - {
         "optimizer.eta_factor.rec_out"

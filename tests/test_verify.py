@@ -136,7 +136,7 @@ def test_an_engine_or_task_that_fails_is_told_in_one_line(main, monkeypatch, err
     def fail(config, n_iter):
         raise error
 
-    monkeypatch.setattr(verify, "compare", fail)
+    monkeypatch.setattr(verify, "compare_engines", fail)
     assert main(*SMALL)[0::2] == (1, f"eprop-verify: {line}\n")
 
 
