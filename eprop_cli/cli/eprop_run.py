@@ -1,5 +1,6 @@
 """eprop-run: Hydra composes the config, the run does the rest."""
 
+import logging
 import os
 import sys
 import warnings
@@ -49,6 +50,8 @@ def main() -> None:
     """What eprop-run does."""
     # Hydra would print its own errors and exit with 1; with this it raises them, for refuse() to tell in one line.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # A full disk, or a reader of a pipe who has had enough, must not have the log add tracebacks to the terminal.
+    logging.raiseExceptions = False
     keep_warnings()
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy's; what comes of it is told (diagnoses.py)
     warnings.filterwarnings("error", message=r".*is not available", module="hydra")  # of a folder of config files

@@ -1,4 +1,4 @@
-"""The log of a run: its file, and that of a run begun from Python, where logging is somebody else's."""
+"""The log of a run that is begun from Python, where logging is somebody else's."""
 
 import logging
 import threading
@@ -18,7 +18,7 @@ def logged(path: Path) -> Iterator[None]:
 
     Others get those records that they would have got without, but no traceback: the error is raised.
     """
-    file = QuietFile(path)
+    file = _Quiet(path)
     file.setFormatter(FORMAT)
     thread = threading.get_ident()
     file.addFilter(lambda record: record.thread == thread)
@@ -44,8 +44,8 @@ def keep_warnings() -> None:
     warnings.showwarning = show  # type: ignore[assignment]
 
 
-class QuietFile(logging.FileHandler):
-    """A full disk must not have it print tracebacks to the terminal; the run itself says that it is full."""
+class _Quiet(logging.FileHandler):
+    """A full disk must not print tracebacks to the terminal; the run itself says that it is full."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Say nothing."""

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from eprop_cli.columns import EPOCH, Column, judged
 from eprop_cli.config.config import Config
@@ -18,15 +18,14 @@ LOG_FRACTION = 0.02  # ... or this part of the time that the run has taken, if t
 
 
 class Terminal(logging.Handler):
-    """Prints each line to what standard output is at that moment: a live display lets it pass above itself.
-
-    Where it cannot, as when the reader of a pipe has had enough, it says nothing.
-    """
+    """Prints each line to what standard output is at that moment: a live display lets it pass above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a line."""
-        with suppress(Exception):
+        try:
             print(self.format(record), flush=True)
+        except Exception:
+            self.handleError(record)
 
 
 @contextmanager

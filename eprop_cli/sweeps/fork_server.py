@@ -8,6 +8,7 @@ asked is gone, and a job ends as if interrupted.
 import contextlib
 import functools
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -153,6 +154,7 @@ def main() -> None:
 
     keep_warnings()
     configure_log(OmegaConf.create(request.logging), request.verbose)
+    logging.raiseExceptions = False  # as in eprop_run, which this process has not seen
     config, directory, is_hopeless = load(OmegaConf.create(request.config)), Path(request.directory), None
     if request.pruner is not None:
         from eprop_cli.sweeps.pruning import judge_of

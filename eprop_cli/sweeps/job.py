@@ -35,6 +35,7 @@ def run_job(composed: DictConfig) -> float | None:
 
     Raises KeyboardInterrupt in the process that starts the jobs if no others are to go on.
     """
+    logging.raiseExceptions = False  # as in eprop_run, which this process may not have seen
     hydra = HydraConfig.get()
     scratch = Path(hydra.runtime.output_dir)
     multirun = Multirun(scratch.parent)
