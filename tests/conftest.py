@@ -52,6 +52,30 @@ def eprop_run(tmp_path):
 
 
 @pytest.fixture
+def in_process(monkeypatch, capsys):
+    """Run a command by its name and entry point in this process: exit status, what is on stdout and on stderr."""
+
+    def run(name, entry, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ending:
+            entry()
+        return ending.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def in_lines(in_process):
+    """As in_process, with lines in place of texts."""
+
+    def run(*command):
+        status, out, err = in_process(*command)
+        return status, out.splitlines(), err.splitlines()
+
+    return run
+
+
+@pytest.fixture
 def watchers(monkeypatch):
     """Functions that run() calls with each row once it has been written; in place of what it would print."""
     functions = []

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 
 import pytest
 from conftest import EPROP_RUN
@@ -50,16 +51,9 @@ def forget():
 
 
 @pytest.fixture
-def verify(monkeypatch, capsys):
+def verify(in_process):
     """Exit status, standard output and standard error of eprop-verify."""
-
-    def verify(*arguments):
-        monkeypatch.setattr(sys, "argv", ["eprop-verify", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ending:
-            eprop_verify.main()
-        return ending.value.code, *capsys.readouterr()
-
-    return verify
+    return partial(in_process, "eprop-verify", eprop_verify.main)
 
 
 @pytest.fixture(scope="module")

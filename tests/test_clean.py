@@ -1,4 +1,4 @@
-import sys
+from functools import partial
 
 import pytest
 from small import BARE
@@ -12,17 +12,9 @@ COMPILED = ("experiment=smoke", "engine=compiled", "training=data_parallel", *BA
 
 
 @pytest.fixture
-def clean(monkeypatch, capsys):
+def clean(in_lines):
     """Runs eprop-clean; gives exit status, lines on stdout, lines on stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["eprop-clean", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ending:
-            eprop_clean.clean()
-        out, err = capsys.readouterr()
-        return ending.value.code, out.splitlines(), err.splitlines()
-
-    return run
+    return partial(in_lines, "eprop-clean", eprop_clean.clean)
 
 
 @pytest.fixture

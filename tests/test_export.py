@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,17 +15,9 @@ SMALL = ("experiment=smoke", "plots=none", "recording.n_record=3", "recording.n_
 
 
 @pytest.fixture
-def export(monkeypatch, capsys):
+def export(in_lines):
     """Runs eprop-export; gives exit status, lines on stdout, lines on stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["eprop-export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ending:
-            eprop_export.export()
-        out, err = capsys.readouterr()
-        return ending.value.code, out.splitlines(), err.splitlines()
-
-    return run
+    return partial(in_lines, "eprop-export", eprop_export.export)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import re
 import shutil
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,17 +35,9 @@ document.documentElement.innerHTML = "<pre>" + seen.join("\\n") + "</pre>";
 
 
 @pytest.fixture
-def report(monkeypatch, capsys):
+def report(in_lines):
     """Runs eprop-report; gives exit status, lines on stdout, lines on stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["eprop-report", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ending:
-            eprop_report.report()
-        out, err = capsys.readouterr()
-        return ending.value.code, out.splitlines(), err.splitlines()
-
-    return run
+    return partial(in_lines, "eprop-report", eprop_report.report)
 
 
 @pytest.fixture(scope="module")

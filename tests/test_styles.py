@@ -1,5 +1,5 @@
 import struct
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,17 +22,9 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def plot(monkeypatch, capsys):
+def plot(in_lines):
     """Runs eprop-plot; gives exit status, lines on stdout, lines on stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["eprop-plot", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ending:
-            eprop_plot.plot()
-        out, err = capsys.readouterr()
-        return ending.value.code, out.splitlines(), err.splitlines()
-
-    return call
+    return partial(in_lines, "eprop-plot", eprop_plot.plot)
 
 
 def texts(drawn):
