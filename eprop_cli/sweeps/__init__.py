@@ -30,12 +30,19 @@ def is_sweep(directory: Path) -> bool:
 
 
 def arguments_to_resume(
-    directory: Path, options: Sequence[str], overrides: Sequence[str], allowed: Collection[str]
+    directory: Path,
+    options: Sequence[str],
+    overrides: Sequence[str],
+    allowed: Collection[str],
+    named: Collection[str] = (),
 ) -> list[str]:
-    """Arguments that the multirun in a sweep directory was given, then the new ones; allowed: modules it may name."""
+    """Arguments that the multirun in a sweep directory was given, then the new ones.
+
+    allowed: modules that it may name. named: those of them that these arguments name.
+    """
     from eprop_cli.sweeps import resume
 
-    return resume.arguments_to_resume(directory, options, overrides, allowed)
+    return resume.arguments_to_resume(directory, options, overrides, allowed, named)
 
 
 def watch(directory: Path, once: bool) -> int:
