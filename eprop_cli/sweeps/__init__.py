@@ -79,7 +79,7 @@ def end(problem: BaseException | None) -> int:
         multirun.undo(multirun.plan.fresh)
         refuse(problem)
     if isinstance(problem, Exception) and multirun.stopped is None:
-        known = why_broken_off(problem)
+        known = why_broken_off(problem, multirun.directory)
         print(f"eprop-run: {known or f'the multirun broke off: {reason(problem)}'}", file=sys.stderr)
         if known is None and not isinstance(problem, BAD_INPUTS):
             traceback.print_exception(problem)
