@@ -13,6 +13,7 @@ depend on the number of threads.
 import numpy as np
 
 from eprop_cli.engines.compiled.kernels import ALPHA, BETA, RHO, Bools, Floats, Ints, _compiled
+from eprop_cli.engines.compiled.prefetch import ask_for_row
 from eprop_cli.engines.compiled.synapses import Indices, Synapses
 
 BLOCK = 1024  # neurons whose adjoint fits a core's caches while it runs through all steps
@@ -166,6 +167,7 @@ def streamed(
             i = pre[e]
             if i < i0 or i >= i1 or not rows[i]:
                 continue
+            ask_for_row(e + 1, first[t + 1], pre, row, post, gradient)
             begin, end = np.uint64(row[i]), np.uint64(row[i + 1])
             if end - begin == np.uint64(mu.shape[1]):  # all targets
                 for j in range(end - begin):

@@ -29,6 +29,7 @@ from eprop_cli.engines.compiled.kernels import (
     _integrate,
     _surrogate_gradient,
 )
+from eprop_cli.engines.compiled.prefetch import ask_for_row
 from eprop_cli.engines.compiled.synapses import Indices, Synapses
 
 BLOCK = 512  # neurons whose state and parameters fit a core's first-level cache
@@ -64,6 +65,7 @@ def _scatter(
     current = state[CURRENT]
     for e in range(first[t], first[t + 1]):
         i = pre[e]
+        ask_for_row(e + 1, first[t + 1], pre, row, post, weights)
         begin, end = np.uint64(row[i]), np.uint64(row[i + 1])  # unsigned: no test for negative indices
         for _ in range(times[e]):
             if end - begin == np.uint64(current.size):  # all targets
