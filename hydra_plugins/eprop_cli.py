@@ -29,11 +29,12 @@ class LauncherOfTheRest(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What the jobs returned, in their order."""
-        from eprop_cli.sweeps.launcher import returned_before
+        from eprop_cli.sweeps.launcher import returned_before, wait_for_the_launched
 
         before = returned_before(self._config, self._loader, job_overrides, initial_job_idx)
         rest = [overrides for index, overrides in enumerate(job_overrides) if index not in before]
         launched = iter(self._chosen.launch(rest, initial_job_idx) if rest else ())
+        wait_for_the_launched(self._config)
         return [before[index] if index in before else next(launched) for index in range(len(job_overrides))]
 
 

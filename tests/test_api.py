@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import version
 from hydra.core.global_hydra import GlobalHydra
 from hydra.version import VersionBase
 from small import BARE, SMALL
@@ -56,8 +57,9 @@ def state():
 
 
 @pytest.fixture
-def unchanged():
-    """Asserts that a process is afterwards as it was."""
+def unchanged(monkeypatch):
+    """Asserts that a process, which has not used Hydra, is afterwards as it was."""
+    monkeypatch.setattr(VersionBase.instance(), "version_base", version._UNSPECIFIED_)
     before = state()
     open_files = len(os.listdir("/proc/self/fd"))
     yield

@@ -129,7 +129,7 @@ class TestLoss:
             self._weights = {name: values + 1.0 for name, values in weights.items()}
             self.initial = weights
 
-        def weights(self):
+        def present(self):
             return self._weights
 
         def moments(self):
@@ -155,6 +155,7 @@ class TestLoss:
         assert self.said(1 + noise) == self.said(np.linspace(1, 2, LONG) + noise) == [("loss", LONG)]
         assert self.said(1 + noise[:-1]) == []
         assert self.said(np.linspace(1, 0.5, LONG) + noise) == []
+        assert self.said(np.linspace(1, 0.97, LONG) + noise) == []  # too noisy to be sure
         assert self.said(1 + noise, "synapse.weights_from=trained.npz") == []
 
 
@@ -173,3 +174,10 @@ def test_warnings_of_numpy_are_not_raised(tmp_path):
         warnings.simplefilter("error")
         ending = run(config(*COMPILED, *overrides), tmp_path)
     assert "Warning" not in str(ending.error)
+
+
+def test_weights_that_have_changed_where_the_initial_ones_are_the_best(tmp_path):
+    """The validation before training keeps the initial weights, until another is better."""
+    selected = ("training.do_early_stopping=true", "training.select_weights=best", "training.n_iter_validate_every=20")
+    assert run(config(*COMPILED, "task.n_batch=1", "task.n_iter=11", *selected), tmp_path).exit_status == 0
+    assert "unchanged" not in dict(warnings_of(tmp_path))

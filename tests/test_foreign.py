@@ -19,7 +19,9 @@ from eprop_cli.config.foreign import trusted
 from eprop_cli.errors import UserError, legible
 from eprop_cli.runs.allowed import allow, take_allowed
 from eprop_cli.runs.beginning import earlier_config
+from eprop_cli.runs.code import find_kept_by_jobs
 from eprop_cli.runs.directory import check_inside
+from eprop_cli.runs.files import write_text
 from eprop_cli.sweeps.foreign import check_arguments_of
 from eprop_cli.sweeps.record import SweepRecord
 
@@ -298,3 +300,40 @@ class TestASweep:
         record = SweepRecord(["--config-name", "mine"], [], None)
         with pytest.raises(UserError, match=r"its sweep\.json has --config-name; give it on this command line"):
             check_arguments_of(record, Path("sweep"), frozenset(), ())
+
+
+class TestModulesThatRunsOfASweepKeep:
+    @pytest.fixture
+    def find(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        for name, content in {"seed-1/code/kept.py": "x = 1\n", "seed-2/code/kept.py": "x = 1\n"}.items():
+            write_text(tmp_path / name, content)
+        runs = [Path("seed-1"), Path("seed-2")]
+        return lambda *named: find_kept_by_jobs("resume", Path("sweep"), runs, {"kept", "other"}, named)
+
+    def test_are_found_if_they_are_named(self, find, tmp_path):
+        assert find("kept") == str(tmp_path / "seed-1" / "code")
+        assert sys.path[-1] == str(tmp_path / "seed-1" / "code")
+
+    def test_are_not_where_they_are_found_otherwise(self, find, tmp_path):
+        (tmp_path / "kept.py").write_text("x = 2\n")
+        assert find() is None
+
+    def test_are_not_if_they_were_allowed_elsewhere(self, find):
+        remedy = "to run the one that is kept there, in code/, add --allow-module kept"
+        with pytest.raises(UserError, match=f"^resume=sweep: names kept, which is not found from here; {remedy}$"):
+            find("other")
+
+    def test_are_not_if_they_differ(self, find):
+        Path("seed-2/code/kept.py").write_text("x = 3\n")
+        told = "and seed-1 and seed-2 keep different ones in code/; put one here"
+        with pytest.raises(UserError, match=f"^resume=sweep: names kept, which is not found from here, {told}$"):
+            find("kept:T")
+
+    def test_are_not_behind_a_link(self, find, tmp_path):
+        shutil.rmtree("seed-1/code")
+        (tmp_path / "seed-1" / "code").symlink_to(tmp_path.parent)
+        (tmp_path.parent / "kept.py").write_text("")
+        with pytest.raises(UserError, match="link"):
+            find("kept")

@@ -270,7 +270,7 @@ def test_surrogate_gradients(function):
     neurons, state, psi = np.zeros((k.N_PARAMETERS, 61)), np.zeros((k.N_STATE, 61)), np.full((1, 61), np.nan)
     neurons[k.HEIGHT], neurons[k.SLOPE], state[k.DISTANCE] = 0.7, 2.0, x / 2.0
     state[k.REFRACTORY, 40:] = 1.0
-    k._surrogate_gradient(SURROGATE_GRADIENTS.index(function), 0, 61, 0, neurons, state, psi)
+    k._surrogate_gradient(SURROGATE_GRADIENTS.index(function), 0, 61, 0, 0, neurons, state, psi)
     np.testing.assert_allclose(psi[0, :40], 0.7 * SURROGATES[function](x[:40]), rtol=1e-14, atol=1e-16)
     assert psi[0, 30] == 0.7  # its height, at threshold
     assert not psi[0, 40:].any()

@@ -20,6 +20,13 @@ from eprop_cli.cli import eprop_run as cli
 QUICK = ("experiment=smoke", "plots=none", "recording=none", "training=data_parallel", "engine=compiled")
 LONG = (*QUICK, "task.n_iter=1200", "training.n_iter_test=0", "training.checkpoint_every=20")
 SEARCH = (*QUICK, "hydra/sweeper=eprop_optuna", "task.n_iter=1", "task.n_batch=2", "training.n_iter_test=1")
+MINE = """
+from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation
+
+
+class Mine(EvidenceAccumulation):
+    pass
+"""
 LAUNCHERS = ("basic", "parallel", "slurm_local")
 
 
@@ -290,6 +297,21 @@ class TestResume:
         ended = eprop_run("resume=../sweep", cwd=tmp_path / "elsewhere")
         assert ended.stdout.splitlines()[-1] == "Jobs: 4 SKIPPED (COMPLETED before)"
         assert not list((tmp_path / "elsewhere").iterdir())
+
+    def test_of_a_task_of_ones_own_that_only_its_runs_keep(self, eprop_run, tmp_path):
+        there, here = tmp_path / "there", tmp_path / "here"
+        for place in (there, here):
+            place.mkdir()
+        (there / "mine.py").write_text(MINE)
+        quick = (*QUICK, "task.name=mine:Mine", "task.n_iter=1", "task.n_batch=1", "training.n_iter_test=0")
+        assert eprop_run("-m", *quick, "seed=1,2", "hydra.sweep.dir=sweep", cwd=there).returncode == 0
+        shutil.move(there / "sweep", here)
+        shutil.rmtree(there)
+        asked = eprop_run("resume=sweep", "seed=1,2,3", cwd=here)
+        assert (asked.returncode, asked.stderr.splitlines()[-1][-19:]) == (2, "--allow-module mine")
+        ended = eprop_run("--allow-module", "mine", "resume=sweep", "seed=1,2,3", cwd=here)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout.splitlines()[-1] == "Jobs: 1 COMPLETED, 2 SKIPPED (COMPLETED before)"
 
     def test_what_was_begun_before_formats_had_numbers(self, eprop_run, tmp_path):
         shutil.copytree(Path(__file__).parent / "data" / "sweep_format_1", tmp_path / "sweep")

@@ -20,7 +20,24 @@ from eprop_cli.sweeps.closing import why_broken_off
 from eprop_cli.sweeps.multirun import JobOutcome, Multirun
 
 QUICK = (*SMALL, *BARE, "training=data_parallel", "engine=compiled", "task.n_batch=2", "task.n_iter=2")
+HUNGRY = """
+import os
+import time
+
+import numpy as np
+
+from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation
+
+
+class Hungry(EvidenceAccumulation):
+    def batch(self, rng):
+        if self.config.n_cues == 5 and "SLURM_JOB_ID" in os.environ and not hasattr(self, "held"):
+            self.held = np.ones(2**28)  # 2 GiB
+            time.sleep(5)
+        return super().batch(rng)
+"""
 LONG = (*QUICK, "task.n_iter=1000000", "training.checkpoint_every=20")
+NODE = (*QUICK, "task.n_iter=600", "training.checkpoint_every=20", "seed=1,2")
 CLUSTER = ("hydra/launcher=slurm", "hydra.sweep.dir=sweep", "hydra.launcher.mem_gb=1", "hydra.launcher.timeout_min=10")
 real = pytest.mark.skipif("SLURM_CONF" not in os.environ, reason="takes .ci/slurm, which brings a cluster up")
 
@@ -56,6 +73,16 @@ def statuses(sweep):
     return sorted(json.loads(path.read_text())["status"] for path in sweep.glob("*/run.json"))
 
 
+def rows(metrics):
+    """A table without its seconds."""
+    return [line.rsplit(",", 1)[0] for line in metrics.read_text().splitlines()]
+
+
+def node(state, *options):
+    name = subprocess.run(["hostname", "-s"], capture_output=True, text=True, check=True).stdout.strip()
+    subprocess.run(["scontrol", "update", f"NodeName={name}", f"State={state}", *options], check=True)
+
+
 def queue():
     return subprocess.run(["squeue", "-h", "-r", "-o", "%i %T"], capture_output=True, text=True, check=True).stdout
 
@@ -79,6 +106,36 @@ def test_what_waits_is_told_and_cancelled_at_the_first_signal(start, tmp_path):
     assert queue() == ""
     assert statuses(tmp_path / "sweep") == ["INTERRUPTED"]
     assert "Traceback" not in (tmp_path / "out").read_text()
+
+
+@real
+def test_jobs_whose_node_is_lost_go_on_when_it_is_back(start, tmp_path):
+    undisturbed = start(*NODE, "hydra.sweep.dir=undisturbed")
+    assert undisturbed.wait(90) == 0
+    process = start(*NODE)
+    waited(lambda: len(list((tmp_path / "sweep").glob("*/checkpoint.npz"))) == 2)
+    node("down", "Reason=test")
+    waited(lambda: queue().count("PENDING") == 2)
+    node("resume")
+    assert process.wait(60) == 0
+    told = "2 jobs wait in the queue (BeginTime: SLURM will run them again, in a while)"
+    assert told in (tmp_path / "out").read_text()
+    for there in (tmp_path / "undisturbed").glob("*/metrics.csv"):
+        assert rows(tmp_path / "sweep" / there.parent.name / "metrics.csv") == rows(there)
+    assert statuses(tmp_path / "sweep") == ["COMPLETED"] * 2
+
+
+@real
+def test_a_job_that_takes_more_memory_than_it_asked_for(start, tmp_path):
+    (tmp_path / "hungry.py").write_text(HUNGRY)
+    process = start(*QUICK, "task.name=hungry:Hungry", "task.n_cues=3,5")
+    assert process.wait(90) == 1
+    assert statuses(tmp_path / "sweep") == ["COMPLETED", "FAILED"]
+    told = "2: job 2 ended without a word (OUT_OF_MEMORY with 1G: raise hydra.launcher.mem_gb)"
+    assert re.sub(r"job \d+", "job 2", (tmp_path / "out").read_text()).count(told) == 1
+    command = [EPROP_RUN, "--allow-module", "hungry", "resume=sweep", "hydra.launcher.mem_gb=4"]
+    resumed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert resumed.stdout.splitlines()[-1] == "Jobs: 1 COMPLETED, 1 SKIPPED (COMPLETED before)"
 
 
 @real
@@ -119,12 +176,15 @@ class TestTimeLimit:
         slurm.check_time_limit({"timeout_min": 10**6, "partition": None})
 
 
-def test_what_waits_is_counted_by_reason(answers):
-    answers["squeue"] = "Resources\nPriority\nResources\n"
-    assert slurm._waiting({"5"}) == {"Resources": 2, "Priority": 1}
-    assert slurm._waiting(set()) == {}
+def test_the_queue_as_slurm_writes_it(answers):
+    waiting = [f"5_{n}|PENDING|5|{reason}|1G\n" for n, reason in enumerate(["Resources", "Priority", "Resources"], 1)]
+    answers["squeue"] = "".join(["5_0|RUNNING|6|None|1G\n", *waiting])
+    jobs = slurm.look({"5"})
+    assert jobs["5_0"] == slurm.Queued("RUNNING", "6", "None", "1G")
+    assert slurm._waiting(jobs) == {"Resources": 2, "Priority": 1}
     answers["squeue"] = None
-    assert slurm._waiting({"5"}) is None
+    assert slurm.look({"5"}) is None
+    assert slurm.look(set()) == {}
 
 
 class TestQueue:
@@ -140,9 +200,9 @@ class TestQueue:
         return queue
 
     def test_submitit_hears_of_what_ended_once_all_have(self, answers, queue):
-        answers["squeue"] = "7_0|OUT_OF_MEMORY|8\n7_1|RUNNING|9\n"
+        answers["squeue"] = "7_0|OUT_OF_MEMORY|8|None|1G\n7_1|RUNNING|9|None|1G\n"
         assert not queue.is_done("7_0", "force")
-        answers["squeue"] = "7_0|OUT_OF_MEMORY|8\n7_1|COMPLETED|9\n"
+        answers["squeue"] = "7_0|OUT_OF_MEMORY|8|None|1G\n7_1|COMPLETED|9|None|1G\n"
         time.sleep(0.002)
         assert queue.is_done("7_0", "force")
         assert [queue.get_state(job, "cache") for job in ("7_0", "7_1")] == ["OUT_OF_MEMORY", "COMPLETED"]
@@ -170,27 +230,56 @@ class TestGone:
 
     def test_its_run_has_failed_with_the_remedy(self, multirun, monkeypatch):
         monkeypatch.setattr(slurm, "LATE", 0.0)
-        slurm._note_gone(multirun, {"7_0": ("OUT_OF_MEMORY", "8")}, {})
-        told = "job 8 ended without a word (OUT_OF_MEMORY: raise hydra.launcher.mem_gb)"
+        slurm._note(multirun, {"7_0": slurm.Queued("OUT_OF_MEMORY", "8", memory="1G")}, {})
+        told = "job 8 ended without a word (OUT_OF_MEMORY with 1G: raise hydra.launcher.mem_gb)"
         assert multirun.outcomes == [JobOutcome(0, "seed-1", "FAILED", told, job="8")]
         assert statuses(multirun.directory) == ["FAILED"]
+
+    def test_it_is_gone_if_slurm_has_forgotten_it(self, multirun, monkeypatch):
+        monkeypatch.setattr(slurm, "LATE", 0.0)
+        slurm._note(multirun, {}, {})
+        assert multirun.outcomes[0].error == "job 8 ended without a word (unknown to SLURM)"
 
     @pytest.mark.parametrize("state", ["RUNNING", "PENDING", "COMPLETING"])
     def test_it_is_left_alone_while_the_job_may_go_on(self, multirun, monkeypatch, state):
         monkeypatch.setattr(slurm, "LATE", 0.0)
-        slurm._note_gone(multirun, {"7_0": (state, "8")}, {})
+        slurm._note(multirun, {"7_0": slurm.Queued(state, "8")}, {})
         assert statuses(multirun.directory) == ["RUNNING"]
 
     def test_its_files_are_given_time_to_be_seen(self, multirun):
         seen = {}
-        slurm._note_gone(multirun, {"7_0": ("COMPLETED", "8")}, seen)
+        slurm._note(multirun, {"7_0": slurm.Queued("COMPLETED", "8")}, seen)
         assert statuses(multirun.directory) == ["RUNNING"]
         assert list(seen) == ["8"]
 
+    @pytest.mark.parametrize(("state", "status"), [("PENDING", "RUNNING"), ("COMPLETED", "INTERRUPTED")])
+    def test_one_that_was_interrupted_goes_on_if_it_waits_again(self, multirun, state, status):
+        multirun.note(JobOutcome(0, "seed-1", "INTERRUPTED", job="8"))
+        slurm._note(multirun, {"7_0": slurm.Queued(state, "8", "BeginTime")}, {})
+        assert multirun.outcomes == [JobOutcome(0, "seed-1", status, job="8")]
 
-def test_what_a_job_that_left_no_result_means():
-    problem = type("UncompletedJobError", (Exception,), {})(
+
+@pytest.mark.parametrize(
+    ("line", "how"),
+    [
+        ("slurmstepd-a: error: Exceeded job memory limit", "OUT_OF_MEMORY with 1G: raise hydra.launcher.mem_gb"),
+        ("error: Detected 1 oom_kill event in StepId=3.0", "OUT_OF_MEMORY with 1G: raise hydra.launcher.mem_gb"),
+        ("srun: error: vm: task 0: Killed", "FAILED: out of memory? see its logs and hydra.launcher.mem_gb"),
+    ],
+)
+def test_a_job_that_ran_out_of_memory_by_what_slurm_wrote_in_its_log(tmp_path, line, how):
+    write_text(tmp_path / ".submitit" / "7_0_0_log.err", f"first\n{line}\n")
+    assert slurm.ended_so(tmp_path, "7_0", "FAILED", "1G") == how
+    assert slurm.ended_so(tmp_path, "7_1", "CANCELLED", "1G") == "CANCELLED"
+
+
+def test_what_a_job_that_left_no_result_means(tmp_path):
+    uncompleted = type("UncompletedJobError", (Exception,), {})
+    problem = uncompleted(
         "Job 7_0 (task: 0) with path x_result.pkl\nhas not produced any output (state: NODE_FAIL)\nError stream (x)"
     )
     told = "job 7_0 of the cluster ended without a word (NODE_FAIL: the node was lost); its logs are .submitit/7_0_*"
-    assert why_broken_off(problem) == told
+    assert why_broken_off(problem, tmp_path) == told
+    told = "a job of the cluster ended without a word (Job not requeued: x.); its logs are in .submitit"
+    assert why_broken_off(uncompleted("Job not requeued: x.\nmore"), tmp_path) == told
+    assert why_broken_off(uncompleted(), tmp_path) == told.replace("Job not requeued: x.", "")

@@ -12,7 +12,7 @@ from eprop_cli.engines.compiled import synapses
 from eprop_cli.engines.compiled.batch import Circuit, Simulator, summation
 from eprop_cli.engines.compiled.events import events, listed, raster
 
-N_IN, N_OUT, N_STEPS, WINDOW = 15, 3, 150, 40
+N_IN, N_OUT, N_STEPS, WINDOW = 15, 6, 150, 40
 ORDERS = ("apart", "tiled", "streamed")
 
 
@@ -130,6 +130,15 @@ def assert_same(network, given, found, reference):
 
 
 # Against the dense kernels
+
+
+@pytest.mark.parametrize("order", ["tiled", "streamed"])
+def test_blocks_of_neurons_that_are_alike_share_parameters(order):
+    given = case(1300, 0.05, seed=2, n_batch=1)
+    alike = [0] * 700 + [700] * 599 + [1299]  # they differ within a block, and by one neuron
+    given.neurons[:] = given.neurons[:, alike]
+    found = simulate(given.sparse(), given, everyone=True, recorded=np.array([1, 1299]), order=order)
+    assert_same(given.sparse(), given, found, given.reference())
 
 
 @pytest.mark.parametrize("softmax", [True, False])

@@ -2,6 +2,7 @@ import os
 import signal
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from small import SMALL, config
@@ -162,3 +163,21 @@ def test_a_dask_worker_of_another_installation_is_named(python, eprop, told):
         workers._check_versions("tcp://s", found)
     remedy = "start the workers from the same installation"
     assert str(error.value) == f"engine.scheduler=tcp://s: the worker tcp://w has {told}; {remedy}"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "told"),
+    [
+        ([], ["The Dask scheduler has no workers; start some: dask worker tcp://s"]),
+        (["paused", "paused"], ["All Dask workers are paused, short of memory; give them a higher --memory-limit"]),
+        (["paused", "running"], []),
+    ],
+)
+def test_why_a_dask_cluster_gives_no_result_is_told_once(statuses, told, caplog):
+    executor = object.__new__(workers._DaskExecutor)
+    found = {"workers": {f"tcp://w{n}": {"status": status} for n, status in enumerate(statuses)}}
+    executor._client = SimpleNamespace(scheduler_info=lambda: found)
+    executor._scheduler, executor._told = "tcp://s", False
+    for _ in range(2):
+        executor.tell()
+    assert caplog.messages == told

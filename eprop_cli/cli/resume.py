@@ -31,7 +31,7 @@ def with_earlier_arguments(
     first = next(index for index, argument in enumerate(arguments) if "=" in argument and not argument.startswith("-"))
     options, overrides = arguments[:first], arguments[first:]
     if sweeps.is_sweep(directory):
-        return sweeps.arguments_to_resume(directory, options, overrides, allowed)
+        return sweeps.arguments_to_resume(directory, options, overrides, allowed, named)
     for option in arguments:
         if option.startswith(("--config-name", "-cn")):
             raise UserError(f"{option}: cannot be given with resume; leave it out")

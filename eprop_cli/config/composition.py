@@ -62,11 +62,11 @@ def compose(
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"config_dir={config_dir}: is not a directory")
     try:
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
-            if override.is_sweep_override():
-                raise UserError(f"{override.input_line}: has several values; run each, or write a list as [a, b]")
-        check_overrides(overrides)
         with _composing, _version_base("1.3"):
+            for override in OverridesParser.create().parse_overrides(list(overrides)):
+                if override.is_sweep_override():
+                    raise UserError(f"{override.input_line}: has several values; run each, or write a list as [a, b]")
+            check_overrides(overrides)
             setup_globals()
             OmegaConf.register_new_resolver("eprop.run_dir", run_dir, replace=True)
             path = create_config_search_path(str(conf_dir()))

@@ -5,7 +5,7 @@ import hashlib
 import importlib
 import sys
 import sysconfig
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.machinery import PathFinder
 from importlib.util import resolve_name
@@ -56,15 +56,56 @@ def find_kept(key: str, directory: Path, config: Mapping[str, Any], named: Colle
     look_here()
     for _, name in own_names(dict(config)):
         module = name.partition(":")[0]
-        place = directory / CODE / module.partition(".")[0]
-        kept = place.is_dir() or place.with_suffix(".py").is_file()
-        if not kept or PathFinder.find_spec(module.partition(".")[0], ["", *sys.path]) is not None:
+        if _keeps(directory, module) and not _is_found(module):
+            _check_named(key, directory, module, bool({name, module} & set(named)))
+            check_inside(directory, CODE)
+            sys.path.append(str((directory / CODE).absolute()))
+
+
+def find_kept_by_jobs(
+    key: str, sweep: Path, runs: Sequence[Path], modules: Iterable[str], named: Collection[str]
+) -> str | None:
+    """As find_kept() for the modules of a sweep; returns the folder where they are found, None if not in a run's.
+
+    runs: directories of its runs, each of which keeps what it was run with.
+    Raises ConfigError, too, if they do not keep the same.
+    """
+    look_here()
+    for module in sorted(modules):
+        keeping = [] if _is_found(module) else [directory for directory in runs if _keeps(directory, module)]
+        if not keeping:
             continue
-        if not {name, module} & set(named):
-            remedy = f"to run the one that is kept there, in {CODE}/, add --allow-module {module}"
-            raise ConfigError(key, directory, f"names {module}, which is not found from here; {remedy}")
-        check_inside(directory, CODE)
-        sys.path.append(str((directory / CODE).absolute()))
+        _check_named(key, sweep, module, any(name.partition(":")[0] == module for name in named))
+        for directory in keeping:
+            check_inside(directory, CODE)
+        first, *others = keeping
+        if different := [other for other in others if _kept(other) != _kept(first)]:
+            both = f"{first.name} and {different[0].name} keep different ones in {CODE}/"
+            raise ConfigError(key, sweep, f"names {module}, which is not found from here, and {both}; put one here")
+        sys.path.append(place := str((first / CODE).absolute()))
+        return place
+    return None
+
+
+def _keeps(directory: Path, module: str) -> bool:
+    place = directory / CODE / module.partition(".")[0]
+    return place.is_dir() or place.with_suffix(".py").is_file()
+
+
+def _kept(directory: Path) -> dict[str, bytes]:
+    """What a run keeps, by place."""
+    found = sorted((directory / CODE).rglob("*.py"))
+    return {path.relative_to(directory / CODE).as_posix(): path.read_bytes() for path in found}
+
+
+def _is_found(module: str) -> bool:
+    return PathFinder.find_spec(module.partition(".")[0], ["", *sys.path]) is not None
+
+
+def _check_named(key: str, directory: Path, module: str, is_named: bool) -> None:
+    remedy = f"to run the one that is kept there, in {CODE}/, add --allow-module {module}"
+    if not is_named:
+        raise ConfigError(key, directory, f"names {module}, which is not found from here; {remedy}")
 
 
 def _collect(module: ModuleType, root: Path, found: dict[Path, str]) -> None:

@@ -30,12 +30,19 @@ def is_sweep(directory: Path) -> bool:
 
 
 def arguments_to_resume(
-    directory: Path, options: Sequence[str], overrides: Sequence[str], allowed: Collection[str]
+    directory: Path,
+    options: Sequence[str],
+    overrides: Sequence[str],
+    allowed: Collection[str],
+    named: Collection[str] = (),
 ) -> list[str]:
-    """Arguments that the multirun in a sweep directory was given, then the new ones; allowed: modules it may name."""
+    """Arguments that the multirun in a sweep directory was given, then the new ones.
+
+    allowed: modules that it may name. named: those of them that these arguments name.
+    """
     from eprop_cli.sweeps import resume
 
-    return resume.arguments_to_resume(directory, options, overrides, allowed)
+    return resume.arguments_to_resume(directory, options, overrides, allowed, named)
 
 
 def watch(directory: Path, once: bool) -> int:
@@ -72,7 +79,7 @@ def end(problem: BaseException | None) -> int:
         multirun.undo(multirun.plan.fresh)
         refuse(problem)
     if isinstance(problem, Exception) and multirun.stopped is None:
-        known = why_broken_off(problem)
+        known = why_broken_off(problem, multirun.directory)
         print(f"eprop-run: {known or f'the multirun broke off: {reason(problem)}'}", file=sys.stderr)
         if known is None and not isinstance(problem, BAD_INPUTS):
             traceback.print_exception(problem)

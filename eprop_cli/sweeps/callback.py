@@ -13,12 +13,15 @@ MULTIRUN = "multirun"  # in Hydra's JobRuntime: where the multirun that has begu
 class SweepCallback(Callback):
     """Checks the jobs and claims the directory before Hydra makes anything."""
 
-    def __init__(self, stamp: str, beginning: str | None, trusted: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, stamp: str, beginning: str | None, trusted: Sequence[str] | None = None, code: str | None = None
+    ) -> None:
         """stamp: tells multiruns in one sweep directory apart. beginning: directory where relative paths begin.
 
-        trusted: of a multirun that is resumed, what its config may name besides what is ours; null: whatever it does.
+        Of a multirun that is resumed: trusted: what its config may name besides what is ours; null: whatever it does.
+        code: where one of its runs keeps modules of the user's that are found nowhere else.
         """
-        self._beginning, self._trusted = beginning, trusted
+        self._beginning, self._trusted, self._code = beginning, trusted, code
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Exit with one line unless all of the jobs can begin."""
@@ -29,5 +32,5 @@ class SweepCallback(Callback):
 
         with exiting():
             check_subdir(config.hydra)
-            multirun = prepare(config, self._beginning, self._trusted)
+            multirun = prepare(config, self._beginning, self._trusted, self._code)
         JobRuntime.instance().set(MULTIRUN, str(multirun.state))

@@ -20,7 +20,7 @@ from eprop_cli.runs.reader import Run
 from eprop_cli.runs.trials import SearchRecord, read_trials
 from eprop_cli.sweeps.job_directory import job_runs
 from eprop_cli.sweeps.multirun import NOT_STARTED, SKIPPED, JobOutcome, Multirun
-from eprop_cli.sweeps.slurm import ended_so
+from eprop_cli.sweeps.slurm import LOGS, ended_so
 from eprop_cli.terminal import drop_output
 
 if TYPE_CHECKING:
@@ -91,13 +91,18 @@ def _tell_best(directory: Path, record: SearchRecord) -> None:
         print(f"Best: trial {record.best}, {record.objective} {trial.value:.6g}: {place}")
 
 
-def why_broken_off(problem: Exception) -> str | None:
+def why_broken_off(problem: Exception, sweep: Path) -> str | None:
     """What an error of a launcher or a search means, in one line; None for those that are not expected."""
     if isinstance(problem, UserError):
         return str(problem)
     if type(problem).__name__ == "UncompletedJobError":
-        job, state = re.findall(r"^Job (\S+) .*?\(state: (.*?)\)", str(problem), re.DOTALL)[0]
-        return f"job {job} of the cluster ended without a word ({ended_so(state)}); its logs are .submitit/{job}_*"
+        found = re.search(r"^Job (\S+) .*?\(state: (.*?)\)", str(problem), re.DOTALL)
+        if found is None:
+            first, *_ = str(problem).splitlines() or [""]
+            return f"a job of the cluster ended without a word ({first}); its logs are in {LOGS}"
+        job, state = found.groups()
+        how = ended_so(sweep, job, state)
+        return f"job {job} of the cluster ended without a word ({how}); its logs are {LOGS}/{job}_*"
     return {
         "TerminatedWorkerError": "a process of the launcher was killed (out of memory?), and with it the others",
     }.get(type(problem).__name__)

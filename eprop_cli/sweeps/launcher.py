@@ -15,6 +15,7 @@ from eprop_cli.errors import UserError
 from eprop_cli.sweeps.job_directory import check_same, is_completed, job_name, objective
 from eprop_cli.sweeps.multirun import SKIPPED, JobOutcome, Multirun
 from eprop_cli.sweeps.paths import with_absolute_paths
+from eprop_cli.sweeps.slurm import is_slurm, wait
 
 LAUNCHER_OF_THE_REST = "hydra_plugins.eprop_cli.LauncherOfTheRest"
 
@@ -28,6 +29,15 @@ def chosen_launcher(hydra_context: HydraContext, task_function: TaskFunction, co
     """The launcher that was chosen, which gets back its place in the config."""
     config.hydra.launcher["_target_"] = Multirun.of(config).plan.launcher
     return Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+
+def wait_for_the_launched(config: DictConfig) -> None:
+    """Wait for jobs of which the launcher has heard, but that are to run again."""
+    multirun = Multirun.of(config)
+    if is_slurm(multirun.plan.launcher):
+        from eprop_cli.sweeps.slurm_queue import Queue
+
+        wait(multirun, Queue.of_submitit().numbers)
 
 
 def returned_before(

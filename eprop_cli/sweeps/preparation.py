@@ -63,19 +63,22 @@ class JobList:
     is_search: bool
 
 
-def prepare(config: DictConfig, beginning: str | None, trusted: Sequence[str] | None = None) -> Multirun:
+def prepare(
+    config: DictConfig, beginning: str | None, trusted: Sequence[str] | None = None, code: str | None = None
+) -> Multirun:
     """Find out all that can be known before the first job, take the sweep directory and heed signals.
 
     config: as Hydra composes it for a multirun; has the launcher replaced by ours, and relative paths by absolute ones.
     beginning: as in MultirunPlan. trusted: of a multirun that is resumed, what its jobs' configs may name, as in
-        check_trusted().
+        check_trusted(). code: where modules of the user's are found then, if not where it began.
     Raises UserError or HydraException if one of the jobs can never run, and for what is wrong with the sweep directory.
     """
     multirun = Multirun.of(config)  # fixes what is named after the time
     hydra = config.hydra
     given = [str(override) for override in hydra.overrides.hydra]
     _check_given(config, given)
-    modules_in = beginning if trusted is None or trusted else None  # nothing else is to be found in a foreign directory
+    # Nothing else is to be found in a foreign directory.
+    modules_in = code if code is not None else beginning if trusted is None or trusted else None
     find_modules_in(modules_in)
     job_list = _read_jobs(config)
     first = _check_jobs(config, job_list, beginning, trusted)

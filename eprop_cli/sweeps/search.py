@@ -163,6 +163,9 @@ class Search:
         Trials that had begun come first.
         """
         ended = [trial for trial in self._known if trial.status != RUNNING]
+        for index, trial in enumerate(ended):
+            if trial.status in FINISHED:
+                self._multirun.note(JobOutcome(index, trial.run, SKIPPED))
         study, _ = self._study([*self._record.earlier, *ended])
         for trial in self._known:
             if trial.status == RUNNING:

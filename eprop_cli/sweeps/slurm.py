@@ -1,5 +1,6 @@
 """What SLURM does not say by itself: why jobs wait, that they are gone, that a time limit cannot be had."""
 
+import contextlib
 import os
 import re
 import signal
@@ -9,19 +10,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from eprop_cli.errors import UserError, require
-from eprop_cli.runs.files import RUNNING
+from eprop_cli.runs.files import FAILED, INTERRUPTED, RUNNING
 from eprop_cli.sweeps.job_directory import JobDirectory
 from eprop_cli.sweeps.multirun import Multirun
 
 LOOK, LOOK_STOPPING = 5.0, 0.5  # s between two looks at the queue
 PATIENCE = 30  # s, that a command of SLURM's is given
 LATE = 10.0  # s, that files of a job which has ended are given to be seen here
-# What is to be done about reasons by which jobs wait for ever.
+# What is to be known about reasons by which jobs wait, for ever if nothing is done.
 REMEDIES = {
+    "BeginTime": "SLURM will run them again, in a while",
     "PartitionTimeLimit": "lower hydra.launcher.timeout_min",
     "PartitionNodeLimit": "lower what a job asks for",
     "ReqNodeNotAvail": "the node is down or reserved",
@@ -30,13 +33,13 @@ REMEDIES = {
     "JobHeldUser": "release it with scontrol release",
     "JobHeldAdmin": "ask those who run the cluster",
 }
-GONE = "unknown to SLURM"
+GONE, OUT_OF_MEMORY = "unknown to SLURM", "OUT_OF_MEMORY"
 # States of jobs that do not go on, and what is to be done about those that ended so before they could say it.
 ENDED = {
-    "OUT_OF_MEMORY": "raise hydra.launcher.mem_gb",
+    OUT_OF_MEMORY: "raise hydra.launcher.mem_gb",
     "TIMEOUT": "raise hydra.launcher.timeout_min",
     "NODE_FAIL": "the node was lost",
-    "FAILED": "out of memory? see hydra.launcher.mem_gb",
+    "FAILED": "out of memory? see its logs and hydra.launcher.mem_gb",
     "CANCELLED": "",
     "COMPLETED": "",
     "BOOT_FAIL": "",
@@ -44,6 +47,10 @@ ENDED = {
     "PREEMPTED": "",
     GONE: "",
 }
+# States of jobs that may have run out of memory: without cgroups SLURM says so in their logs only.
+UNCLEAR = ("FAILED", "CANCELLED", GONE)
+MEMORY = re.compile(r"exceeded (job |step )?memory limit|oom.kill event", re.IGNORECASE)
+LOGS = ".submitit"  # in the sweep directory, as conf/hydra/launcher has it
 
 
 def is_slurm(launcher: str) -> bool:
@@ -72,78 +79,125 @@ def watch(multirun: Multirun, numbers: Callable[[], set[str]]) -> None:
     threading.Thread(target=_watch, args=(multirun, numbers), daemon=True).start()
 
 
-def ended_so(state: str) -> str:
-    """A state in which a job ended, and what is to be done about it."""
-    return f"{state}: {ENDED[state]}" if ENDED.get(state) else state
+def ended_so(sweep: Path, job: str, state: str, memory: str = "") -> str:
+    """How a job ended, and what is to be done about it.
+
+    job: its number in the array, by which its logs are called. memory: that it was given.
+    """
+    if state in UNCLEAR and _ran_out_of_memory(sweep, job):
+        state = OUT_OF_MEMORY
+    how = f"{state} with {memory}" if state == OUT_OF_MEMORY and memory else state
+    return f"{how}: {ENDED[state]}" if ENDED.get(state) else how
 
 
-def states(numbers: Collection[str]) -> dict[str, tuple[str, str]] | None:
-    """State and own number of each job, by its number in the array, as 7_0; None if SLURM does not say."""
+@dataclass(frozen=True)
+class Queued:
+    """A job in SLURM's queue, or that was in there some minutes ago.
+
+    state: SLURM's. number: its own, which a job array's differ in. reason: why it waits. memory: that it was given.
+    """
+
+    state: str
+    number: str
+    reason: str = "None"
+    memory: str = ""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it waits or runs, also again, as it does when its node is lost or its time limit is reached."""
+        return self.state not in ENDED
+
+
+def look(numbers: Collection[str]) -> dict[str, Queued] | None:
+    """Each of some jobs and job arrays by its number in the array, as 7_0; None if SLURM does not say."""
     if not numbers:
         return {}
-    out = _call("squeue", "-h", "-r", "-t", "all", "-j", ",".join(sorted(numbers)), "-o", "%i|%T|%A")
+    out = _call("squeue", "-h", "-r", "-t", "all", "-j", ",".join(sorted(numbers)), "-o", "%i|%T|%A|%r|%m")
     if out is None:
         return None
-    lines = [line.split("|") for line in out.splitlines() if line.count("|") == 2]
-    return {job: (state, number) for job, state, number in lines}
+    lines = [line.split("|") for line in out.splitlines() if line.count("|") == 4]
+    return {job: Queued(*rest) for job, *rest in lines}
+
+
+def wait(multirun: Multirun, numbers: Callable[[], set[str]]) -> None:
+    """Wait for jobs that SLURM runs again, of which the launcher has heard that they were interrupted.
+
+    watch() notes what becomes of them.
+    """
+    while any(outcome.status in (INTERRUPTED, FAILED, RUNNING) for outcome in multirun.outcomes):
+        jobs = look(numbers())
+        ended = jobs is not None and not any(job.goes_on for job in jobs.values())
+        if ended and not any(outcome.status == RUNNING for outcome in multirun.outcomes):
+            return
+        time.sleep(LOOK_STOPPING if ended else 2 * LOOK_STOPPING)
 
 
 def _watch(multirun: Multirun, numbers: Callable[[], set[str]]) -> None:
     told: set[str] = set()
     ended: dict[str, float] = {}
     while multirun.state.exists():
-        jobs = numbers()
-        waiting = _waiting(jobs)
+        submitted = numbers()
+        jobs = look(submitted)
+        waiting = _waiting(jobs or {})
         if multirun.stopped is not None:
-            if jobs and waiting:
-                _call("scancel", "--state=PENDING", *sorted(jobs))
-            if waiting is not None and not _queued(jobs):
+            if waiting:
+                _call("scancel", "--state=PENDING", *sorted(submitted))
+            if jobs is not None and not any(job.goes_on for job in jobs.values()):
                 os.kill(os.getpid(), signal.SIGINT)  # submitit would wait for what it does not hear of any more
                 return
             time.sleep(LOOK_STOPPING)
             continue
-        for reason, count in (waiting or {}).items():
+        for reason, count in waiting.items():
             if reason not in told and reason not in ("None", ""):
                 remedy = f": {REMEDIES[reason]}" if reason in REMEDIES else ""
-                print(f"eprop-run: {count} jobs wait in the queue ({reason}{remedy})", file=sys.stderr, flush=True)
+                jobs_wait = "1 job waits" if count == 1 else f"{count} jobs wait"
+                print(f"eprop-run: {jobs_wait} in the queue ({reason}{remedy})", file=sys.stderr, flush=True)
                 told.add(reason)
-        _note_gone(multirun, states(jobs), ended)
+        if jobs is not None:
+            _note(multirun, jobs, ended)
         until = time.monotonic() + LOOK
         while time.monotonic() < until and multirun.state.exists() and multirun.stopped is None:
             time.sleep(LOOK_STOPPING)
 
 
-def _note_gone(multirun: Multirun, found: Mapping[str, tuple[str, str]] | None, ended: dict[str, float]) -> None:
-    """Have runs FAILED whose jobs SLURM says have ended, but that did not get to say so themselves.
+def _waiting(jobs: Mapping[str, Queued]) -> Counter[str]:
+    """How many of some jobs wait, by reason."""
+    return Counter(job.reason for job in jobs.values() if job.state == "PENDING")
 
-    ended: when that was first seen, by a job's own number. On another machine nothing else tells that they are gone.
+
+def _note(multirun: Multirun, jobs: Mapping[str, Queued], ended: dict[str, float]) -> None:
+    """Note what the queue says of jobs that cannot say it themselves: they are gone, or they will run again.
+
+    ended: when it was first seen that a job has, by its own number. A run of a job that is gone has FAILED: on another
+    machine nothing else tells. One that SLURM runs again goes on, whatever it said when it was interrupted.
     """
     now = time.monotonic()
-    by_number = {number: state for state, number in (found or {}).values() if state in ENDED}
+    names = {job.number: name for name, job in jobs.items()}
     for outcome in multirun.outcomes:
-        state = by_number.get(outcome.job or "")
-        if outcome.status != RUNNING or outcome.job is None or state is None:
-            ended.pop(outcome.job or "", None)
+        if outcome.job is None:
+            continue
+        name = names.get(outcome.job, outcome.job)
+        job = jobs.get(name, Queued(GONE, outcome.job))
+        if job.state == "PENDING" and outcome.status in (INTERRUPTED, FAILED):
+            multirun.note(replace(outcome, status=RUNNING, error=None))
+        if outcome.status != RUNNING or job.goes_on:
+            ended.pop(outcome.job, None)
         elif now - ended.setdefault(outcome.job, now) >= LATE:
             directory = JobDirectory(multirun.directory / outcome.name, multirun.state, [])
+            how = ended_so(multirun.directory, name, job.state, job.memory)
             try:
-                status, error = directory.conclude(f"job {outcome.job} ended without a word ({ended_so(state)})")
-            except (UserError, OSError):
-                continue
+                status, error = directory.conclude(f"job {outcome.job} ended without a word ({how})")
+            except (UserError, OSError) as problem:
+                status, error = FAILED, str(problem)
             multirun.note(replace(outcome, status=status, error=error))
 
 
-def _waiting(jobs: set[str]) -> Counter[str] | None:
-    """How many of some jobs wait, by reason; None if SLURM does not say."""
-    if not jobs:
-        return Counter()
-    out = _call("squeue", "-h", "-r", "-t", "PENDING", "-j", ",".join(sorted(jobs)), "-o", "%r")
-    return None if out is None else Counter(out.split("\n")[:-1])
-
-
-def _queued(jobs: set[str]) -> bool:
-    """Whether any of some jobs has not ended."""
-    return bool(jobs) and bool((_call("squeue", "-h", "-j", ",".join(sorted(jobs)), "-o", "%i") or "").strip())
+def _ran_out_of_memory(sweep: Path, job: str) -> bool:
+    """Whether SLURM has said so in the logs of a job."""
+    for path in (sweep / LOGS).glob(f"{job}_*_log.err"):
+        with contextlib.suppress(OSError):
+            return MEMORY.search(path.read_text(errors="replace")) is not None
+    return False
 
 
 def _limits() -> dict[str, tuple[float | None, bool]]:

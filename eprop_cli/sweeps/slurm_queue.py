@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from submitit import SlurmJob
 from submitit.slurm.slurm import SlurmInfoWatcher
 
-from eprop_cli.sweeps.slurm import ENDED, GONE, states
+from eprop_cli.sweeps.slurm import GONE, Queued, look
 
 DELAY = 30  # s between two looks at most
 
@@ -23,6 +23,12 @@ class Queue(SlurmInfoWatcher):
         SlurmJob.watcher = queue = cls()
         return queue
 
+    @classmethod
+    def of_submitit(cls) -> "Queue":
+        """The one that has taken over."""
+        assert isinstance(SlurmJob.watcher, cls)
+        return SlurmJob.watcher
+
     def numbers(self) -> set[str]:
         """Those of the jobs and job arrays that were submitted."""
         return _numbers(self._registered)
@@ -30,12 +36,11 @@ class Queue(SlurmInfoWatcher):
     def update(self) -> None:
         """Look."""
         self._last_status_check = time.time()
-        found = states(_numbers(self._registered - self._finished))
-        if found is None or any(state not in ENDED for state, _ in found.values()):
+        found = look(_numbers(self._registered - self._finished))
+        if found is None or any(job.goes_on for job in found.values()):
             return
         for job in self._registered - self._finished:
-            state, _ = found.get(job, (GONE, ""))
-            self._info_dict[job] = {"State": state}
+            self._info_dict[job] = {"State": found.get(job, Queued(GONE, "")).state}
             self._finished.add(job)
 
 

@@ -95,7 +95,7 @@ def _of_multirun(multirun: Multirun) -> RunsProgress:
         path = multirun.directory / outcome.name
         begun = (path / RUN).exists()
         known = standing(path) if begun else Standing(path, outcome.status, error=outcome.error or "")
-        if known.status == KILLED and outcome.status == RUNNING and outcome.job is not None:
+        if known.status != COMPLETED and outcome.status == RUNNING and outcome.job is not None:
             known = replace(known, status=RUNNING)  # it may begin again, on another node; SLURM says if it does not
         jobs[_name(path, plan.swept)] = known
     waits = plan.n_jobs is None or skipped + len(jobs) < plan.n_jobs
@@ -136,6 +136,7 @@ class Teller:
 
     def tell(self, now: RunsProgress) -> None:
         """Print what is to be said at this moment."""
+        self._told -= {each.directory for each in now.jobs.values() if each.is_running}  # a cluster may run it again
         # By their directories: once a multirun has cleared up, names are no longer known.
         ended = [name for name, each in now.jobs.items() if not each.is_running and each.directory not in self._told]
         for name in ended:

@@ -125,8 +125,12 @@ class Trainer:
         return None
 
     def weights(self) -> Weights:
-        """Weights after what has been trained so far."""
+        """Weights after what has been trained so far, as a run leaves them."""
         raise NotImplementedError
+
+    def present(self) -> Weights:
+        """Weights with which training goes on; others than weights() where earlier ones are kept as better."""
+        return self.weights()
 
     def moments(self) -> Mapping[str, Weights]:
         """What the optimizer keeps per synapse, name -> weights; of some synapses where it takes time to tell them."""

@@ -145,7 +145,7 @@ class DataParallel(Trainer):
 
     def weights(self) -> Weights:
         """Weights after the last whole training iteration, or the best of those that were validated."""
-        return self._best or self._present()
+        return self._best or self.present()
 
     def moments(self) -> Mapping[str, Weights]:
         """The state of the optimizer."""
@@ -191,8 +191,8 @@ class DataParallel(Trainer):
         if not self._learner.finite():
             check_finite(self._learner.weights(), PLASTIC, when)
 
-    def _present(self) -> Weights:
-        """The weights, wherever they are."""
+    def present(self) -> Weights:
+        """The weights that are trained, wherever they are."""
         return self._weights if self._learner is None else self._learner.weights()
 
     def _step(self, gradients: Weights, iteration: int) -> None:
@@ -212,7 +212,7 @@ class DataParallel(Trainer):
         check_finite(self._weights, PLASTIC, when)
 
     def _evaluate(self, book: Bookkeeper, phase: str) -> Record:
-        weights = self.weights() if phase == TEST else self._present()
+        weights = self.weights() if phase == TEST else self.present()
         scores = []
         for _ in range(self._task.n_batches(phase)):
             batch = self._draw(phase)
@@ -262,7 +262,7 @@ class DataParallel(Trainer):
         if not n:
             return None
         timing, n_batch = self._config.timing, self._config.task.n_batch
-        return sampled(self.wiring, self._present(), n, timing.ms(iteration * n_batch * timing.sequence))
+        return sampled(self.wiring, self.present(), n, timing.ms(iteration * n_batch * timing.sequence))
 
     def _capture(self) -> Checkpoint:
         """Everything that the rest of the run depends on. Arrays are not copied: nothing changes them in place."""

@@ -19,7 +19,8 @@ MOST_MOMENT = 1e20  # of a gradient; a synapse with such a one takes no step to 
 SOON = 10  # iterations, after which weights must have changed, and a loss at all
 LONG, PART = 50, 5  # iterations from which on a loss must have fallen, from their first fifth to their last
 SAME = 1e-6  # relative difference of losses that have not moved
-SURE = 2.0  # standard errors by which means must differ
+SURE = 2.0  # standard errors by which means must differ, unless they do by this part
+FALLEN = 0.01
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,14 @@ class Diagnoses:
         if record.at_limit >= MOST:
             self._of_readouts(record.at_limit)
         if self._iteration % trainer.look_every == 0:
-            self._of_synapses(trainer, trainer.weights())
+            self._of_synapses(trainer, trainer.present())
         return self.notices[n:]
 
     def conclude(self, trainer: Trainer) -> list[Notice]:
         """What is new now that training is over."""
         n = len(self.notices)
         if self._iteration:
-            weights = trainer.weights()
+            weights = trainer.present()
             self._of_synapses(trainer, weights)
             self._of_changes(trainer.initial, weights)
             self._of_the_whole_loss()
@@ -150,7 +151,7 @@ class Diagnoses:
             return
         first, last = np.array(losses[:n]), np.array(losses[-n:])
         error = math.sqrt((first.var(ddof=1) + last.var(ddof=1)) / n)
-        if first.mean() - last.mean() <= SURE * error:
+        if first.mean() - last.mean() <= min(SURE * error, FALLEN * abs(first.mean())):
             means = f"{first.mean():.4g} in the first {n} iterations, {last.mean():.4g} in the last"
             remedy = "see optimizer.eta, the firing rates and the figure of the weights"
             self._add("loss", f"the training loss has not fallen ({means}); {remedy}")

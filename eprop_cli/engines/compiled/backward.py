@@ -13,49 +13,84 @@ depend on the number of threads.
 import numpy as np
 
 from eprop_cli.engines.compiled.kernels import ALPHA, BETA, RHO, Bools, Floats, Ints, _compiled
+from eprop_cli.engines.compiled.prefetch import ask_for_row
 from eprop_cli.engines.compiled.synapses import Indices, Synapses
 
+BLOCK = 1024  # neurons whose adjoint fits a core's caches while it runs through all steps
 TILE = 64  # postsynaptic neurons whose mu of some thousand steps fits a core's second-level cache
 
 
 @_compiled
-def _feed_back(
-    t: int, kappa: float, row: Ints, post: Indices, weights: Floats, error: Floats, learning: Floats
-) -> None:
-    """Add (1 - kappa) sum_k B_jk E_k(t) to the learning signals; error: (learning_window, n_out)."""
-    for k in range(error.shape[1]):
-        e_k = (1.0 - kappa) * error[t, k]
+def first_onto(j0: int, synapses: Synapses) -> Ints:
+    """First synapse of each row onto neuron j0 or later, (n_pre,)."""
+    row, post = synapses.row, synapses.post
+    cursor = row[:-1].copy()
+    for i in range(cursor.size):
         if post.size > 0:
-            for s in range(np.uint64(row[k]), np.uint64(row[k + 1])):
-                learning[post[s]] += e_k * weights[s]
+            cursor[i] += np.searchsorted(post[row[i] : row[i + 1]], j0)
         else:
-            for j in range(learning.size):
-                learning[j] += e_k * weights[k * learning.size + j]
+            cursor[i] += min(j0, row[i + 1] - row[i])
+    return cursor
+
+
+@_compiled
+def _feed_back(
+    t: int, kappa: float, begin: Ints, end: Ints, j0: int, post: Indices, weights: Floats, error: Floats,
+    learning: Floats,
+) -> None:  # fmt: skip
+    """Add (1 - kappa) sum_k B_jk E_k(t) to the learning signals of the neurons from j0 on.
+
+    begin, end: (n_out,), synapses of each readout onto these neurons. error: (learning_window, n_out).
+    """
+    n_out, n = error.shape[1], np.uint64(end[0] - begin[0]) if error.shape[1] > 0 else np.uint64(0)
+    if post.size > 0:
+        for k in range(n_out):
+            e_k = (1.0 - kappa) * error[t, k]
+            for s in range(np.uint64(begin[k]), np.uint64(end[k])):
+                learning[post[s] - np.uint32(j0)] += e_k * weights[s]
+        return
+    whole = n_out // 4 * 4
+    for k in range(0, whole, 4):  # four at a time so that the signals are seldom loaded
+        a, b, c, d = np.uint64(begin[k]), np.uint64(begin[k + 1]), np.uint64(begin[k + 2]), np.uint64(begin[k + 3])
+        e_a, e_b = (1.0 - kappa) * error[t, k], (1.0 - kappa) * error[t, k + 1]
+        e_c, e_d = (1.0 - kappa) * error[t, k + 2], (1.0 - kappa) * error[t, k + 3]
+        for j in range(n):
+            two = (learning[j] + e_a * weights[a + j]) + e_b * weights[b + j]
+            learning[j] = (two + e_c * weights[c + j]) + e_d * weights[d + j]
+    for k in range(whole, n_out):
+        a, e_a = np.uint64(begin[k]), (1.0 - kappa) * error[t, k]
+        for j in range(n):
+            learning[j] += e_a * weights[a + j]
 
 
 @_compiled
 def sweep(neurons: Floats, kappa: float, feedback: Synapses, error: Floats, rate_term: Floats, psi: Floats) -> None:
-    """Run the adjoint through a sequence.
+    """Run the adjoint through a sequence, some neurons after the others: it does not connect them.
 
     error: (learning_window, n_out). rate_term: (n_rec,). psi: (n_steps, n_rec), overwritten with mu.
     """
-    row, post, weights = feedback.row, feedback.post, feedback.weights
+    post, weights = feedback.post, feedback.weights
     n_steps, n_rec = psi.shape
     window = error.shape[0]
-    learning, adaptation, g, mu = np.zeros(n_rec), np.zeros(n_rec), np.zeros(n_rec), np.zeros(n_rec)
-    for t in range(n_steps - 1, -1, -1):
-        for j in range(n_rec):
-            learning[j] *= kappa
-        if t >= n_steps - window:
-            _feed_back(t - n_steps + window, kappa, row, post, weights, error, learning)
-        for j in range(n_rec):
-            g[j] = psi[t, j] * (learning[j] + rate_term[j] + adaptation[j])
-        for j in range(n_rec):
-            adaptation[j] = neurons[RHO, j] * adaptation[j] - neurons[BETA, j] * g[j]
-        for j in range(n_rec):
-            mu[j] = g[j] + neurons[ALPHA, j] * mu[j]
-        for j in range(n_rec):
-            psi[t, j] = mu[j]
+    learning, adaptation, mu = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    for j0 in range(0, n_rec, BLOCK):
+        size = min(BLOCK, n_rec - j0)
+        n, s = np.uint64(size), np.uint64(j0)  # unsigned: no test for negative indices
+        begin, end = first_onto(j0, feedback), first_onto(j0 + size, feedback)
+        learning[:], adaptation[:], mu[:] = 0.0, 0.0, 0.0
+        for t in range(n_steps - 1, -1, -1):
+            for j in range(n):
+                learning[j] *= kappa
+            if t >= n_steps - window:
+                _feed_back(t - n_steps + window, kappa, begin, end, j0, post, weights, error, learning)
+            for j in range(n):  # g
+                psi[t, s + j] = psi[t, s + j] * (learning[j] + rate_term[s + j] + adaptation[j])
+            for j in range(n):
+                adaptation[j] = neurons[RHO, s + j] * adaptation[j] - neurons[BETA, s + j] * psi[t, s + j]
+            for j in range(n):
+                mu[j] = psi[t, s + j] + neurons[ALPHA, s + j] * mu[j]
+            for j in range(n):
+                psi[t, s + j] = mu[j]
 
 
 @_compiled
@@ -122,17 +157,6 @@ def tiled(
 
 
 @_compiled
-def first_onto(j0: int, synapses: Synapses) -> Ints:
-    """First synapse of each row onto neuron j0 or later, (n_pre,)."""
-    row, post = synapses.row, synapses.post
-    cursor = row[:-1].copy()
-    if post.size > 0:
-        for i in range(cursor.size):
-            cursor[i] += np.searchsorted(post[row[i] : row[i + 1]], j0)
-    return cursor
-
-
-@_compiled
 def streamed(
     i0: int, i1: int, synapses: Synapses, first: Ints, pre: Indices, rows: Bools, mu: Floats, gradient: Floats
 ) -> None:
@@ -143,9 +167,14 @@ def streamed(
             i = pre[e]
             if i < i0 or i >= i1 or not rows[i]:
                 continue
+            ask_for_row(e + 1, first[t + 1], pre, row, post, gradient)
             begin, end = np.uint64(row[i]), np.uint64(row[i + 1])
-            for s in range(begin, end):
-                gradient[s] += mu[t, post[s] if post.size > 0 else np.uint32(s - begin)]
+            if end - begin == np.uint64(mu.shape[1]):  # all targets
+                for j in range(end - begin):
+                    gradient[begin + j] += mu[t, j]
+            else:
+                for s in range(begin, end):
+                    gradient[s] += mu[t, post[s]]
 
 
 @_compiled

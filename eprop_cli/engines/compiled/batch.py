@@ -237,10 +237,11 @@ class Simulator:
 
     def _room(self, slot: int, n_steps: int, n_rec: int) -> Floats:
         """A slot's (n_steps, n_rec), with anything in it."""
-        if slot not in self._psi or self._psi[slot].shape != (n_steps, n_rec):
+        size = n_steps * n_rec
+        if slot not in self._psi or self._psi[slot].size < size:  # evaluation needs little and leaves it as it is
             self._psi.pop(slot, None)  # before there are two
-            self._psi[slot] = np.empty((n_steps, n_rec))
-        return self._psi[slot]
+            self._psi[slot] = np.empty(size)
+        return self._psi[slot][:size].reshape(n_steps, n_rec)
 
     def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """Results of a function for each item, in threads if there are several."""

@@ -13,6 +13,7 @@ from eprop_cli.engines.compiled.kernels import (
     KEPT_A,
     KEPT_PSI,
     KEPT_V,
+    N_PARAMETERS,
     N_STATE,
     SCALE,
     V_MIN,
@@ -28,7 +29,10 @@ from eprop_cli.engines.compiled.kernels import (
     _integrate,
     _surrogate_gradient,
 )
+from eprop_cli.engines.compiled.prefetch import ask_for_row
 from eprop_cli.engines.compiled.synapses import Indices, Synapses
+
+BLOCK = 512  # neurons whose state and parameters fit a core's first-level cache
 
 
 @_compiled
@@ -59,13 +63,39 @@ def _scatter(
 ) -> None:
     """Add up the weights of arriving spikes in NEST's order: input before recurrent neurons, by index."""
     current = state[CURRENT]
-    for j in range(current.size):
-        current[j] = 0.0
     for e in range(first[t], first[t + 1]):
         i = pre[e]
+        ask_for_row(e + 1, first[t + 1], pre, row, post, weights)
+        begin, end = np.uint64(row[i]), np.uint64(row[i + 1])  # unsigned: no test for negative indices
         for _ in range(times[e]):
-            for s in range(np.uint64(row[i]), np.uint64(row[i + 1])):  # unsigned: no test for negative indices
-                current[post[s]] += weights[s]
+            if end - begin == np.uint64(current.size):  # all targets
+                for j in range(end - begin):
+                    current[j] += weights[begin + j]
+            else:
+                for s in range(begin, end):
+                    current[post[s]] += weights[s]
+
+
+@_compiled
+def _blocks(neurons: Floats, surrogates: Ints) -> Ints:
+    """Blocks of at most BLOCK neurons, int64 (n_blocks, 4): surrogate gradient function, start, stop, place.
+
+    place: the column of neurons where a block's parameters begin; neighbours with equal parameters share them.
+    """
+    blocks = np.empty((neurons.shape[1] // BLOCK + surrogates.shape[0], 4), np.int64)
+    n = 0
+    for s in range(surrogates.shape[0]):
+        for start in range(surrogates[s, 1], surrogates[s, 2], BLOCK):
+            size = min(BLOCK, surrogates[s, 2] - start)
+            place = blocks[n - 1, 3] if n > 0 else start
+            for parameter in range(N_PARAMETERS):
+                for j in range(size):
+                    if neurons[parameter, place + j] != neurons[parameter, start + j]:
+                        place = start
+                        break
+            blocks[n, 0], blocks[n, 1], blocks[n, 2], blocks[n, 3] = surrogates[s, 0], start, start + size, place
+            n += 1
+    return blocks[:n]
 
 
 @_compiled
@@ -108,6 +138,7 @@ def forward(
     state, current = np.zeros((N_STATE, n_rec)), np.zeros(potential.shape[1])
     emitted, n_emitted = np.empty(n_rec + 1, np.int64), 0
     times = np.empty(pre.size, np.uint8)
+    blocks = _blocks(neurons, surrogates)
     first[0] = 0
     for t in range(n_steps):
         kept = min(t, psi.shape[0] - 1)
@@ -116,10 +147,12 @@ def forward(
             _scatter(t, first, pre, times, row, post, weights, state)
         elif matrix.size > 0:
             _deliver(t, first, pre, times, matrix, state)  # type: ignore[arg-type]  # unsigned indices serve as well
-        _integrate(neurons, state)
-        for s in range(surrogates.shape[0]):
-            _surrogate_gradient(surrogates[s, 0], surrogates[s, 1], surrogates[s, 2], kept, neurons, state, psi)
-        n_emitted = _fire(neurons, state, emitted)
+        n_emitted = 0
+        for b in range(blocks.shape[0]):
+            function, start, stop, place = blocks[b, 0], blocks[b, 1], blocks[b, 2], blocks[b, 3]
+            _integrate(start, stop, place, neurons, state)
+            _surrogate_gradient(function, start, stop, place, kept, neurons, state, psi)
+            n_emitted = _fire(start, stop, place, neurons, state, n_emitted, emitted)
         _read_out(t, readouts, row_out, post_out, weights_out, n_emitted, emitted, current, potential)
         for n in range(recorded.size):
             j = recorded[n]

@@ -23,6 +23,7 @@ ALPHA, SCALE, DRIVE, V_MIN, E_L = range(5)
 V_TH, T_REF, RHO, BETA, HEIGHT, SLOPE, C_REG, F_TARGET = range(5, 13)
 N_PARAMETERS = 13
 # Rows of the neurons' state. DISTANCE: v - A, positive above threshold. REFRACTORY: steps left. SPIKE: 1 where emitted.
+# CURRENT: weights of arriving spikes. DISTANCE is of some neurons at a time: the next step does not need it.
 V, A, DISTANCE, REFRACTORY, SPIKE, CURRENT = range(6)
 N_STATE = 6
 KEPT_V, KEPT_A, KEPT_PSI = range(3)  # what is kept of recorded neurons
@@ -71,8 +72,6 @@ def _deliver(t: int, first: Ints, pre: Ints, times: Counts, weights: Floats, sta
 
     Several spikes that an input neuron fires in one step weigh as much more, and make one trace.
     """
-    for j in range(state.shape[1]):
-        state[CURRENT, j] = 0.0
     for e in range(first[t], first[t + 1]):
         i = pre[e]
         for _ in range(times[e]):  # NEST sends them one by one
@@ -81,60 +80,67 @@ def _deliver(t: int, first: Ints, pre: Ints, times: Counts, weights: Floats, sta
 
 
 @_compiled
-def _integrate(neurons: Floats, state: Floats) -> None:
-    """Advance potential, adaptation and refractory time.
+def _integrate(start: int, stop: int, place: int, neurons: Floats, state: Floats) -> None:
+    """Advance potential, adaptation and refractory time of the neurons from start to stop; their CURRENT becomes 0.
 
+    place: the column of neurons where their parameters begin. DISTANCE begins with these neurons' values.
     v(t) = zeta sum_i W_ji z_i(t-1) + alpha v(t-1) - v_th z(t-1), at least V_min
     a(t) = rho a(t-1) + z(t-1);  A(t) = v_th + beta a(t)
     """
-    for j in range(state.shape[1]):
-        current = neurons[DRIVE, j] + neurons[SCALE, j] * state[CURRENT, j]
-        v = current + neurons[ALPHA, j] * state[V, j] - neurons[V_TH, j] * state[SPIKE, j]
-        state[V, j] = max(v, neurons[V_MIN, j])
-    for j in range(state.shape[1]):
-        state[A, j] = neurons[RHO, j] * state[A, j] + state[SPIKE, j]
-    for j in range(state.shape[1]):
-        state[DISTANCE, j] = state[V, j] - (neurons[V_TH, j] + neurons[BETA, j] * state[A, j])
-    for j in range(state.shape[1]):
-        state[REFRACTORY, j] = max(state[REFRACTORY, j] - 1.0, 0.0)
+    n, s, p = np.uint64(stop - start), np.uint64(start), np.uint64(place)  # unsigned: no test for negative indices
+    for j in range(n):
+        current = neurons[DRIVE, p + j] + neurons[SCALE, p + j] * state[CURRENT, s + j]
+        v = current + neurons[ALPHA, p + j] * state[V, s + j] - neurons[V_TH, p + j] * state[SPIKE, s + j]
+        state[V, s + j] = max(v, neurons[V_MIN, p + j])
+    for j in range(n):
+        state[CURRENT, s + j] = 0.0
+    for j in range(n):
+        state[A, s + j] = neurons[RHO, p + j] * state[A, s + j] + state[SPIKE, s + j]
+    for j in range(n):
+        state[DISTANCE, j] = state[V, s + j] - (neurons[V_TH, p + j] + neurons[BETA, p + j] * state[A, s + j])
+    for j in range(n):
+        state[REFRACTORY, s + j] = max(state[REFRACTORY, s + j] - 1.0, 0.0)
 
 
 @_compiled
 def _surrogate_gradient(
-    function: int, start: int, stop: int, t: int, neurons: Floats, state: Floats, psi: Floats
+    function: int, start: int, stop: int, place: int, t: int, neurons: Floats, state: Floats, psi: Floats
 ) -> None:
     """Surrogate gradient psi of the neurons from start to stop (NEST's documentation: surrogate gradient functions).
 
-    It is 0 in refractory neurons.
+    It is 0 in refractory neurons. place: as in _integrate.
     """
+    n, s, p = np.uint64(stop - start), np.uint64(start), np.uint64(place)
     if function == PIECEWISE_LINEAR:
-        for j in range(start, stop):
-            psi[t, j] = max(0.0, 1.0 - abs(state[DISTANCE, j]) * neurons[SLOPE, j])
+        for j in range(n):
+            psi[t, s + j] = max(0.0, 1.0 - abs(state[DISTANCE, j]) * neurons[SLOPE, p + j])
     elif function == EXPONENTIAL:
-        for j in range(start, stop):
-            psi[t, j] = np.exp(-abs(state[DISTANCE, j]) * neurons[SLOPE, j])
+        for j in range(n):
+            psi[t, s + j] = np.exp(-abs(state[DISTANCE, j]) * neurons[SLOPE, p + j])
     elif function == FAST_SIGMOID_DERIVATIVE:
-        for j in range(start, stop):
-            psi[t, j] = 1.0 / (1.0 + abs(state[DISTANCE, j]) * neurons[SLOPE, j]) ** 2
+        for j in range(n):
+            psi[t, s + j] = 1.0 / (1.0 + abs(state[DISTANCE, j]) * neurons[SLOPE, p + j]) ** 2
     else:
-        for j in range(start, stop):
-            psi[t, j] = 1.0 / (1.0 + (state[DISTANCE, j] * neurons[SLOPE, j]) ** 2)
-    for j in range(start, stop):
-        psi[t, j] = 0.0 if state[REFRACTORY, j] > 0.0 else neurons[HEIGHT, j] * psi[t, j]
+        for j in range(n):
+            psi[t, s + j] = 1.0 / (1.0 + (state[DISTANCE, j] * neurons[SLOPE, p + j]) ** 2)
+    for j in range(n):
+        psi[t, s + j] = 0.0 if state[REFRACTORY, s + j] > 0.0 else neurons[HEIGHT, p + j] * psi[t, s + j]
 
 
 @_compiled
-def _fire(neurons: Floats, state: Floats, emitted: Ints) -> int:
-    """Emit spikes z(t) = H(v(t) - A(t)) where not refractory.
+def _fire(start: int, stop: int, place: int, neurons: Floats, state: Floats, n: int, emitted: Ints) -> int:
+    """Emit spikes z(t) = H(v(t) - A(t)) of the neurons from start to stop where not refractory.
 
-    Returns the number of spikes; emitted begins with their neurons.
+    place: as in _integrate. n: number of spikes before them, and emitted begins with their neurons.
+    Returns the number of spikes; emitted begins with all their neurons.
     """
-    for j in range(state.shape[1]):
-        state[SPIKE, j] = 1.0 if (state[DISTANCE, j] >= 0.0) & (state[REFRACTORY, j] == 0.0) else 0.0
-    for j in range(state.shape[1]):
-        state[REFRACTORY, j] += neurons[T_REF, j] * state[SPIKE, j]
-    n = 0
-    for j in range(state.shape[1]):
+    size, s, p = np.uint64(stop - start), np.uint64(start), np.uint64(place)
+    for j in range(size):
+        fires = (state[DISTANCE, j] >= 0.0) & (state[REFRACTORY, s + j] == 0.0)
+        state[SPIKE, s + j] = 1.0 if fires else 0.0
+    for j in range(size):
+        state[REFRACTORY, s + j] += neurons[T_REF, p + j] * state[SPIKE, s + j]
+    for j in range(start, stop):
         emitted[n] = j  # stays if there is a spike; faster than a branch
         n += state[SPIKE, j] != 0.0
     return n
@@ -185,10 +191,12 @@ def _forward(
     for t in range(n_steps):
         _collect(t, spikes, n_emitted, emitted, first, pre, times)
         _deliver(t, first, pre, times, weights, state)
-        _integrate(neurons, state)
+        n_emitted = 0
         for s in range(surrogates.shape[0]):
-            _surrogate_gradient(surrogates[s, 0], surrogates[s, 1], surrogates[s, 2], t, neurons, state, psi)
-        n_emitted = _fire(neurons, state, emitted)
+            function, start, stop = surrogates[s, 0], surrogates[s, 1], surrogates[s, 2]
+            _integrate(start, stop, start, neurons, state)
+            _surrogate_gradient(function, start, stop, start, t, neurons, state, psi)
+            n_emitted = _fire(start, stop, start, neurons, state, n_emitted, emitted)
         _read_out(t, readouts, weights_out, n_emitted, emitted, potential)
         for n in range(recorded.size):
             j = recorded[n]

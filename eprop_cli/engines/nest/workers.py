@@ -184,10 +184,15 @@ class _DaskExecutor(Executor):
         return self._executor.submit(function, *args, **kwargs)
 
     def tell(self) -> None:
-        """Say that there are no workers, or no scheduler any more, if that is why there are no results."""
-        if not self._told and not self._client.scheduler_info()["workers"]:
+        """Say that there are no workers, or none that takes anything, if that is why there are no results."""
+        workers = self._client.scheduler_info()["workers"].values()
+        if self._told or any(worker.get("status") != "paused" for worker in workers):
+            return
+        self._told = True
+        if workers:
+            log.warning("All Dask workers are paused, short of memory; give them a higher --memory-limit")
+        else:
             log.warning("The Dask scheduler has no workers; start some: dask worker %s", self._scheduler)
-            self._told = True
 
     def close(self) -> None:
         with contextlib.suppress(OSError, TimeoutError):
