@@ -72,7 +72,8 @@ def sweep(neurons: Floats, kappa: float, feedback: Synapses, error: Floats, rate
     post, weights = feedback.post, feedback.weights
     n_steps, n_rec = psi.shape
     window = error.shape[0]
-    learning, adaptation, mu = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    most = min(BLOCK, n_rec)
+    learning, adaptation, mu = np.empty(most), np.empty(most), np.empty(most)
     for j0 in range(0, n_rec, BLOCK):
         size = min(BLOCK, n_rec - j0)
         n, s = np.uint64(size), np.uint64(j0)  # unsigned: no test for negative indices

@@ -7,6 +7,8 @@ import numpy as np
 from eprop_cli.engines.compiled.kernels import Counts, Ints, _compiled
 from eprop_cli.engines.compiled.synapses import Indices
 
+TOGETHER = 16  # inputs that are looked at together: few of them fire
+
 
 class InputSpikes(NamedTuple):
     """Input spikes of a batch, listed.
@@ -24,7 +26,7 @@ class InputSpikes(NamedTuple):
 def events(spikes: Counts) -> InputSpikes:
     """Events of a raster (n_batch, n_steps, n_in)."""
     n_batch, n_steps, n_in = spikes.shape
-    first, neuron = np.empty((n_batch, n_steps + 1), np.int64), np.empty(spikes.sum() + 1, np.uint32)
+    first, neuron = np.empty((n_batch, n_steps + 1), np.int64), np.empty(_total(spikes) + 1, np.uint32)
     _list(spikes, first, neuron)
     return InputSpikes(first, neuron[:-1], n_in)
 
@@ -49,15 +51,34 @@ def raster(given: InputSpikes) -> Counts:
 
 
 @_compiled
-def _list(spikes: Counts, first: Ints, neuron: Indices) -> None:
-    """Fill first and neuron, which has a place to spare."""
+def _total(spikes: Counts) -> int:
+    """How many spikes there are."""
     n = 0
     for b in range(spikes.shape[0]):
         for t in range(spikes.shape[1]):
-            first[b, t] = n
             for i in range(spikes.shape[2]):
-                neuron[n] = i  # stays if there is a spike; faster than a branch
                 n += spikes[b, t, i]
-                for again in range(1, spikes[b, t, i]):
-                    neuron[n - again] = i
+    return n
+
+
+@_compiled
+def _list(spikes: Counts, first: Ints, neuron: Indices) -> None:
+    """Fill first and neuron, which has a place to spare."""
+    n, n_in = 0, spikes.shape[2]
+    for b in range(spikes.shape[0]):
+        for t in range(spikes.shape[1]):
+            first[b, t] = n
+            for start in range(0, n_in, TOGETHER):
+                stop, place = min(start + TOGETHER, n_in), np.uint64(start)  # unsigned: no test for negative indices
+                if stop == start + TOGETHER:
+                    some = np.uint8(0)
+                    for i in range(np.uint64(TOGETHER)):
+                        some |= spikes[b, t, place + i]
+                    if some == 0:
+                        continue
+                for i in range(place, np.uint64(stop)):
+                    neuron[n] = i  # stays if there is a spike; faster than a branch
+                    n += spikes[b, t, i]
+                    for again in range(1, spikes[b, t, i]):
+                        neuron[n - again] = i
         first[b, spikes.shape[1]] = n
