@@ -56,6 +56,7 @@ LATE = {
     "sweeps/callback.py": "a run alone needs none of what a multirun does",
     "sweeps/closing.py": "Matplotlib and pandas take a while to import; they are, when the jobs are over",
     "sweeps/preparation.py": "Optuna and submitit take a while to import, may be missing, and are seldom needed",
+    "sweeps/launcher.py": "submitit takes a while to import, may be missing, and is seldom needed",
     "sweeps/fork_server.py": "the server imports what runs need; the process that starts it does without",
 }
 # Classes that several modules may define, and why.
