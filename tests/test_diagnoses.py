@@ -155,7 +155,7 @@ class TestLoss:
         assert self.said(1 + noise) == self.said(np.linspace(1, 2, LONG) + noise) == [("loss", LONG)]
         assert self.said(1 + noise[:-1]) == []
         assert self.said(np.linspace(1, 0.5, LONG) + noise) == []
-        assert self.said(np.linspace(1, 0.97, LONG) + noise) == []  # too noisy to be sure
+        assert self.said(np.linspace(1, 0.9, LONG) + noise) == []  # too noisy to be sure
         assert self.said(1 + noise, "synapse.weights_from=trained.npz") == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -79,8 +80,11 @@ def rows(metrics):
 
 
 def node(state, *options):
-    name = subprocess.run(["hostname", "-s"], capture_output=True, text=True, check=True).stdout.strip()
-    subprocess.run(["scontrol", "update", f"NodeName={name}", f"State={state}", *options], check=True)
+    """Set the node's state; returns whether it is up then. It may come up by itself, and SLURM refuses to resume it."""
+    name = platform.node().split(".")[0]
+    subprocess.run(["scontrol", "update", f"NodeName={name}", f"State={state}", *options], check=False)
+    told = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=True).stdout
+    return told.strip() in ("idle", "mixed", "allocated", "completing")
 
 
 def queue():
@@ -116,7 +120,7 @@ def test_jobs_whose_node_is_lost_go_on_when_it_is_back(start, tmp_path):
     waited(lambda: len(list((tmp_path / "sweep").glob("*/checkpoint.npz"))) == 2)
     node("down", "Reason=test")
     waited(lambda: queue().count("PENDING") == 2)
-    node("resume")
+    waited(lambda: node("resume"))
     assert process.wait(60) == 0
     told = "2 jobs wait in the queue (BeginTime: SLURM will run them again, in a while)"
     assert told in (tmp_path / "out").read_text()
