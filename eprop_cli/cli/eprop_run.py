@@ -25,6 +25,7 @@ from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
 from eprop_cli.config.refusal import exiting, fail, refuse
+from eprop_cli.config.sources import remembered
 from eprop_cli.errors import require
 from eprop_cli.registry import variant
 from eprop_cli.runs.allowed import named_modules, take_allowed
@@ -76,7 +77,8 @@ def main() -> None:
         def act(composed: DictConfig) -> float | None:
             return _act(composed, command, like)
 
-        act()
+        with remembered():
+            act()
     except (Exception, KeyboardInterrupt) as error:
         problem = error
     # Hydra tells its callbacks of the end of a multirun only if nothing came in between; here it always comes by.

@@ -25,6 +25,7 @@ from yaml import YAMLError
 from eprop_cli.config.arguments import check_overrides, one_line
 from eprop_cli.config.composed import RESUMED
 from eprop_cli.config.files import conf_dir, own_config_dir
+from eprop_cli.config.sources import remembered
 from eprop_cli.errors import UserError
 
 BAD_INPUTS = (UserError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
@@ -62,7 +63,7 @@ def compose(
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"config_dir={config_dir}: is not a directory")
     try:
-        with _composing, _version_base("1.3"):
+        with _composing, _version_base("1.3"), remembered():
             for override in OverridesParser.create().parse_overrides(list(overrides)):
                 if override.is_sweep_override():
                     raise UserError(f"{override.input_line}: has several values; run each, or write a list as [a, b]")

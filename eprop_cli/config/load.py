@@ -41,8 +41,9 @@ def load(composed: DictConfig) -> Config:
         composed = _with_loggers(composed, schema)
         _make_whole(Config, composed)
         composed = _with_defaults(composed)
-        merged = OmegaConf.merge(schema, composed)
-        for key, value in numbers(OmegaConf.to_container(merged, resolve=True)):
+        merged = OmegaConf.unsafe_merge(schema, composed)  # both are ours alone
+        _resolve(merged)
+        for key, value in numbers(OmegaConf.to_container(merged)):
             check_magnitude(key, value)
         config = OmegaConf.to_object(merged)
     except UserError:
@@ -57,6 +58,15 @@ def load(composed: DictConfig) -> Config:
         raise UserError(f"{names}: its Config raised {reason(error)}") from error
     assert isinstance(config, Config)
     return config
+
+
+def _resolve(config: DictConfig | ListConfig) -> None:
+    """Look up what each reference leads to, once for all; what OmegaConf raises names the key."""
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException:
+        OmegaConf.to_container(config, resolve=True)  # resolve() does not name it
+        raise
 
 
 def _with_loggers(composed: DictConfig, schema: DictConfig) -> DictConfig:
@@ -90,8 +100,9 @@ def _check_items(schema: Any, group: str, composed: DictConfig) -> None:
 
 def _make_whole(schema: Any, composed: DictConfig) -> None:
     """Have 1e3 be a whole number where one is wanted."""
+    present = composed.keys()  # "in composed" would look up what a reference leads to
     for key, wanted in get_type_hints(schema).items():
-        if key not in composed or OmegaConf.is_interpolation(composed, key) or OmegaConf.is_missing(composed, key):
+        if key not in present or OmegaConf.is_interpolation(composed, key) or OmegaConf.is_missing(composed, key):
             continue
         value = composed[key]
         if is_dataclass(wanted) and isinstance(value, DictConfig):

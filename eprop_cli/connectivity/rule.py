@@ -103,6 +103,8 @@ def _typed(rule_class: type[Any], key: str, name: str, value: Any) -> Any:
     """A value in the type that its key has."""
     hint = get_type_hints(rule_class.Config)[name]
     kind = next((each for each in get_args(hint) if each is not NoneType), hint)
+    if type(value) is kind:
+        return value
     try:
         typed = OmegaConf.select(OmegaConf.merge(OmegaConf.structured(rule_class.Config), {name: value}), name)
     except OmegaConfBaseException as error:
