@@ -1,22 +1,15 @@
-"""What all tests share: NEST without its banner, and eprop-run as a user starts it."""
+"""What all tests share: a clean slate, and the commands as a user starts them."""
 
-import os
 import signal
-import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from forked import run_command
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobRuntime
 
 from eprop_cli.sweeps.callback import MULTIRUN
-
-os.environ.setdefault("PYNEST_QUIET", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # NEST's threads spin otherwise, for minutes on a busy machine
-
-EPROP_RUN = str(Path(sys.executable).with_name("eprop-run"))
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +37,8 @@ def _hangups_reach_what_a_test_starts():
 def eprop_run(tmp_path):
     """Run eprop-run in a process of its own, in an empty directory."""
 
-    def run(*overrides, cwd=tmp_path, timeout=600, **options):
-        command = [EPROP_RUN, *map(str, overrides)]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, **options)
+    def run(*arguments, cwd=tmp_path, **options):
+        return run_command(*arguments, cwd=cwd, **options)
 
     return run
 

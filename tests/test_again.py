@@ -10,7 +10,7 @@ import tempfile
 from functools import partial
 
 import pytest
-from conftest import EPROP_RUN
+from forked import run_command
 from small import ONLINE, SMALL
 
 from eprop_cli import api
@@ -79,9 +79,7 @@ def edit(directory, change):
 
 class TestLike:
     def test_the_same_config_gives_the_same_run(self, begun, here):
-        done = subprocess.run(
-            [EPROP_RUN, f"like={begun}", "hydra.run.dir=again"], capture_output=True, text=True, check=True
-        )
+        done = run_command(f"like={begun}", "hydra.run.dir=again", check=True)
         assert done.stderr == ""
         assert losses(here / "again") == losses(begun)
         record = Run("again").record
@@ -116,7 +114,7 @@ class TestLike:
     )
     def test_bad_input_gets_one_line_and_leaves_nothing(self, begun, here, arguments, line):
         shutil.copytree(begun, "run")
-        done = subprocess.run([EPROP_RUN, *arguments], capture_output=True, text=True)
+        done = run_command(*arguments)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
         assert done.stderr.startswith(f"eprop-run: {line}")
         assert [path.name for path in here.iterdir()] == ["run"]
@@ -237,8 +235,7 @@ def made(tmp_path_factory):
     (directory / "signs_of_mine.py").write_text(SIGNS)
     (directory / "helper.py").write_text("FACTOR = 1.0\n")
     optimizer = ("optimizer=gradient_descent", "optimizer.name=signs_of_mine:Signs")
-    command = [EPROP_RUN, *QUICK, "recording=none", *optimizer, "hydra.run.dir=run"]
-    subprocess.run(command, cwd=directory, check=True, capture_output=True)
+    run_command(*QUICK, "recording=none", *optimizer, "hydra.run.dir=run", cwd=directory, check=True)
     return directory / "run"
 
 
@@ -264,16 +261,15 @@ class TestOwnModules:
         assert (status, error.count("\n")) == (2, 1)
         remedy = "which is not found from here; to run the one that is kept there, in code/, add --allow-module"
         assert f"names signs_of_mine, {remedy}" in error
-        command = [EPROP_RUN, f"resume={own}", "task.n_iter=5", "--allow-module", "signs_of_mine"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        arguments = [f"resume={own}", "task.n_iter=5", "--allow-module", "signs_of_mine"]
+        done = run_command(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
-        assert Run(own).record["sessions"][1]["command"] == ["eprop-run", *command[1:]]
+        assert Run(own).record["sessions"][1]["command"] == ["eprop-run", *arguments]
 
     def test_one_that_has_changed_is_told(self, own, here):
         (here / "signs_of_mine.py").write_text(SIGNS)
         (here / "helper.py").write_text("FACTOR = 2.0\n")
-        command = [EPROP_RUN, f"like={own}", "--allow-module", "signs_of_mine", "hydra.run.dir=again"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = run_command(f"like={own}", "--allow-module", "signs_of_mine", "hydra.run.dir=again", check=True)
         (told,) = [line for line in done.stdout.splitlines() if "helper.py" in line]
         assert told.startswith(f"Besides its config, this is other than in {own}: helper.py ")
         assert "signs_of_mine" not in told

@@ -4,12 +4,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import run_command
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -505,8 +504,8 @@ def test_trained_weights_of_another_size_or_without_meaning(refuse, here, writte
 def finished(tmp_path_factory):
     """Directory of a data-parallel run of 2 iterations."""
     directory = tmp_path_factory.mktemp("finished")
-    command = [str(Path(sys.executable).with_name("eprop-run")), *SMALL, *BARE, PARALLEL, "training.n_iter_test=0"]
-    subprocess.run([*command, "task.n_iter=2", "hydra.run.dir=run"], cwd=directory, check=True, capture_output=True)
+    overrides = (*SMALL, *BARE, PARALLEL, "training.n_iter_test=0", "task.n_iter=2")
+    run_command(*overrides, "hydra.run.dir=run", cwd=directory, check=True)
     return directory / "run"
 
 

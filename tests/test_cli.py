@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import EPROP_RUN
+from forked import EPROP_RUN
 from omegaconf import OmegaConf
 from small import BARE, SMALL, compose
 from synthetic_run import write_run

@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import EPROP_RUN
+from forked import run_command
 from small import BARE, SMALL, config
 from synthetic_run import write_run
 
@@ -23,8 +22,7 @@ QUICK = (*SMALL, *BARE, "training=data_parallel", "engine=compiled", "task.n_ite
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("trained")
-    command = [EPROP_RUN, *QUICK, "training.n_iter_test=1", "hydra.run.dir=run"]
-    subprocess.run(command, cwd=directory, check=True, capture_output=True)
+    run_command(*QUICK, "training.n_iter_test=1", "hydra.run.dir=run", cwd=directory, check=True)
     return directory / "run"
 
 

@@ -4,12 +4,11 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import EPROP_RUN
+from forked import run_command
 from omegaconf import OmegaConf
 from small import BARE, SMALL
 from synthetic_run import write_run
@@ -38,7 +37,7 @@ class Executed:
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
     directory = tmp_path_factory.mktemp("begun")
-    subprocess.run([EPROP_RUN, *QUICK, "hydra.run.dir=run"], cwd=directory, check=True, capture_output=True)
+    run_command(*QUICK, "hydra.run.dir=run", cwd=directory, check=True)
     return directory / "run"
 
 
@@ -124,7 +123,7 @@ def test_what_hydra_kept_of_a_run_is_not_replayed(run):
     hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml")
     hydra.hydra.callbacks.x = {"_target_": "joblib.load", "filename": "x.pkl"}
     OmegaConf.save(hydra, run / ".hydra" / "hydra.yaml")
-    done = subprocess.run([EPROP_RUN, "resume=run", "task.n_iter=2"], capture_output=True, text=True)
+    done = run_command("resume=run", "task.n_iter=2")
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import EPROP_RUN
+from forked import EPROP_RUN
 from small import BARE, SMALL
 from synthetic_run import write_run
 from test_workers import double, make

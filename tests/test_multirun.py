@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import EPROP_RUN
+from forked import EPROP_RUN, run_command
 from omegaconf import OmegaConf
 
 from eprop_cli import run
@@ -106,8 +106,7 @@ def start(tmp_path):
 def undisturbed(tmp_path_factory):
     """The results of three seeds, one run after another."""
     directory = tmp_path_factory.mktemp("undisturbed")
-    command = [EPROP_RUN, "-m", *LONG, "seed=1,2,3", "hydra.sweep.dir=sweep"]
-    subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=300)
+    run_command("-m", *LONG, "seed=1,2,3", "hydra.sweep.dir=sweep", cwd=directory, check=True)
     return results(directory / "sweep")
 
 
@@ -116,8 +115,7 @@ def completed_once(tmp_path_factory):
     """A sweep of two keys, and what was printed of it."""
     directory = tmp_path_factory.mktemp("finished")
     swept = ("task.n_iter=1", "training.n_iter_test=1", "optimizer.eta=1e-3,5e-3", "seed=1,2")
-    command = [EPROP_RUN, "-m", *QUICK, *swept, "hydra.sweep.dir=sweep"]
-    done = subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True, timeout=300)
+    done = run_command("-m", *QUICK, *swept, "hydra.sweep.dir=sweep", cwd=directory, check=True)
     return directory / "sweep", done.stdout
 
 

@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from conftest import EPROP_RUN
+from forked import EPROP_RUN, run_command
 
 from eprop_cli import api
 from eprop_cli.errors import ConfigError, UserError
@@ -97,7 +97,7 @@ def test_wording(overrides, line):
 @pytest.mark.parametrize("content", ["defaults: smoke\n", "defaults: [mine]\n"])
 def test_as_a_process(mine, tmp_path, content):
     mine.write_text(GLOBAL + content)
-    done = subprocess.run([EPROP_RUN, "--config-dir", "conf", "experiment=mine"], capture_output=True, text=True)
+    done = run_command("--config-dir", "conf", "experiment=mine")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert FILES[content] in done.stderr
@@ -119,7 +119,7 @@ def test_as_a_process(mine, tmp_path, content):
     ids=str,
 )
 def test_options_that_do_not_go_together(tmp_path, arguments, line):
-    done = subprocess.run([EPROP_RUN, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    done = run_command(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert line in done.stderr
     assert not list(tmp_path.iterdir())

@@ -98,6 +98,7 @@ class TestBatches:
     def test_full_batches_go_over_the_end_of_an_epoch(self, task):
         made = task(*DIGITS, "task.last_batch=full")
         assert {len(batch.spikes) for batch in batches(made, "training", 49)} == {25}
+        assert [len(batch.spikes) for batch in batches(made, "validation", 10)] == [25] * 9 + [15]  # a split ends
         assert made.epochs(48) == pytest.approx(48 * 25 / 1197)
 
     def test_images_are_shifted_another_way_in_each_epoch(self, task):
@@ -217,8 +218,16 @@ class TestFiles:
         with pytest.raises(BrokenSampleError, match=f"^{path}: ") as raised:
             batches(task(*self.small(tmp_path / "data")), "training", 20)
         assert "\n" not in str(raised.value)
-        skipping = task(*self.small(tmp_path / "data", "task.on_bad_file=skip", "task.last_batch=short"))
+        skipping = task(*self.small(tmp_path / "data", "task.on_bad_file=skip"))
         assert sum(len(batch.spikes) for batch in batches(skipping, "training", 20)) == 199
+
+    @pytest.mark.parametrize(("key", "value"), [("last_batch", "full"), ("on_bad_file", "error")])
+    def test_batches_are_whole_where_synapses_count_sequences(self, key, value):
+        other = {"last_batch": "short", "on_bad_file": "skip"}[key]
+        given = ("task=digits", "training=continuous", f"task.{key}={other}")
+        with pytest.raises(ConfigError, match=rf"^task\.{key}={other}: must be {value} with training=continuous"):
+            config(*given)
+        config(*given, "training=data_parallel")
 
     def test_a_data_set_that_is_not_there(self):
         with pytest.raises(ConfigError) as raised:

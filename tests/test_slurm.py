@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import EPROP_RUN
+from forked import EPROP_RUN
 from small import BARE, SMALL
 
 from eprop_cli.errors import ConfigError

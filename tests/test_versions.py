@@ -5,7 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import EPROP_RUN
+from forked import EPROP_RUN
 from small import config
 
 from eprop_cli.engines.nest.engine import NestEngine

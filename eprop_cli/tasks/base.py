@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.errors import UserError, require
+from eprop_cli.phases import TRAINING
 from eprop_cli.registry import variant
 from eprop_cli.schema import Group, at_least, key
 from eprop_cli.values import Batch
@@ -46,9 +47,9 @@ class TaskConfig(Group):
         return False
 
     @property
-    def has_short_batches(self) -> bool:
-        """Whether a batch may hold fewer than n_batch sequences."""
-        return False
+    def short_batches(self) -> dict[str, str]:
+        """Keys that let a batch hold fewer than n_batch sequences, with the value of each that rules it out."""
+        return {}
 
     def check_window(self, window_key: str) -> None:
         """Raise ConfigError unless the learning window fits into the sequence."""
@@ -161,7 +162,8 @@ class CheckedTask:
     def batch_at(self, rng: np.random.RandomState, phase: str, index: int) -> Batch:
         """The batch number index, from 0, of a phase."""
         batch, c = self._task.batch_at(rng, phase, index), self._config
-        n_batch = min(max(1, len(batch.spikes)), c.n_batch) if c.has_short_batches else c.n_batch
+        short = c.short_batches or (c.evaluates_splits and phase != TRAINING)  # a split ends where it ends
+        n_batch = min(max(1, len(batch.spikes)), c.n_batch) if short else c.n_batch
         shape = (n_batch, c.sequence_steps, c.n_in)
         kind, dtype = ("uint8", np.uint8) if np.asarray(batch.spikes).dtype == np.uint8 else ("bool", np.bool_)
         self._check("spikes", batch.spikes, kind, dtype, shape)

@@ -64,9 +64,10 @@ class SamplesConfig(TaskConfig):
         return self.whole_split
 
     @property
-    def has_short_batches(self) -> bool:
-        """Where what is left over of an epoch makes a batch."""
-        return self.last_batch == "short"
+    def short_batches(self) -> dict[str, str]:
+        """What is left over of an epoch, and what is left of a batch once broken samples have been skipped."""
+        ruled_out = {"last_batch": "full", "on_bad_file": "error"}
+        return {name: value for name, value in ruled_out.items() if getattr(self, name) != value}
 
 
 class SampleTask(Task):

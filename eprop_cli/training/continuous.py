@@ -101,9 +101,10 @@ class Continuous(Trainer):
         require(possible, "training.evaluation", config.training.evaluation, remedy)
         remedy = "needs training.evaluation=aside (engine=compiled) or training=data_parallel; or set it to false"
         require(aside or not config.task.evaluates_splits, "task.whole_split", True, remedy)
-        fits = not (config.task.has_short_batches and config.model.resets)
-        remedy = "must be full with training=continuous, where synapses count the sequences of a batch"
-        require(fits, "task.last_batch", "short", f"{remedy}; or choose training=data_parallel")
+        remedy_here = "where synapses count the sequences of a batch; or choose training=data_parallel"
+        for name, value in config.task.short_batches.items():
+            remedy = f"must be {value} with training=continuous, {remedy_here}"
+            require(not config.model.resets, f"task.{name}", getattr(config.task, name), remedy)
         super().check(config)
 
     @classmethod
