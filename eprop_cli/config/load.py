@@ -66,6 +66,7 @@ def _resolve(config: DictConfig | ListConfig) -> None:
         OmegaConf.resolve(config)
     except OmegaConfBaseException:
         OmegaConf.to_container(config, resolve=True)  # resolve() does not name it
+        OmegaConf.to_object(config)
         raise
 
 
