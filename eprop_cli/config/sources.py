@@ -8,51 +8,48 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 
 MOST_FILES = 512  # that are remembered
+_load = FileConfigSource.load_config
 
 
-class RememberedFiles(FileConfigSource):
-    """Hydra's folder of config files, of which a file is read again only once it has changed."""
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Have Hydra read a file again only once it has changed, and look into its store of configs without copying it.
 
-    def load_config(self, config_path: str) -> ConfigResult:
-        """As Hydra's: what a file holds, a copy of its own."""
-        path = os.path.join(self.path, self._normalize_file_name(config_path))
-        try:
-            status = os.stat(path)
-        except OSError:  # Hydra tells
-            return super().load_config(config_path)
-        state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        result = copy.deepcopy(_read(self.path, config_path, state))
-        result.provider = self.provider
-        return result
+    Methods are exchanged, not classes: launchers hand Hydra's registers of classes on to other processes.
+    """
+    if FileConfigSource.load_config is not _load:
+        yield
+        return
+    FileConfigSource.load_config = _remembering  # type: ignore[assignment,method-assign]
+    ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        FileConfigSource.load_config = _load  # type: ignore[method-assign]
+        del ConfigStore.__deepcopy__  # type: ignore[attr-defined]
+
+
+def _remembering(source: FileConfigSource, config_path: str) -> ConfigResult:
+    """What a file holds, a copy of its own."""
+    path = os.path.join(source.path, source._normalize_file_name(config_path))
+    try:
+        status = os.stat(path)
+    except OSError:  # Hydra tells
+        return _load(source, config_path)
+    state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    result = copy.deepcopy(_read(source.path, config_path, state))
+    result.provider = source.provider
+    return result
 
 
 @functools.lru_cache(MOST_FILES)
 def _read(directory: str, config_path: str, state: tuple[int, ...]) -> ConfigResult:
     """A file that is in some state."""
-    return FileConfigSource("", directory).load_config(config_path)
-
-
-@contextmanager
-def remembered() -> Iterator[None]:
-    """Have Hydra read by RememberedFiles, and not copy its store of configs, which it only reads, to look into it."""
-    Plugins.instance()  # registers Hydra's own
-    types, scheme = SourcesRegistry.instance().types, FileConfigSource.scheme()
-    if types[scheme] is RememberedFiles:
-        yield
-        return
-    before, types[scheme] = types[scheme], RememberedFiles
-    ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        types[scheme] = before
-        del ConfigStore.__deepcopy__  # type: ignore[attr-defined]
+    return _load(FileConfigSource("", directory), config_path)
 
 
 def _itself(store: ConfigStore, _memo: dict[int, Any]) -> ConfigStore:
