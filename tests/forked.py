@@ -1,6 +1,6 @@
 """eprop-run as a process of its own that does not begin with a second of imports: forked from one that has done them.
 
-The process has its own arguments, directory, outputs and end, by the interpreter's own way out, as one started.
+It has its own arguments, directory and outputs, and ends by the interpreter's own way out, as any.
 What is read during imports is the environment: where it is another than that of the fork server, a real one is started.
 """
 
