@@ -168,6 +168,16 @@ def test_the_engines_agree(name, way, monkeypatch):
         )
 
 
+@pytest.mark.nest
+def test_the_engines_agree_on_digits():
+    given = ("experiment=digits_eprop_iaf", "neuron.n_rec=20", "task.n_batch=4", "task.n_iter=3", *BARE)
+    given += ("task.whole_split=false", "training.n_iter_test=0", "training.evaluation=inline")
+    (nest, weights, _), (compiled, others, _) = (train(f"engine={name}", *given) for name in ("nest", "compiled"))
+    assert losses(compiled) == pytest.approx(losses(nest), rel=1e-10)
+    for projection in ("in_rec", "rec_out"):
+        np.testing.assert_allclose(others[projection], weights[projection], rtol=0.0, atol=1e-10)
+
+
 def assert_same_tables(tables, others, tolerance):
     assert tables.keys() == others.keys()
     for name, table in tables.items():

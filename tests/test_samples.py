@@ -185,6 +185,31 @@ class TestRuns:
             np.testing.assert_array_equal(pair.after, other.weights[name].after)
         assert one.confusion.equals(other.confusion)
 
+    def test_digits_are_learned_sample_after_sample_and_a_resume_is_exact(self, tmp_path, watchers):
+        given = ("experiment=digits_eprop_iaf", "neuron.n_rec=60", "task.n_batch=24", "task.n_iter=40", *BARE)
+        given = (*given, "training.checkpoint_every=16")
+        for name in ("whole", "part"):
+            (tmp_path / name).mkdir()
+        assert run(composed(*given), tmp_path / "whole").error is None
+        metrics = Run(tmp_path / "whole").metrics
+        test = metrics.iloc[-1]
+        assert (test["phase"], Run(tmp_path / "whole").confusion["sequences"].sum()) == ("test", 360)
+        assert metrics["recall_error"].iloc[:3].mean() > 0.7  # chance is 0.9
+        assert test["recall_error"] < 0.4
+        assert 15 < test["rate_rec"] < 60  # spikes/s; f_target is 60
+
+        def stop(row):
+            if (row.iteration, row.phase) == (25, "training"):
+                raise RuntimeError("stopped")
+
+        watchers[:] = [stop]
+        assert run(composed(*given), tmp_path / "part").status == "FAILED"
+        watchers[:] = []
+        assert run(replace(composed(*given), resume=str(tmp_path / "part")), tmp_path / "part").error is None
+        pd.testing.assert_frame_equal(
+            metrics.drop(columns="seconds"), Run(tmp_path / "part").metrics.drop(columns="seconds")
+        )
+
     def test_a_task_of_ones_own(self, tmp_path, monkeypatch, eprop_run):
         shutil.copytree(OWN, tmp_path / "own")
         choice = ("--config-dir", "conf", "task=which_half", "training=data_parallel", "engine=compiled")
