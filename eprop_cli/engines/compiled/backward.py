@@ -135,7 +135,7 @@ def tiled(
 
     start, steps: as sort_by_neuron fills them. rows: (n_pre,), presynaptic neurons that are meant.
     columns: (n_steps, TILE), room for mu. gradient: (n_synapses,).
-    cursor: (n_pre,), the first synapse onto j0 or later; moved on to j1. Unused where synapses are dense.
+    cursor: (n_pre,), the first synapse onto j0 or later; moved on to j1.
     """
     row, post = synapses.row, synapses.post
     for t in range(mu.shape[0]):
@@ -143,13 +143,13 @@ def tiled(
             columns[t, j] = mu[t, j0 + j]
     total = np.zeros(TILE)
     for i in range(start.size - 1):
-        begin = cursor[i] if post.size > 0 else row[i] + j0
+        begin = cursor[i]
         end = begin + j1 - j0
         if post.size > 0:
             end = begin
             while end < row[i + 1] and post[end] < j1:
                 end += 1
-            cursor[i] = end
+        cursor[i] = end
         if begin == end or start[i] == start[i + 1] or not rows[i]:
             continue
         _sum_rows(steps, start[i], start[i + 1], columns, total)
