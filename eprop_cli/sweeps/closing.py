@@ -95,7 +95,10 @@ def why_broken_off(problem: Exception, sweep: Path) -> str | None:
     """What an error of a launcher or a search means, in one line; None for those that are not expected."""
     if isinstance(problem, UserError):
         return str(problem)
-    if type(problem).__name__ == "UncompletedJobError":
+    kind = type(problem).__name__
+    if kind == "TerminatedWorkerError":
+        return "a process of the launcher was killed (out of memory?), and with it the others"
+    if kind == "UncompletedJobError":
         found = re.search(r"^Job (\S+) .*?\(state: (.*?)\)", str(problem), re.DOTALL)
         if found is None:
             first, *_ = str(problem).splitlines() or [""]
@@ -103,9 +106,7 @@ def why_broken_off(problem: Exception, sweep: Path) -> str | None:
         job, state = found.groups()
         how = ended_so(sweep, job, state)
         return f"job {job} of the cluster ended without a word ({how}); its logs are {LOGS}/{job}_*"
-    return {
-        "TerminatedWorkerError": "a process of the launcher was killed (out of memory?), and with it the others",
-    }.get(type(problem).__name__)
+    return None
 
 
 def _settled(multirun: Multirun) -> list[JobOutcome]:
