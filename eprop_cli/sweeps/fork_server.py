@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -188,9 +189,9 @@ def _serve(starter: Connection) -> JobRequest:
 
 def _warm_up(config: dict[str, Any], warm: set[str]) -> None:
     """Import and compile what a config needs before the fork; what a module of the user's may do is left to the job."""
-
-    if config["plots"]["figures"] and "figures" not in warm:
-        warm.add("figures")
+    import_module("eprop_cli.runs.run")
+    if config["plots"]["figures"]:
+        import_module("eprop_cli.figures")
     engine = str(config["engine"]["name"])
     if ":" not in json.dumps([config["task"]["name"], engine]) and engine not in warm:
         from omegaconf import OmegaConf
