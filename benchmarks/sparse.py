@@ -23,8 +23,8 @@ from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.engines.base import make_engine
-from eprop_cli.engines.compiled import kernels as k
-from eprop_cli.engines.compiled import synapses
+from eprop_cli.engines.compiled import kernels, synapses
+from eprop_cli.engines.compiled import neurons as k
 from eprop_cli.engines.compiled.batch import Circuit, Simulator, summation
 from eprop_cli.engines.compiled.events import events
 from eprop_cli.engines.nest.engine import Share, simulate_share
@@ -197,7 +197,7 @@ def each_apart(network: Circuit, spikes: k.Bools, targets: k.Floats, simulator: 
     lost, recorded = np.zeros((n_batch, N_IN), dtype=bool), np.empty(0, dtype=np.int64)
 
     def run(begin: int, end: int) -> None:
-        k.run(np.arange(begin, end), *network[:4], *matrices, spikes, targets, lost, recorded, *filled)
+        kernels.run(np.arange(begin, end), *network[:4], *matrices, spikes, targets, lost, recorded, *filled)
 
     simulator.share(run, n_batch, at_least=1)
     return filled[5].sum(axis=0)

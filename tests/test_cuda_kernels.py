@@ -7,8 +7,8 @@ import pytest
 from simulator import SIMULATED, run_in_the_simulator
 from small import config
 
-from eprop_cli.engines.compiled import batch
-from eprop_cli.engines.compiled import kernels as k
+from eprop_cli.engines.compiled import batch, kernels
+from eprop_cli.engines.compiled import neurons as k
 from eprop_cli.engines.compiled.synapses import dense, listed
 from eprop_cli.optimizers.base import Rates
 
@@ -43,7 +43,7 @@ class Net:
         lost = np.zeros((n_batch, n_in), bool) if lost is None else lost
         signal, n_spikes = np.empty((n_batch, self.targets.shape[1], n_out)), np.empty((n_batch, n_rec), np.int64)
         gradients, gradients_out = np.empty((n_batch, n_in + n_rec, n_rec)), np.empty((n_batch, n_rec, n_out))
-        k.run(
+        kernels.run(
             np.arange(n_batch), self.neurons, self.surrogates, self.readouts, self.softmax,
             self.weights, self.weights_out, self.feedback, self.spikes, self.targets, lost, np.arange(0),
             np.empty((n_batch, n_steps, n_out)), signal, n_spikes, np.zeros((n_batch, 0, n_rec), bool),

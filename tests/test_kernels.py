@@ -8,7 +8,8 @@ import pytest
 from small import SMALL, config
 
 from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.engines.compiled import kernels as k
+from eprop_cli.engines.compiled import kernels
+from eprop_cli.engines.compiled import neurons as k
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.engines.compiled.parameters import neuron_parameters, readout_parameters, surrogates
 from eprop_cli.models.bsshslm_2020 import SURROGATE_GRADIENTS
@@ -62,7 +63,7 @@ class Net:
             gradients=np.empty((n_batch, n_in + n_rec, n_rec)),
             gradients_out=np.empty((n_batch, n_rec, n_out)),
         )
-        k.run(
+        kernels.run(
             np.arange(n_batch), self.neurons, self.stretches, self.readouts, self.softmax,
             self.weights, self.weights_out, self.feedback, self.spikes, self.targets,
             np.zeros((n_batch, n_in), dtype=bool) if lost is None else lost, np.arange(n_rec), *simulated,
@@ -264,16 +265,36 @@ def test_the_engine_scales_gradients_by_arrival_window_and_batch(loss, regular_s
 # Closed forms
 
 
+@pytest.mark.parametrize("n", [61, 2 * k.BLOCK + 1])
 @pytest.mark.parametrize("function", SURROGATE_GRADIENTS)
-def test_surrogate_gradients(function):
-    x = np.linspace(-3, 3, 61)
-    neurons, state, psi = np.zeros((k.N_PARAMETERS, 61)), np.zeros((k.N_STATE, 61)), np.full((1, 61), np.nan)
-    neurons[k.HEIGHT], neurons[k.SLOPE], state[k.DISTANCE] = 0.7, 2.0, x / 2.0
-    state[k.REFRACTORY, 40:] = 1.0
-    k._surrogate_gradient(SURROGATE_GRADIENTS.index(function), 0, 61, 0, 0, neurons, state, psi)
-    np.testing.assert_allclose(psi[0, :40], 0.7 * SURROGATES[function](x[:40]), rtol=1e-14, atol=1e-16)
+def test_surrogate_gradients(function, n):
+    x, last = np.linspace(-3, 3, 61)[np.arange(n) % 61], n - 20
+    neurons, psi = np.zeros((k.N_PARAMETERS, n)), np.full((1, n), np.nan)
+    neurons[k.HEIGHT], neurons[k.SLOPE], neurons[k.SCALE], neurons[k.V_MIN] = 0.7, 2.0, 1.0, -9.0
+    blocks = k.blocks(neurons, np.array([(SURROGATE_GRADIENTS.index(function), 0, n)]))
+    values, state = k.parameters(neurons, blocks), k.at_rest(blocks)
+    state[k.places(blocks, np.arange(last, n)) + k.REFRACTORY * k.APART] = 2.0
+    for b, block in enumerate(blocks):
+        k.advance(b, *block, 0, values, x / 2.0, state, psi)
+    np.testing.assert_allclose(psi[0, :last], 0.7 * SURROGATES[function](x[:last]), rtol=1e-14, atol=1e-16)
     assert psi[0, 30] == 0.7  # its height, at threshold
-    assert not psi[0, 40:].any()
+    assert not psi[0, last:].any()
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_neighbours_are_taken_together(alike):
+    n = 2 * k.BLOCK + 3
+    neurons = np.ones((k.N_PARAMETERS, n))
+    neurons[k.ALPHA, k.BLOCK + 1 :] = 1.0 if alike else np.arange(n - k.BLOCK - 1)
+    blocks = k.blocks(neurons, np.array([(1, 0, n - 2), (0, n - 2, n)]))
+    starts, sizes = [0, k.BLOCK, 2 * k.BLOCK, n - 2], [k.BLOCK, k.BLOCK, 1, 2]
+    assert blocks[:, 0].tolist() == [1, 1, 1, 0]
+    assert blocks[:, 1].tolist() == starts
+    assert (blocks[:, 2] - blocks[:, 1]).tolist() == sizes
+    assert blocks[:, 3].tolist() == ([0] * 4 if alike else [0, 1, 2, 3])
+    found = k.parameters(neurons, blocks).reshape(4, k.N_PARAMETERS, k.APART)
+    for b, (_, start, stop, first) in enumerate(blocks):
+        np.testing.assert_array_equal(found[first, :, : stop - start], neurons[:, start:stop], err_msg=str(b))
 
 
 def test_a_surrogate_gradient_function_for_each_population():

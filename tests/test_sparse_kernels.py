@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from eprop_cli.connectivity.mask import of_matrix
-from eprop_cli.engines.compiled import kernels as k
-from eprop_cli.engines.compiled import synapses
+from eprop_cli.engines.compiled import kernels, synapses
+from eprop_cli.engines.compiled import neurons as k
 from eprop_cli.engines.compiled.batch import Circuit, Simulator, summation
 from eprop_cli.engines.compiled.events import events, listed, raster
 
@@ -52,7 +52,7 @@ class Case:
             np.empty((n_batch, N_STEPS, 2, 3)), np.empty((n_batch, *self.weights.shape)),
             np.empty((n_batch, *self.weights_out.shape)),
         )  # fmt: skip
-        k.run(
+        kernels.run(
             np.arange(n_batch), self.neurons, self.surrogates, self.readouts, self.softmax,
             self.weights, self.weights_out, self.feedback, self.spikes, self.targets, lost, np.array([1, n_rec - 1]),
             *filled,

@@ -12,7 +12,7 @@ depend on the number of threads.
 
 import numpy as np
 
-from eprop_cli.engines.compiled.kernels import ALPHA, BETA, RHO, Bools, Floats, Ints, _compiled
+from eprop_cli.engines.compiled.neurons import ALPHA, BETA, RHO, Bools, Floats, Ints, _compiled
 from eprop_cli.engines.compiled.prefetch import ask_for_row
 from eprop_cli.engines.compiled.synapses import Indices, Synapses
 

@@ -16,7 +16,8 @@ import numpy as np
 from eprop_cli.engines.compiled import backward, events
 from eprop_cli.engines.compiled.events import InputSpikes
 from eprop_cli.engines.compiled.forward import count, forward
-from eprop_cli.engines.compiled.kernels import (
+from eprop_cli.engines.compiled.kernels import _signal, run
+from eprop_cli.engines.compiled.neurons import (
     ALPHA,
     C_REG,
     E_L,
@@ -27,8 +28,6 @@ from eprop_cli.engines.compiled.kernels import (
     Counts,
     Floats,
     Ints,
-    _signal,
-    run,
 )
 from eprop_cli.engines.compiled.synapses import Indices, Synapses, scale_by_target
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eprop_cli.engines.compiled.kernels import Counts, Ints, _compiled
+from eprop_cli.engines.compiled.neurons import Counts, Ints, _compiled
 from eprop_cli.engines.compiled.synapses import Indices
 
 TOGETHER = 16  # inputs that are looked at together: few of them fire

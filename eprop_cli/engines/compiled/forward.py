@@ -6,15 +6,14 @@ the same potentials, bit for bit.
 
 import numpy as np
 
-from eprop_cli.engines.compiled.kernels import (
+from eprop_cli.engines.compiled.kernels import _deliver
+from eprop_cli.engines.compiled.neurons import (
     ALPHA,
-    CURRENT,
+    APART,
     DRIVE,
     KEPT_A,
     KEPT_PSI,
     KEPT_V,
-    N_PARAMETERS,
-    N_STATE,
     SCALE,
     V_MIN,
     A,
@@ -24,15 +23,15 @@ from eprop_cli.engines.compiled.kernels import (
     Ints,
     V,
     _compiled,
-    _deliver,
-    _fire,
-    _integrate,
-    _surrogate_gradient,
+    advance,
+    at_rest,
+    blocks,
+    emit,
+    parameters,
+    places,
 )
 from eprop_cli.engines.compiled.prefetch import ask_for_row
 from eprop_cli.engines.compiled.synapses import Indices, Synapses
-
-BLOCK = 512  # neurons whose state and parameters fit a core's first-level cache
 
 
 @_compiled
@@ -59,10 +58,9 @@ def _arrive(
 
 @_compiled
 def _scatter(
-    t: int, first: Ints, pre: Indices, times: Counts, row: Ints, post: Indices, weights: Floats, state: Floats
+    t: int, first: Ints, pre: Indices, times: Counts, row: Ints, post: Indices, weights: Floats, current: Floats
 ) -> None:
     """Add up the weights of arriving spikes in NEST's order: input before recurrent neurons, by index."""
-    current = state[CURRENT]
     for e in range(first[t], first[t + 1]):
         i = pre[e]
         ask_for_row(e + 1, first[t + 1], pre, row, post, weights)
@@ -77,28 +75,6 @@ def _scatter(
 
 
 @_compiled
-def _blocks(neurons: Floats, surrogates: Ints) -> Ints:
-    """Blocks of at most BLOCK neurons, int64 (n_blocks, 4): surrogate gradient function, start, stop, place.
-
-    place: the column of neurons where a block's parameters begin; neighbours with equal parameters share them.
-    """
-    blocks = np.empty((neurons.shape[1] // BLOCK + surrogates.shape[0], 4), np.int64)
-    n = 0
-    for s in range(surrogates.shape[0]):
-        for start in range(surrogates[s, 1], surrogates[s, 2], BLOCK):
-            size = min(BLOCK, surrogates[s, 2] - start)
-            place = blocks[n - 1, 3] if n > 0 else start
-            for parameter in range(N_PARAMETERS):
-                for j in range(size):
-                    if neurons[parameter, place + j] != neurons[parameter, start + j]:
-                        place = start
-                        break
-            blocks[n, 0], blocks[n, 1], blocks[n, 2], blocks[n, 3] = surrogates[s, 0], start, start + size, place
-            n += 1
-    return blocks[:n]
-
-
-@_compiled
 def _read_out(
     t: int, readouts: Floats, row: Ints, post: Indices, weights: Floats, n_emitted: int, emitted: Ints,
     current: Floats, potential: Floats,
@@ -107,9 +83,13 @@ def _read_out(
     for k in range(current.size):
         current[k] = 0.0
     for e in range(n_emitted):
-        begin = row[emitted[e]]
-        for s in range(begin, row[emitted[e] + 1]):
-            current[post[s] if post.size > 0 else s - begin] += weights[s]
+        begin, end = np.uint64(row[emitted[e]]), np.uint64(row[emitted[e] + 1])
+        if end - begin == np.uint64(current.size):  # all readouts
+            for k in range(end - begin):
+                current[k] += weights[begin + k]
+        else:
+            for s in range(begin, end):
+                current[post[s]] += weights[s]
     for k in range(current.size):
         before = potential[t - 1, k] if t > 0 else 0.0
         y = readouts[DRIVE] + readouts[SCALE] * current[k] + readouts[ALPHA] * before
@@ -135,30 +115,29 @@ def forward(
     row_out, post_out, weights_out = out.row, out.post, out.weights
     n_steps, n_rec = potential.shape[0], neurons.shape[1]
     matrix = weights[: 0 if post.size > 0 else weights.size].reshape(-1, n_rec)  # if dense
-    state, current = np.zeros((N_STATE, n_rec)), np.zeros(potential.shape[1])
+    current, current_out = np.zeros(n_rec), np.zeros(potential.shape[1])
     emitted, n_emitted = np.empty(n_rec + 1, np.int64), 0
     times = np.empty(pre.size, np.uint8)
-    blocks = _blocks(neurons, surrogates)
+    parts = blocks(neurons, surrogates)
+    values, state, place = parameters(neurons, parts), at_rest(parts), places(parts, recorded)
     first[0] = 0
     for t in range(n_steps):
         kept = min(t, psi.shape[0] - 1)
         _arrive(t, input_first, neuron, n_in, n_emitted, emitted, first, pre, times)
         if post.size > 0:
-            _scatter(t, first, pre, times, row, post, weights, state)
+            _scatter(t, first, pre, times, row, post, weights, current)
         elif matrix.size > 0:
-            _deliver(t, first, pre, times, matrix, state)  # type: ignore[arg-type]  # unsigned indices serve as well
+            _deliver(t, first, pre, times, matrix, current)  # type: ignore[arg-type]  # unsigned indices serve as well
         n_emitted = 0
-        for b in range(blocks.shape[0]):
-            function, start, stop, place = blocks[b, 0], blocks[b, 1], blocks[b, 2], blocks[b, 3]
-            _integrate(start, stop, place, neurons, state)
-            _surrogate_gradient(function, start, stop, place, kept, neurons, state, psi)
-            n_emitted = _fire(start, stop, place, neurons, state, n_emitted, emitted)
-        _read_out(t, readouts, row_out, post_out, weights_out, n_emitted, emitted, current, potential)
+        for b in range(parts.shape[0]):
+            advance(b, parts[b, 0], parts[b, 1], parts[b, 2], parts[b, 3], kept, values, current, state, psi)
+            n_emitted = emit(b, parts[b, 1], parts[b, 2], state, n_emitted, emitted)
+        current[:] = 0.0
+        _read_out(t, readouts, row_out, post_out, weights_out, n_emitted, emitted, current_out, potential)
         for n in range(recorded.size):
-            j = recorded[n]
-            dynamics[t, n, KEPT_V] = state[V, j]
-            dynamics[t, n, KEPT_A] = state[A, j]
-            dynamics[t, n, KEPT_PSI] = psi[kept, j]
+            dynamics[t, n, KEPT_V] = state[place[n] + V * APART]
+            dynamics[t, n, KEPT_A] = state[place[n] + A * APART]
+            dynamics[t, n, KEPT_PSI] = psi[kept, recorded[n]]
     last = first[n_steps]
     for e in range(n_emitted):
         pre[last + e] = n_in + emitted[e]

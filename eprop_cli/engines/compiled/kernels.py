@@ -8,42 +8,36 @@ What makes it fast: each loop does one simple thing over neighbouring neurons an
 functions called in every step take few arrays, neither views nor tuples, because references to them are counted.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
-from numpy.typing import NDArray
 
-PIECEWISE_LINEAR, EXPONENTIAL, FAST_SIGMOID_DERIVATIVE, ARCTAN = range(4)  # in SURROGATE_GRADIENTS' order
-# Rows of the neurons' parameters; readouts have those of the first line. Potentials are in mV and relative to E_L.
-# SCALE: what an arriving spike of weight 1 adds to the potential. DRIVE: what the constant current adds in a step.
-# T_REF: in steps. F_TARGET: spikes per step. SLOPE: 1 / surrogate_gradient_width. RHO, BETA: 0 without adaptation.
-ALPHA, SCALE, DRIVE, V_MIN, E_L = range(5)
-V_TH, T_REF, RHO, BETA, HEIGHT, SLOPE, C_REG, F_TARGET = range(5, 13)
-N_PARAMETERS = 13
-# Rows of the neurons' state. DISTANCE: v - A, positive above threshold. REFRACTORY: steps left. SPIKE: 1 where emitted.
-# CURRENT: weights of arriving spikes. DISTANCE is of some neurons at a time: the next step does not need it.
-V, A, DISTANCE, REFRACTORY, SPIKE, CURRENT = range(6)
-N_STATE = 6
-KEPT_V, KEPT_A, KEPT_PSI = range(3)  # what is kept of recorded neurons
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-Counts = NDArray[np.uint8]
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _compiled(function: Function) -> Function:
-    """Compile when first called, and keep on disk.
-
-    Arithmetic is C++'s: division by zero gives inf, and without fastmath sums round as NEST's do.
-    """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return cast(Function, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # there is nowhere to keep it, as in a read-only installation without a home directory
-        return cast(Function, numba.njit(**options)(function))
+from eprop_cli.engines.compiled.neurons import (
+    ALPHA,
+    APART,
+    BETA,
+    C_REG,
+    DRIVE,
+    E_L,
+    F_TARGET,
+    KEPT_A,
+    KEPT_PSI,
+    KEPT_V,
+    RHO,
+    SCALE,
+    V_MIN,
+    A,
+    Bools,
+    Counts,
+    Floats,
+    Ints,
+    V,
+    _compiled,
+    advance,
+    at_rest,
+    blocks,
+    emit,
+    parameters,
+    places,
+)
 
 
 @_compiled
@@ -67,7 +61,7 @@ def _collect(t: int, spikes: Counts, n_emitted: int, emitted: Ints, first: Ints,
 
 
 @_compiled
-def _deliver(t: int, first: Ints, pre: Ints, times: Counts, weights: Floats, state: Floats) -> None:
+def _deliver(t: int, first: Ints, pre: Ints, times: Counts, weights: Floats, current: Floats) -> None:
     """Add up the weights of arriving spikes in NEST's order: input before recurrent neurons, by index.
 
     Several spikes that an input neuron fires in one step weigh as much more, and make one trace.
@@ -75,75 +69,8 @@ def _deliver(t: int, first: Ints, pre: Ints, times: Counts, weights: Floats, sta
     for e in range(first[t], first[t + 1]):
         i = pre[e]
         for _ in range(times[e]):  # NEST sends them one by one
-            for j in range(state.shape[1]):
-                state[CURRENT, j] += weights[i, j]
-
-
-@_compiled
-def _integrate(start: int, stop: int, place: int, neurons: Floats, state: Floats) -> None:
-    """Advance potential, adaptation and refractory time of the neurons from start to stop; their CURRENT becomes 0.
-
-    place: the column of neurons where their parameters begin. DISTANCE begins with these neurons' values.
-    v(t) = zeta sum_i W_ji z_i(t-1) + alpha v(t-1) - v_th z(t-1), at least V_min
-    a(t) = rho a(t-1) + z(t-1);  A(t) = v_th + beta a(t)
-    """
-    n, s, p = np.uint64(stop - start), np.uint64(start), np.uint64(place)  # unsigned: no test for negative indices
-    for j in range(n):
-        current = neurons[DRIVE, p + j] + neurons[SCALE, p + j] * state[CURRENT, s + j]
-        v = current + neurons[ALPHA, p + j] * state[V, s + j] - neurons[V_TH, p + j] * state[SPIKE, s + j]
-        state[V, s + j] = max(v, neurons[V_MIN, p + j])
-    for j in range(n):
-        state[CURRENT, s + j] = 0.0
-    for j in range(n):
-        state[A, s + j] = neurons[RHO, p + j] * state[A, s + j] + state[SPIKE, s + j]
-    for j in range(n):
-        state[DISTANCE, j] = state[V, s + j] - (neurons[V_TH, p + j] + neurons[BETA, p + j] * state[A, s + j])
-    for j in range(n):
-        state[REFRACTORY, s + j] = max(state[REFRACTORY, s + j] - 1.0, 0.0)
-
-
-@_compiled
-def _surrogate_gradient(
-    function: int, start: int, stop: int, place: int, t: int, neurons: Floats, state: Floats, psi: Floats
-) -> None:
-    """Surrogate gradient psi of the neurons from start to stop (NEST's documentation: surrogate gradient functions).
-
-    It is 0 in refractory neurons. place: as in _integrate.
-    """
-    n, s, p = np.uint64(stop - start), np.uint64(start), np.uint64(place)
-    if function == PIECEWISE_LINEAR:
-        for j in range(n):
-            psi[t, s + j] = max(0.0, 1.0 - abs(state[DISTANCE, j]) * neurons[SLOPE, p + j])
-    elif function == EXPONENTIAL:
-        for j in range(n):
-            psi[t, s + j] = np.exp(-abs(state[DISTANCE, j]) * neurons[SLOPE, p + j])
-    elif function == FAST_SIGMOID_DERIVATIVE:
-        for j in range(n):
-            psi[t, s + j] = 1.0 / (1.0 + abs(state[DISTANCE, j]) * neurons[SLOPE, p + j]) ** 2
-    else:
-        for j in range(n):
-            psi[t, s + j] = 1.0 / (1.0 + (state[DISTANCE, j] * neurons[SLOPE, p + j]) ** 2)
-    for j in range(n):
-        psi[t, s + j] = 0.0 if state[REFRACTORY, s + j] > 0.0 else neurons[HEIGHT, p + j] * psi[t, s + j]
-
-
-@_compiled
-def _fire(start: int, stop: int, place: int, neurons: Floats, state: Floats, n: int, emitted: Ints) -> int:
-    """Emit spikes z(t) = H(v(t) - A(t)) of the neurons from start to stop where not refractory.
-
-    place: as in _integrate. n: number of spikes before them, and emitted begins with their neurons.
-    Returns the number of spikes; emitted begins with all their neurons.
-    """
-    size, s, p = np.uint64(stop - start), np.uint64(start), np.uint64(place)
-    for j in range(size):
-        fires = (state[DISTANCE, j] >= 0.0) & (state[REFRACTORY, s + j] == 0.0)
-        state[SPIKE, s + j] = 1.0 if fires else 0.0
-    for j in range(size):
-        state[REFRACTORY, s + j] += neurons[T_REF, p + j] * state[SPIKE, s + j]
-    for j in range(start, stop):
-        emitted[n] = j  # stays if there is a spike; faster than a branch
-        n += state[SPIKE, j] != 0.0
-    return n
+            for j in range(current.size):
+                current[j] += weights[i, j]
 
 
 @_compiled
@@ -173,36 +100,37 @@ def _signal(softmax: bool, e_l: float, potential: Floats, signal: Floats) -> Non
 
 @_compiled
 def _forward(
-    neurons: Floats, surrogates: Ints, readouts: Floats, weights: Floats, weights_out: Floats,
+    parts: Ints, values: Floats, readouts: Floats, weights: Floats, weights_out: Floats,
     spikes: Counts, recorded: Ints,
     first: Ints, pre: Ints, psi: Floats, potential: Floats, dynamics: Floats,
 ) -> None:  # fmt: skip
     """Simulate a sequence from rest; fills first, pre, psi, potential and dynamics.
 
+    parts, values: what blocks() and parameters() make of neurons.
+
     Recurrent spikes reach the readouts in the step in which they are emitted, and recurrent neurons one step later;
     those of the last step reach the readouts only, and stand under step n_steps in first.
     """
     n_steps, n_in = spikes.shape
-    n_rec = neurons.shape[1]
-    state = np.zeros((N_STATE, n_rec))
+    n_rec = weights.shape[1]
+    state, current = at_rest(parts), np.zeros(n_rec)
+    kept = places(parts, recorded)
     emitted, n_emitted = np.empty(n_rec + 1, np.int64), 0
     times = np.empty(pre.size, np.uint8)
     first[0] = 0
     for t in range(n_steps):
         _collect(t, spikes, n_emitted, emitted, first, pre, times)
-        _deliver(t, first, pre, times, weights, state)
+        _deliver(t, first, pre, times, weights, current)
         n_emitted = 0
-        for s in range(surrogates.shape[0]):
-            function, start, stop = surrogates[s, 0], surrogates[s, 1], surrogates[s, 2]
-            _integrate(start, stop, start, neurons, state)
-            _surrogate_gradient(function, start, stop, start, t, neurons, state, psi)
-            n_emitted = _fire(start, stop, start, neurons, state, n_emitted, emitted)
+        for b in range(parts.shape[0]):
+            advance(b, parts[b, 0], parts[b, 1], parts[b, 2], parts[b, 3], t, values, current, state, psi)
+            n_emitted = emit(b, parts[b, 1], parts[b, 2], state, n_emitted, emitted)
+        current[:] = 0.0
         _read_out(t, readouts, weights_out, n_emitted, emitted, potential)
         for n in range(recorded.size):
-            j = recorded[n]
-            dynamics[t, n, KEPT_V] = state[V, j]
-            dynamics[t, n, KEPT_A] = state[A, j]
-            dynamics[t, n, KEPT_PSI] = psi[t, j]
+            dynamics[t, n, KEPT_V] = state[kept[n] + V * APART]
+            dynamics[t, n, KEPT_A] = state[kept[n] + A * APART]
+            dynamics[t, n, KEPT_PSI] = psi[t, recorded[n]]
     last = first[n_steps]
     for e in range(n_emitted):
         pre[last + e] = n_in + emitted[e]
@@ -299,9 +227,11 @@ def run(
     n_rec, kappa = neurons.shape[1], readouts[ALPHA]
     psi = np.empty((n_steps, n_rec))
     first, pre = np.empty(n_steps + 2, np.int64), np.empty(n_steps * (n_in + n_rec) + 1, np.int64)
+    parts = blocks(neurons, surrogates)
+    values = parameters(neurons, parts)
     for b in sequences:
         _forward(
-            neurons, surrogates, readouts, weights, weights_out, spikes[b], recorded,
+            parts, values, readouts, weights, weights_out, spikes[b], recorded,
             first, pre, psi, potential[b], dynamics[b],
         )  # fmt: skip
         _signal(softmax, readouts[E_L], potential[b], signal[b])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.engines.compiled import kernels
+from eprop_cli.engines.compiled import neurons
 from eprop_cli.models.base import SURROGATE_GRADIENTS, Model
 from eprop_cli.timing import decay
 
@@ -15,27 +15,27 @@ Floats = NDArray[np.float64]
 
 
 def neuron_parameters(model: Model) -> Floats:
-    """Parameters of the recurrent neurons, float64 (N_PARAMETERS, n_rec); rows as in kernels."""
+    """Parameters of the recurrent neurons, float64 (N_PARAMETERS, n_rec); rows as in neurons."""
     dt = model.timing.resolution
-    parameters = np.zeros((kernels.N_PARAMETERS, model.n_rec))
+    parameters = np.zeros((neurons.N_PARAMETERS, model.n_rec))
     for population, columns in model.places.items():
         rows, values = parameters[:, columns], model.parameters(population)
         _set_membrane(rows, values, dt)
-        rows[kernels.V_TH] = values["V_th"] - values["E_L"]
-        rows[kernels.T_REF] = round(values["t_ref"] / dt)
-        rows[kernels.HEIGHT] = values["surrogate_gradient_height"]
-        rows[kernels.SLOPE] = 1.0 / values["surrogate_gradient_width"]
-        rows[kernels.C_REG] = values["c_reg"]
-        rows[kernels.F_TARGET] = values["f_target"] * dt / 1000.0
+        rows[neurons.V_TH] = values["V_th"] - values["E_L"]
+        rows[neurons.T_REF] = round(values["t_ref"] / dt)
+        rows[neurons.HEIGHT] = values["surrogate_gradient_height"]
+        rows[neurons.SLOPE] = 1.0 / values["surrogate_gradient_width"]
+        rows[neurons.C_REG] = values["c_reg"]
+        rows[neurons.F_TARGET] = values["f_target"] * dt / 1000.0
         if "adapt_tau" in values:
-            rows[kernels.RHO] = decay(values["adapt_tau"], dt)
-            rows[kernels.BETA] = values["adapt_beta"]
+            rows[neurons.RHO] = decay(values["adapt_tau"], dt)
+            rows[neurons.BETA] = values["adapt_beta"]
     return parameters
 
 
 def readout_parameters(model: Model) -> Floats:
     """Parameters of a readout neuron, float64 (N_PARAMETERS,)."""
-    parameters = np.zeros((kernels.N_PARAMETERS, 1))
+    parameters = np.zeros((neurons.N_PARAMETERS, 1))
     _set_membrane(parameters, model.parameters("out"), model.timing.resolution)
     return parameters[:, 0].copy()
 
@@ -43,7 +43,7 @@ def readout_parameters(model: Model) -> Floats:
 def surrogates(model: Model) -> NDArray[np.int64]:
     """Surrogate gradient function of each stretch of neurons, int64 (n_stretches, 3): function, start, stop.
 
-    Functions are numbered as in kernels. Neighbouring populations with the same function are one stretch.
+    Functions are numbered as in neurons. Neighbouring populations with the same function are one stretch.
     """
     found: list[tuple[int, int, int]] = []
     for population, place in model.places.items():
@@ -58,8 +58,8 @@ def surrogates(model: Model) -> NDArray[np.int64]:
 def _set_membrane(rows: Floats, values: Mapping[str, Any], dt: float) -> None:
     """Set what recurrent and readout neurons have in common."""
     alpha = decay(values["tau_m"], dt)
-    rows[kernels.ALPHA] = alpha
-    rows[kernels.SCALE] = 1.0 if values["regular_spike_arrival"] else 1.0 - alpha
-    rows[kernels.DRIVE] = np.asarray(values["tau_m"]) / values["C_m"] * (1.0 - alpha) * values["I_e"]
-    rows[kernels.E_L] = values["E_L"]
-    rows[kernels.V_MIN] = values.get("V_min", -math.inf) - values["E_L"]
+    rows[neurons.ALPHA] = alpha
+    rows[neurons.SCALE] = 1.0 if values["regular_spike_arrival"] else 1.0 - alpha
+    rows[neurons.DRIVE] = np.asarray(values["tau_m"]) / values["C_m"] * (1.0 - alpha) * values["I_e"]
+    rows[neurons.E_L] = values["E_L"]
+    rows[neurons.V_MIN] = values.get("V_min", -math.inf) - values["E_L"]

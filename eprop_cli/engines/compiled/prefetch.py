@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from eprop_cli.engines.compiled.kernels import Floats, Ints, _compiled
+from eprop_cli.engines.compiled.neurons import Floats, Ints, _compiled
 from eprop_cli.engines.compiled.synapses import Indices
 
 MOST = 256  # synapses of a row; of longer ones the core guesses what follows

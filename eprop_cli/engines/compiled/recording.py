@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eprop_cli.config.config import Config
-from eprop_cli.engines.compiled import kernels
+from eprop_cli.engines.compiled import neurons
 from eprop_cli.engines.compiled.batch import Simulated
 from eprop_cli.engines.compiled.online import Advanced
 from eprop_cli.engines.compiled.parameters import Floats, neuron_parameters
@@ -89,9 +89,9 @@ def online_tables(config: Config, batch: Batch, recorded: NDArray[np.int64], out
 
 def _dynamics(kept: Floats, parameters: Floats) -> dict[str, Floats]:
     """Dynamic variables of recurrent neurons in NEST's terms, from what the kernels keep."""
-    v, a, psi = (kept[:, :, :, variable] for variable in (kernels.KEPT_V, kernels.KEPT_A, kernels.KEPT_PSI))
-    e_l = parameters[kernels.E_L]
-    threshold = parameters[kernels.V_TH] + parameters[kernels.BETA] * a
+    v, a, psi = (kept[:, :, :, variable] for variable in (neurons.KEPT_V, neurons.KEPT_A, neurons.KEPT_PSI))
+    e_l = parameters[neurons.E_L]
+    threshold = parameters[neurons.V_TH] + parameters[neurons.BETA] * a
     return {"V_m": v + e_l, "surrogate_gradient": psi, "V_th_adapt": threshold + e_l, "adaptation": a}
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.engines.compiled.kernels import Floats, Ints, _compiled
+from eprop_cli.engines.compiled.neurons import Floats, Ints, _compiled
 
 Indices = NDArray[np.uint32]
 

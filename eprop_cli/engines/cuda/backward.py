@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from eprop_cli.engines.compiled.kernels import (
+from eprop_cli.engines.compiled.neurons import (
     ALPHA,
     BETA,
     C_REG,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from eprop_cli.engines.compiled.kernels import ALPHA, BETA, DRIVE, RHO, SCALE, T_REF, V_MIN, V_TH
+from eprop_cli.engines.compiled.neurons import ALPHA, BETA, DRIVE, RHO, SCALE, T_REF, V_MIN, V_TH
 from eprop_cli.engines.cuda.device import SIMULATED, WARP, Floats, Ints, Words, device_function, kernel
 
 DELIVERED = 2 if SIMULATED else 8  # spikes whose weights are loaded together

@@ -12,7 +12,7 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
-from eprop_cli.engines.compiled.kernels import ALPHA, SCALE, T_REF
+from eprop_cli.engines.compiled.neurons import ALPHA, SCALE, T_REF
 from eprop_cli.engines.cuda import backward, forward, optimizer
 from eprop_cli.engines.cuda.device import (
     RESUME,
