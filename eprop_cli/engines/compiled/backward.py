@@ -199,5 +199,10 @@ def read_out(
             j = np.int64(pre[e]) - n_in
             if j < j0 or j >= j1:
                 continue
-            for s in range(row[j], row[j + 1]):
-                gradient[s] += trace[post[s] if post.size > 0 else s - row[j]]
+            begin, end = np.uint64(row[j]), np.uint64(row[j + 1])
+            if end - begin == np.uint64(n_out):  # all readouts
+                for k in range(end - begin):
+                    gradient[begin + k] += trace[k]
+            else:
+                for s in range(begin, end):
+                    gradient[s] += trace[post[s]]

@@ -55,7 +55,8 @@ class Circuit(NamedTuple):
 
 
 class Simulated(NamedTuple):
-    """What comes of a batch; the first five as in kernels.run, but fired is of the watched neurons only.
+    """What comes of a batch; the first five as in kernels.run, but fired is of the watched neurons only, and signal
+    lies in memory as outcomes have it, (n_out, n_batch, learning_window).
 
     gradient, gradient_out: sums over the batch without the factor zeta, in the order of rec.weights and out.weights;
     empty where nothing is to be learned.
@@ -141,14 +142,13 @@ class Simulator:
         """Simulate a batch forward, and backward if it is to learn.
 
         inputs: InputSpikes or a raster (n_batch, n_steps, n_in), bool or uint8, how many spikes.
-        targets: (n_batch, learning_window, n_out).
+        targets: (n_batch, learning_window, n_out), in memory in any order.
         lost: (n_batch, n_in), inputs whose gradient lacks the term of the last learning signal.
         recorded: recurrent neurons whose dynamics are kept. watched: those of which it is told when they fired.
         order: of summation, if not the fastest one.
         """
         if not isinstance(inputs, InputSpikes):  # kernels would be compiled anew for arrays of another kind
             inputs = np.require(inputs, requirements=["C", "W"]).view(np.uint8)
-        targets = np.require(targets, dtype=np.float64, requirements=["C", "W"])
         n_in = inputs.n_in if isinstance(inputs, InputSpikes) else inputs.shape[2]
         n_steps = inputs.first.shape[1] - 1 if isinstance(inputs, InputSpikes) else inputs.shape[1]
         n_batch, n_rec, n_out = len(targets), network.neurons.shape[1], targets.shape[2]
@@ -157,7 +157,7 @@ class Simulator:
         lost = np.zeros((n_batch, n_in), dtype=bool) if lost is None else lost
         simulated = Simulated(
             potential=np.empty((n_batch, n_steps, n_out)),
-            signal=np.empty(targets.shape),
+            signal=np.empty((n_out, *targets.shape[:2])).transpose(1, 2, 0),
             n_spikes=np.empty((n_batch, n_rec), dtype=np.int64),
             fired=np.zeros((n_batch, n_steps, len(watched)), dtype=bool),
             dynamics=np.empty((n_batch, n_steps, len(recorded), 3)),
@@ -185,13 +185,15 @@ class Simulator:
         for begin in range(0, n_batch, at_once):
             n = min(at_once, n_batch - begin)
             part = slice(begin, begin + n)
+            own_targets, signal = np.array(targets[part], dtype=np.float64), np.empty(targets[part].shape)
             fired = np.zeros((n, n_steps, n_rec), dtype=bool)
             arguments = (
-                *network[:4], *matrices, spikes[part], targets[part], lost[part], recorded,
-                *(values[part] for values in simulated[:3]), fired, simulated.dynamics[part], *room,
+                *network[:4], *matrices, spikes[part], own_targets, lost[part], recorded,
+                simulated.potential[part], signal, simulated.n_spikes[part], fired, simulated.dynamics[part], *room,
             )  # fmt: skip
             shares = [(np.arange(slot, n, n_threads), *arguments) for slot in range(n_threads)]
             self._map(lambda share: run(*share), shares)
+            simulated.signal[part] = signal
             if len(watched):
                 simulated.fired[part] = fired[:, :, watched]
             for total, gradients in zip(simulated[5:], room, strict=True):
@@ -207,8 +209,9 @@ class Simulator:
 
         def sequence(b: int) -> Learned | None:
             psi = self._room(b % self._n_threads, n_steps if learn else 1, n_rec)
-            first, pre = _forward(network, inputs, b, recorded, watched, psi, simulated)
-            error, n_spikes = simulated.signal[b] - targets[b], simulated.n_spikes[b]
+            first, pre, signal = _forward(network, inputs, b, recorded, watched, psi, simulated)
+            error = signal - np.ascontiguousarray(targets[b], dtype=np.float64)
+            n_spikes = simulated.n_spikes[b]
             return _backward(network, order, first, pre, error, n_spikes, lost[b], psi) if learn else None
 
         for begin in range(0, n_batch, self._n_threads):
@@ -275,8 +278,8 @@ def _forward(
     watched: Ints,
     psi: Floats,
     simulated: Simulated,
-) -> tuple[Ints, Indices]:
-    """Simulate sequence b forward; returns its arriving spikes by step."""
+) -> tuple[Ints, Indices, Floats]:
+    """Simulate sequence b forward; returns its arriving spikes by step, and its signal."""
     listed = inputs if isinstance(inputs, InputSpikes) else events.events(inputs[b : b + 1])
     input_first = listed.first[b if listed is inputs else 0]
     n_steps = len(input_first) - 1
@@ -288,9 +291,11 @@ def _forward(
         input_first, listed.neuron, listed.n_in, recorded,
         first, pre, psi, simulated.potential[b], simulated.dynamics[b],
     )  # fmt: skip
-    _signal(network.softmax, network.readouts[E_L], simulated.potential[b], simulated.signal[b])
+    signal = np.empty(simulated.signal.shape[1:])
+    _signal(network.softmax, network.readouts[E_L], simulated.potential[b], signal)
+    simulated.signal[b] = signal
     count(listed.n_in, first, pre, watched, simulated.n_spikes[b], simulated.fired[b])
-    return first, pre
+    return first, pre, signal
 
 
 def _backward(

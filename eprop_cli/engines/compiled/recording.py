@@ -18,8 +18,8 @@ FEEDBACK_LAG = 3  # steps from a spike to the learning signal that it causes: to
 
 
 def window_targets(batch: Batch, window: int) -> Floats:
-    """Targets in the learning window, float64 (n_batch, learning_window, n_out)."""
-    return batch.targets[:, :, -window:].transpose(1, 2, 0).copy()
+    """Targets in the learning window, (n_batch, learning_window, n_out); shares their memory."""
+    return batch.targets[:, :, -window:].transpose(1, 2, 0)
 
 
 def first_neurons(config: Config, n: int) -> NDArray[np.int64]:

@@ -145,7 +145,7 @@ class CudaEngine(CompiledEngine):
     ) -> int:
         """Begin to compute a batch; returns its number."""
         lost = None if following is None else np.vstack([batch.spikes[1:, 1] > 0, following])
-        network, targets = simulation.network, window_targets(batch, simulation.shape.window)
+        network, targets = simulation.network, np.ascontiguousarray(window_targets(batch, simulation.shape.window))
         number = simulation.start(from_spikes(batch.spikes, network.n_in + network.n_rec), targets, lost, learning)
         if learning:
             averaged = self._config.synapse.average_gradient
