@@ -1,6 +1,6 @@
 """What an engine is: (weights, batch) -> readout, spike counts and gradients. Training loops know only this."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar, Protocol
@@ -212,6 +212,12 @@ class Engine:
         record: return a recording too.
         """
         raise NotImplementedError
+
+    def begin(
+        self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool
+    ) -> Callable[[], Outcome] | None:
+        """Begin what gradient() does, if something else can be done meanwhile; returns what waits for the outcome."""
+        return None
 
     def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
         """Simulate a batch without learning; readouts are those that gradient() would return."""

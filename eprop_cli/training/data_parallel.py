@@ -44,6 +44,8 @@ from eprop_cli.training.base import (
 )
 from eprop_cli.values import Batch, Checkpoint, Table, Weights
 
+AHEAD_BYTES = 2**27  # of a batch in this memory, up to which the next one is drawn while it is computed
+
 
 @dataclass(kw_only=True)
 class DataParallelConfig(TrainingConfig):
@@ -170,14 +172,23 @@ class DataParallel(Trainer):
         return Record(row, batch, outcome.recording, self._sampled_weights(iteration), at_limit=score.at_limit)
 
     def _computed(self, batch: Batch, following: NDArray[np.bool_] | None, record: bool) -> Outcome:
-        """What a batch gave; where a learner computes it, the next one is drawn meanwhile."""
-        if self._learner is None:
+        """What a batch gave; the next one is drawn meanwhile, where the engine does not need this thread."""
+        if self._learner is not None:
+            self._learner.begin(batch, following)
+            self._draw_meanwhile()
+            return self._learner.outcome(record)
+        outcome = self._engine.begin(self._weights, batch, following, record)
+        if outcome is None:
             return self._engine.gradient(self._weights, batch, following, record)
-        self._learner.begin(batch, following)
+        if batch.spikes.nbytes + batch.targets.nbytes <= AHEAD_BYTES:
+            self._draw_meanwhile()
+        return outcome()
+
+    def _draw_meanwhile(self) -> None:
+        """Draw the batch after this one, if there is to be one."""
         is_another = self._progress.iteration < self._config.task.n_iter
         if self._upcoming is None and is_another and self._task.is_alone(TRAINING):
             self._try_to_draw_upcoming()
-        return self._learner.outcome(record)
 
     def _step_there(self, iteration: int) -> None:
         """Change the weights where they are."""

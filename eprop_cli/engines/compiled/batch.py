@@ -7,7 +7,7 @@ to the bit for any number of threads. They are Python's threads: kernels release
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -120,10 +120,12 @@ class Simulator:
     def __init__(self, n_threads: int) -> None:
         self._n_threads = n_threads
         self._threads = ThreadPoolExecutor(n_threads)
+        self._closing = False
         self._psi: dict[int, Floats] = {}
 
     def close(self) -> None:
-        """Stop the threads, free the memory."""
+        """Stop the threads as soon as they have finished a sequence, free the memory."""
+        self._closing = True
         self._threads.shutdown()
         self._psi.clear()
 
@@ -247,6 +249,8 @@ class Simulator:
 
     def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """Results of a function for each item, in threads if there are several."""
+        if self._closing:
+            raise CancelledError
         return list(self._threads.map(function, items)) if self._n_threads > 1 else [function(item) for item in items]
 
     def _sum(self, network: Circuit, n_in: int, learned: list[Learned], order: str, simulated: Simulated) -> None:

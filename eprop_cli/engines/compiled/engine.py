@@ -6,7 +6,8 @@ flush_event_send_interval makes no difference here: it frees a history that the 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ class CompiledEngine(Engine):
         super().__init__(config, wiring)
         self._model = config.model
         self._simulator = Simulator(config.engine.n_workers)
+        self._ahead = ThreadPoolExecutor(1)
         self._lists: tuple[NDArray[np.int64], NDArray[np.uint32]] | None = None  # of NEIGHBOURS together
         if config.needs != GRADIENT:
             return
@@ -124,6 +126,12 @@ class CompiledEngine(Engine):
             recording = recorded_tables(self._config, feedback, batch, recorded, simulated)
         return Outcome(*self._metrics(simulated), self._gradients(simulated), recording)
 
+    def begin(
+        self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool
+    ) -> Callable[[], Outcome]:
+        """Begin gradient() in a thread of its own."""
+        return self._ahead.submit(self.gradient, weights, batch, following, record).result
+
     def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
         """Simulate a batch forward only."""
         targets = window_targets(batch, self._config.task.learning_window_steps)
@@ -146,8 +154,9 @@ class CompiledEngine(Engine):
         self.gradient(weights, Batch(spikes, np.zeros((task.n_out, 1, task.sequence_steps)), ((),)), None, False)
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads, whatever they are at."""
         self._simulator.close()
+        self._ahead.shutdown()
 
     def _run(self, *arguments: Any, **options: Any) -> Simulated:
         """Run the kernels, and say so where they are compiled first."""

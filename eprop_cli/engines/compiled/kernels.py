@@ -23,6 +23,7 @@ from eprop_cli.engines.compiled.neurons import (
     KEPT_V,
     RHO,
     SCALE,
+    TOGETHER,
     V_MIN,
     A,
     Bools,
@@ -49,10 +50,16 @@ def _collect(t: int, spikes: Counts, n_emitted: int, emitted: Ints, first: Ints,
     """
     n = first[t]
     if t > 0:
-        for i in range(spikes.shape[1]):
-            pre[n] = i  # stays if there is a spike; faster than a branch
-            times[n] = spikes[t, i]
-            n += spikes[t, i] != 0
+        for start in range(0, spikes.shape[1], TOGETHER):
+            stop, some = min(start + TOGETHER, spikes.shape[1]), np.uint8(0)
+            for i in range(start, stop):
+                some |= spikes[t, i]
+            if some == 0:
+                continue
+            for i in range(start, stop):
+                pre[n] = i  # stays if there is a spike; faster than a branch
+                times[n] = spikes[t, i]
+                n += spikes[t, i] != 0
         for e in range(n_emitted):
             pre[n] = spikes.shape[1] + emitted[e]
             times[n] = 1

@@ -2,7 +2,8 @@
 
 Equations are those that kernels names; potentials are relative to E_L. What makes it fast: neighbours whose state and
 parameters fit a core's first-level cache, and quantities at distances that are known when this is compiled, so that the
-compiler sees that they do not overlap, and makes vector instructions of loops that load and store each of them once.
+compiler sees that they do not overlap and makes vector instructions of the loop over neighbours, a loop for each
+surrogate gradient function.
 """
 
 from collections.abc import Callable
@@ -19,10 +20,9 @@ PIECEWISE_LINEAR, EXPONENTIAL, FAST_SIGMOID_DERIVATIVE, ARCTAN = range(4)  # in 
 ALPHA, SCALE, DRIVE, V_MIN, E_L = range(5)
 V_TH, T_REF, RHO, BETA, HEIGHT, SLOPE, C_REG, F_TARGET = range(5, 13)
 N_PARAMETERS = 13
-# Rows of the neurons' state. DISTANCE: v - A, positive above threshold. REFRACTORY: steps left. SPIKE: 1 where emitted.
-# PSI: the surrogate gradient without its height.
-V, A, DISTANCE, REFRACTORY, SPIKE, PSI = range(6)
-N_STATE = 6
+# Rows of the neurons' state. REFRACTORY: steps left. SPIKE: 1 where emitted.
+V, A, REFRACTORY, SPIKE = range(4)
+N_STATE = 4
 KEPT_V, KEPT_A, KEPT_PSI = range(3)  # what is kept of recorded neurons
 BLOCK = 256  # neighbours at most
 APART = BLOCK + 8  # values from one row to the next; not a power of two, as a cache has few places for such
@@ -98,6 +98,18 @@ def places(blocks: Ints, chosen: Ints) -> Ints:
 
 
 @_compiled
+def _surrogate_gradient(function: int, x: float) -> Any:
+    """Of height 1, at a distance x from threshold in widths (NEST's documentation: surrogate gradient functions)."""
+    if function == PIECEWISE_LINEAR:
+        return max(0.0, 1.0 - abs(x))
+    if function == EXPONENTIAL:
+        return np.exp(-abs(x))
+    if function == FAST_SIGMOID_DERIVATIVE:
+        return 1.0 / (1.0 + abs(x)) ** 2
+    return 1.0 / (1.0 + x**2)
+
+
+@_compiled
 def advance(
     b: int, function: int, start: int, stop: int, first: int, t: int,
     parameters: Floats, current: Floats, state: Floats, psi: Floats,
@@ -106,13 +118,12 @@ def advance(
 
     v(t) = zeta sum_i W_ji z_i(t-1) + alpha v(t-1) - v_th z(t-1), at least V_min
     a(t) = rho a(t-1) + z(t-1);  A(t) = v_th + beta a(t)
-    z(t) = H(v(t) - A(t)) and psi(t), its surrogate gradient (NEST's documentation: surrogate gradient functions), which
-    fills psi[t, start:stop]; both are 0 in refractory neurons
+    z(t) = H(v(t) - A(t)) and its surrogate gradient, which fills psi[t, start:stop]; both are 0 in refractory neurons
     """
     n, s, u = np.uint64(stop - start), np.uint64(start), np.uint64(t)  # unsigned: no test for negative indices
     row, x, p = np.uint64(APART), np.uint64(b * N_STATE * APART), np.uint64(first * N_PARAMETERS * APART)
-    v, a, distance = x + np.uint64(V) * row, x + np.uint64(A) * row, x + np.uint64(DISTANCE) * row
-    refractory, spike, gradient = x + np.uint64(REFRACTORY) * row, x + np.uint64(SPIKE) * row, x + np.uint64(PSI) * row
+    v, a = x + np.uint64(V) * row, x + np.uint64(A) * row
+    refractory, spike = x + np.uint64(REFRACTORY) * row, x + np.uint64(SPIKE) * row
     drive, scale, alpha = p + np.uint64(DRIVE) * row, p + np.uint64(SCALE) * row, p + np.uint64(ALPHA) * row
     v_th, v_min, t_ref = p + np.uint64(V_TH) * row, p + np.uint64(V_MIN) * row, p + np.uint64(T_REF) * row
     rho, beta = p + np.uint64(RHO) * row, p + np.uint64(BETA) * row
@@ -121,27 +132,17 @@ def advance(
         z = state[spike + j]
         arriving = parameters[drive + j] + parameters[scale + j] * current[s + j]
         potential = arriving + parameters[alpha + j] * state[v + j] - parameters[v_th + j] * z
-        state[v + j] = max(potential, parameters[v_min + j])
-        state[a + j] = parameters[rho + j] * state[a + j] + z
-        state[distance + j] = state[v + j] - (parameters[v_th + j] + parameters[beta + j] * state[a + j])
-    if function == PIECEWISE_LINEAR:
-        for j in range(n):
-            state[gradient + j] = max(0.0, 1.0 - abs(state[distance + j]) * parameters[slope + j])
-    elif function == EXPONENTIAL:
-        for j in range(n):
-            state[gradient + j] = np.exp(-abs(state[distance + j]) * parameters[slope + j])
-    elif function == FAST_SIGMOID_DERIVATIVE:
-        for j in range(n):
-            state[gradient + j] = 1.0 / (1.0 + abs(state[distance + j]) * parameters[slope + j]) ** 2
-    else:
-        for j in range(n):
-            state[gradient + j] = 1.0 / (1.0 + (state[distance + j] * parameters[slope + j]) ** 2)
-    for j in range(n):
+        potential = max(potential, parameters[v_min + j])
+        adaptation = parameters[rho + j] * state[a + j] + z
+        distance = potential - (parameters[v_th + j] + parameters[beta + j] * adaptation)
         left = max(state[refractory + j] - 1.0, 0.0)
-        z = 1.0 if (state[distance + j] >= 0.0) & (left == 0.0) else 0.0
-        state[spike + j] = z
+        z = 1.0 if (distance >= 0.0) & (left == 0.0) else 0.0
+        gradient = parameters[height + j] * _surrogate_gradient(function, distance * parameters[slope + j])
+        state[v + j] = potential
+        state[a + j] = adaptation
         state[refractory + j] = left + parameters[t_ref + j] * z
-        psi[u, s + j] = 0.0 if left > 0.0 else parameters[height + j] * state[gradient + j]
+        state[spike + j] = z
+        psi[u, s + j] = 0.0 if left > 0.0 else gradient
 
 
 @_compiled
