@@ -17,7 +17,7 @@ from eprop_cli.engines.compiled.prefetch import ask_for_row
 from eprop_cli.engines.compiled.synapses import Indices, Synapses
 
 BLOCK = 1024  # neurons whose adjoint fits a core's caches while it runs through all steps
-TILE = 64  # postsynaptic neurons whose mu of some thousand steps fits a core's second-level cache
+TILE = 128  # postsynaptic neurons whose mu of some thousand steps fits a core's second-level cache
 
 
 @_compiled

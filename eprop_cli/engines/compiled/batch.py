@@ -33,8 +33,11 @@ from eprop_cli.engines.compiled.synapses import Indices, Synapses, scale_by_targ
 
 APART_BYTES = 2**20  # of a dense gradient, up to which each sequence has its own
 APART_SEQUENCES = 16  # of a thread at a time then
+TOGETHER_BYTES = (
+    2**23
+)  # of surrogate gradients, up to which a thread simulates several sequences before they are summed
 SHARED_VALUES = 2**16  # from which on threads share work on flat values
-TILED_SYNAPSES = 32  # of a presynaptic neuron in a tile, from which on sums by tiles are the faster ones
+TILED_SYNAPSES = 64  # of a presynaptic neuron in a tile, from which on sums by tiles are the faster ones
 
 
 class Circuit(NamedTuple):
@@ -121,13 +124,13 @@ class Simulator:
         self._n_threads = n_threads
         self._threads = ThreadPoolExecutor(n_threads)
         self._closing = False
-        self._psi: dict[int, Floats] = {}
+        self._rooms: dict[str, Floats] = {}
 
     def close(self) -> None:
         """Stop the threads as soon as they have finished a sequence, free the memory."""
         self._closing = True
         self._threads.shutdown()
-        self._psi.clear()
+        self._rooms.clear()
 
     def run(
         self,
@@ -206,18 +209,21 @@ class Simulator:
         self, network: Circuit, inputs: InputSpikes | Counts, targets: Floats, lost: Bools, recorded: Ints,
         watched: Ints, simulated: Simulated, learn: bool, order: str,
     ) -> None:  # fmt: skip
-        """Fill simulated by the sparse kernels, a sequence per thread at a time."""
+        """Fill simulated by the sparse kernels, some sequences at a time."""
         n_batch, n_steps, n_rec = len(targets), simulated.potential.shape[1], network.neurons.shape[1]
 
+        each = max(1, TOGETHER_BYTES // (8 * n_steps * n_rec))  # so that threads seldom wait for each other
+        at_once = min(self._n_threads * each, n_batch)
+
         def sequence(b: int) -> Learned | None:
-            psi = self._room(b % self._n_threads, n_steps if learn else 1, n_rec)
+            psi = self._room(f"psi {b % at_once}", n_steps if learn else 1, n_rec)
             first, pre, signal = _forward(network, inputs, b, recorded, watched, psi, simulated)
             error = signal - np.ascontiguousarray(targets[b], dtype=np.float64)
             n_spikes = simulated.n_spikes[b]
             return _backward(network, order, first, pre, error, n_spikes, lost[b], psi) if learn else None
 
-        for begin in range(0, n_batch, self._n_threads):
-            learned = self._map(sequence, range(begin, min(begin + self._n_threads, n_batch)))
+        for begin in range(0, n_batch, at_once):
+            learned = self._map(sequence, range(begin, min(begin + at_once, n_batch)))
             if learn:
                 self._sum(network, lost.shape[1], learned, order, simulated)
 
@@ -239,13 +245,13 @@ class Simulator:
         ranges = _even(n, self._n_threads if n >= at_least else 1)
         self._map(lambda bounds: function(*bounds), ranges)
 
-    def _room(self, slot: int, n_steps: int, n_rec: int) -> Floats:
-        """A slot's (n_steps, n_rec), with anything in it."""
-        size = n_steps * n_rec
-        if slot not in self._psi or self._psi[slot].size < size:  # evaluation needs little and leaves it as it is
-            self._psi.pop(slot, None)  # before there are two
-            self._psi[slot] = np.empty(size)
-        return self._psi[slot][:size].reshape(n_steps, n_rec)
+    def _room(self, name: str, n_steps: int, n: int) -> Floats:
+        """Memory (n_steps, n), with anything in it, that is kept under a name."""
+        size = n_steps * n
+        if name not in self._rooms or self._rooms[name].size < size:  # evaluation needs little and leaves it as it is
+            self._rooms.pop(name, None)  # before there are two
+            self._rooms[name] = np.zeros(size)
+        return self._rooms[name][:size].reshape(n_steps, n)
 
     def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """Results of a function for each item, in threads if there are several."""
@@ -268,7 +274,9 @@ class Simulator:
             return
         if order == "tiled":
             tiles = _even(-(-n_rec // backward.TILE), self._n_threads)
-            self._map(lambda share: _sum_tiles(network.rec, share, learned, simulated.gradient), tiles)
+            rooms = [self._room(f"tile {slot}", len(learned[0].mu), backward.TILE) for slot in range(len(tiles))]
+            shares = list(zip(tiles, rooms, strict=True))
+            self._map(lambda share: _sum_tiles(network.rec, share[0], share[1], learned, simulated.gradient), shares)
         else:
             rows = _even_by_events(network.rec, learned, self._n_threads)
             self._map(lambda share: _sum_streams(network.rec, share, learned, simulated.gradient), rows)
@@ -321,13 +329,14 @@ def _backward(
     return Learned(Spikes(first, pre, start, steps), error, whole, psi, truncated)
 
 
-def _sum_tiles(synapses: Synapses, share: tuple[int, int], learned: list[Learned], gradient: Floats) -> None:
-    """Add sequences' gradients of the synapses onto a range of tiles."""
+def _sum_tiles(
+    synapses: Synapses, share: tuple[int, int], columns: Floats, learned: list[Learned], gradient: Floats
+) -> None:
+    """Add sequences' gradients of the synapses onto a range of tiles. columns: room (n_steps, TILE)."""
     begin, end = (tile * backward.TILE for tile in share)
     starts = backward.first_onto(begin, synapses)
     for found in learned:
         n_rec = found.mu.shape[1]
-        columns = np.zeros((len(found.mu), backward.TILE))
         for mu, rows in found.adjoints():
             cursor = starts.copy()
             for j0 in range(begin, min(end, n_rec), backward.TILE):
