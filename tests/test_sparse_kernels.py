@@ -268,7 +268,8 @@ def test_evaluation_gives_the_same_signals():
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_memory_for_gradients_does_not_grow_with_the_batch(n_threads):
+def test_memory_for_gradients_does_not_grow_with_the_batch(n_threads, monkeypatch):
+    monkeypatch.setattr("eprop_cli.engines.compiled.batch.TOGETHER_BYTES", 0)  # as if the network were large
     peaks = []
     for n_batch in (2, 16):
         given = case(300, 0.5, seed=6, n_batch=n_batch)
@@ -281,6 +282,17 @@ def test_memory_for_gradients_does_not_grow_with_the_batch(n_threads):
         simulator.close()
     assert peaks[0] > network.rec.weights.nbytes
     assert peaks[1] - peaks[0] < network.rec.weights.nbytes  # and not 14 times that
+
+
+def test_a_thread_may_take_several_sequences_before_they_are_summed(monkeypatch):
+    given = case(60, 0.5, seed=6, n_batch=7)
+    expected = {}
+    for each in (0, 3 * 8 * N_STEPS * 60):  # one, three
+        monkeypatch.setattr("eprop_cli.engines.compiled.batch.TOGETHER_BYTES", each)
+        for n_threads in (1, 2):
+            found = simulate(given.sparse(), given, n_threads)
+            for name, values in found._asdict().items():
+                np.testing.assert_array_equal(values, expected.setdefault(name, values), err_msg=name)
 
 
 # Synapses, events, order of summation
