@@ -1,6 +1,8 @@
 """Data-parallel training on the compiled engine, which the trainer cannot tell from another."""
 
 import itertools
+import threading
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -174,3 +176,54 @@ def test_sampled_weights_are_those_of_the_first_neurons(n_record_w):
         for post in range(2)
         if projection != "rec_rec" or pre != post
     }
+
+
+@pytest.fixture
+def compiled():
+    trainer = DataParallel(config(*SMALL, *BARE, "training=data_parallel", "engine=compiled", "task.n_iter=2"))
+    yield trainer
+    trainer.close()
+
+
+def test_the_next_batch_is_drawn_while_one_is_computed(compiled, monkeypatch):
+    gradient, drawn, drew = compiled._engine.gradient, [], threading.Event()
+
+    def draw(phase):
+        drawn.append(phase)
+        if len(drawn) == 2:
+            drew.set()
+        return DataParallel._draw(compiled, phase)
+
+    def waits(*arguments):
+        assert drew.wait(timeout=60)
+        return gradient(*arguments)
+
+    monkeypatch.setattr(compiled, "_draw", draw)
+    monkeypatch.setattr(compiled._engine, "gradient", waits)
+    records = compiled.records()
+    next(records)
+    assert drawn == ["training", "training"]  # none for an iteration that does not come
+    next(records)
+    assert drawn == ["training", "training"]
+
+
+def test_large_batches_are_drawn_when_they_are_needed(compiled, monkeypatch):
+    monkeypatch.setattr("eprop_cli.training.data_parallel.AHEAD_BYTES", 0)
+    next(compiled.records())
+    assert compiled._upcoming is None
+
+
+def test_a_batch_that_is_under_way_ends_when_the_engine_is_closed(compiled):
+    engine, begun = compiled._engine, threading.Event()
+    batch = compiled._draw("training")
+    sequences = engine._simulator._map
+
+    def close_meanwhile(*arguments):
+        begun.set()
+        engine._simulator._closing = True  # as close() says, from another thread
+        return sequences(*arguments)
+
+    engine._simulator._map = close_meanwhile
+    with pytest.raises(CancelledError):
+        engine.begin(compiled.weights(), batch, None, False)()
+    assert begun.is_set()
