@@ -281,7 +281,7 @@ def test_memory_for_gradients_does_not_grow_with_the_batch(n_threads, monkeypatc
         tracemalloc.stop()
         simulator.close()
     assert peaks[0] > network.rec.weights.nbytes
-    assert peaks[1] - peaks[0] < network.rec.weights.nbytes  # and not 14 times that
+    assert peaks[1] - peaks[0] < 2 * network.rec.weights.nbytes  # and not 14 times that
 
 
 def test_a_thread_may_take_several_sequences_before_they_are_summed(monkeypatch):

@@ -59,7 +59,7 @@ class Circuit(NamedTuple):
 
 class Simulated(NamedTuple):
     """What comes of a batch; the first five as in kernels.run, but fired is of the watched neurons only, and signal
-    lies in memory as outcomes have it, (n_out, n_batch, learning_window).
+    lies in memory as outcomes have it, (n_out, n_batch, learning_window), and potential may be empty.
 
     gradient, gradient_out: sums over the batch without the factor zeta, in the order of rec.weights and out.weights;
     empty where nothing is to be learned.
@@ -142,6 +142,7 @@ class Simulator:
         lost: Bools | None = None,
         recorded: Ints | None = None,
         watched: Ints | None = None,
+        traced: bool = True,
         order: str | None = None,
     ) -> Simulated:
         """Simulate a batch forward, and backward if it is to learn.
@@ -150,6 +151,7 @@ class Simulator:
         targets: (n_batch, learning_window, n_out), in memory in any order.
         lost: (n_batch, n_in), inputs whose gradient lacks the term of the last learning signal.
         recorded: recurrent neurons whose dynamics are kept. watched: those of which it is told when they fired.
+        traced: whether the readouts' potentials are kept.
         order: of summation, if not the fastest one.
         """
         if not isinstance(inputs, InputSpikes):  # kernels would be compiled anew for arrays of another kind
@@ -161,7 +163,7 @@ class Simulator:
         watched = np.empty(0, dtype=np.int64) if watched is None else watched
         lost = np.zeros((n_batch, n_in), dtype=bool) if lost is None else lost
         simulated = Simulated(
-            potential=np.empty((n_batch, n_steps, n_out)),
+            potential=np.empty((n_batch if traced else 0, n_steps, n_out)),
             signal=np.empty((n_out, *targets.shape[:2])).transpose(1, 2, 0),
             n_spikes=np.empty((n_batch, n_rec), dtype=np.int64),
             fired=np.zeros((n_batch, n_steps, len(watched)), dtype=bool),
@@ -185,6 +187,7 @@ class Simulator:
         n_batch, n_threads = len(targets), self._n_threads
         at_once = min(n_batch, n_threads * APART_SEQUENCES)
         n_steps, n_rec = (spikes.shape[1] if len(watched) else 0), network.neurons.shape[1]
+        potential = np.empty((at_once, spikes.shape[1], targets.shape[2]))
         matrices = [part.weights.reshape(part.n_pre, -1) for part in network[4:]]
         room = [np.empty((at_once if learn else 0, *matrix.shape)) for matrix in matrices[:2]]
         for begin in range(0, n_batch, at_once):
@@ -194,11 +197,13 @@ class Simulator:
             fired = np.zeros((n, n_steps, n_rec), dtype=bool)
             arguments = (
                 *network[:4], *matrices, spikes[part], own_targets, lost[part], recorded,
-                simulated.potential[part], signal, simulated.n_spikes[part], fired, simulated.dynamics[part], *room,
+                potential[:n], signal, simulated.n_spikes[part], fired, simulated.dynamics[part], *room,
             )  # fmt: skip
             shares = [(np.arange(slot, n, n_threads), *arguments) for slot in range(n_threads)]
             self._map(lambda share: run(*share), shares)
             simulated.signal[part] = signal
+            if len(simulated.potential):
+                simulated.potential[part] = potential[:n]
             if len(watched):
                 simulated.fired[part] = fired[:, :, watched]
             for total, gradients in zip(simulated[5:], room, strict=True):
@@ -210,14 +215,16 @@ class Simulator:
         watched: Ints, simulated: Simulated, learn: bool, order: str,
     ) -> None:  # fmt: skip
         """Fill simulated by the sparse kernels, some sequences at a time."""
-        n_batch, n_steps, n_rec = len(targets), simulated.potential.shape[1], network.neurons.shape[1]
+        n_batch, n_steps, n_rec = len(targets), simulated.dynamics.shape[1], network.neurons.shape[1]
 
         each = max(1, TOGETHER_BYTES // (8 * n_steps * n_rec))  # so that threads seldom wait for each other
         at_once = min(self._n_threads * each, n_batch)
 
         def sequence(b: int) -> Learned | None:
             psi = self._room(f"psi {b % at_once}", n_steps if learn else 1, n_rec)
-            first, pre, signal = _forward(network, inputs, b, recorded, watched, psi, simulated)
+            traced, slot = len(simulated.potential) > 0, b % at_once
+            potential = simulated.potential[b] if traced else self._room(f"potential {slot}", n_steps, targets.shape[2])
+            first, pre, signal = _forward(network, inputs, b, recorded, watched, psi, potential, simulated)
             error = signal - np.ascontiguousarray(targets[b], dtype=np.float64)
             n_spikes = simulated.n_spikes[b]
             return _backward(network, order, first, pre, error, n_spikes, lost[b], psi) if learn else None
@@ -289,6 +296,7 @@ def _forward(
     recorded: Ints,
     watched: Ints,
     psi: Floats,
+    potential: Floats,
     simulated: Simulated,
 ) -> tuple[Ints, Indices, Floats]:
     """Simulate sequence b forward; returns its arriving spikes by step, and its signal."""
@@ -301,10 +309,10 @@ def _forward(
     forward(
         network.neurons, network.surrogates, network.readouts, network.rec, network.out,
         input_first, listed.neuron, listed.n_in, recorded,
-        first, pre, psi, simulated.potential[b], simulated.dynamics[b],
+        first, pre, psi, potential, simulated.dynamics[b],
     )  # fmt: skip
     signal = np.empty(simulated.signal.shape[1:])
-    _signal(network.softmax, network.readouts[E_L], simulated.potential[b], signal)
+    _signal(network.softmax, network.readouts[E_L], potential, signal)
     simulated.signal[b] = signal
     count(listed.n_in, first, pre, watched, simulated.n_spikes[b], simulated.fired[b])
     return first, pre, signal

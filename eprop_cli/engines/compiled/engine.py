@@ -116,7 +116,9 @@ class CompiledEngine(Engine):
         watched = first_neurons(self._config, chosen.n_record_spikes) if record and chosen.spikes else NONE
         network = self._network(weights)
         targets = window_targets(batch, self._config.task.learning_window_steps)
-        simulated = self._run(network, batch.spikes, targets, lost=lost, recorded=recorded, watched=watched)
+        simulated = self._run(
+            network, batch.spikes, targets, lost=lost, recorded=recorded, watched=watched, traced=record
+        )
         averaged = self._config.synapse.average_gradient
         count = len(batch.spikes) * (self._config.task.learning_window_steps if averaged else 1)
         self._simulator.average(network, simulated, count)
@@ -128,14 +130,14 @@ class CompiledEngine(Engine):
 
     def begin(
         self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool
-    ) -> Callable[[], Outcome]:
+    ) -> Callable[[], Outcome] | None:
         """Begin gradient() in a thread of its own."""
         return self._ahead.submit(self.gradient, weights, batch, following, record).result
 
     def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
         """Simulate a batch forward only."""
         targets = window_targets(batch, self._config.task.learning_window_steps)
-        simulated = self._run(self._network(weights), batch.spikes, targets, learn=False)
+        simulated = self._run(self._network(weights), batch.spikes, targets, learn=False, traced=False)
         return Outcome(*self._metrics(simulated))
 
     def stream(self, weights: Weights) -> CompiledStream:

@@ -3,7 +3,7 @@
 The compiled engine is the base: networks are packed alike, and iterations that are recorded are simulated there, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -82,6 +82,12 @@ class CudaEngine(CompiledEngine):
         number = self.start(simulation, batch, following)
         outcome = replace(self.outcome(simulation, number), gradients=self.gradients(simulation))
         return self.recorded(weights, batch, following, outcome) if record else outcome
+
+    def begin(
+        self, weights: Weights, batch: Batch, following: NDArray[np.bool_] | None, record: bool
+    ) -> Callable[[], Outcome] | None:
+        """Nothing: without a learner there is no waiting for the device."""
+        return None
 
     @device.clear_errors()
     def evaluate(self, weights: Weights, batch: Batch) -> Outcome:
