@@ -7,6 +7,7 @@ asked is gone, and a job ends as if interrupted.
 
 import contextlib
 import functools
+import gc
 import json
 import logging
 import os
@@ -202,6 +203,7 @@ def _warm_up(config: dict[str, Any], warm: set[str]) -> None:
         with contextlib.suppress(Exception):  # the job will tell
             compile_engine(load(OmegaConf.create(config)))
         warm.add(engine)
+    gc.freeze()  # else a job that ends goes through all that it shares with this process
 
 
 def _leave() -> NoReturn:
