@@ -144,11 +144,19 @@ def test_bad_input(export, tmp_path, arguments, message):
     assert sorted(run.rglob("*")) == before
 
 
-def test_what_nest_cannot_do_is_refused(export, tmp_path):
-    run = write_run(tmp_path / "run", "training=data_parallel", "optimizer.clip_norm=1.0")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.clip_norm=1.0", "optimizer.clip_norm=1.0: needs training=data_parallel"),
+        ("optimizer.schedule.name=cosine", "the script has one learning rate, and this run a schedule; train on with"),
+        ("optimizer.schedule.warmup=2", "the script has one learning rate"),
+    ],
+)
+def test_what_nest_cannot_do_is_refused(export, tmp_path, override, message):
+    run = write_run(tmp_path / "run", "training=data_parallel", override)
     status, out, err = export(run, "--to", "nest")
     assert (status, out, len(err)) == (2, [], 1)
-    assert "optimizer.clip_norm=1.0: needs training=data_parallel" in err[0]
+    assert message in err[0]
     assert not list(run.glob("*nest*"))
 
 

@@ -214,13 +214,13 @@ def _streams(config: Config, n_iter: int) -> Iterator[Compared]:
     wiring, initial = initial_network(config, rng)
     task = make_task(config, rng, wiring)
     batches = [task.batch_at(rng, TRAINING, index) for index in range(n_iter)]
-    eta = config.model.learning_rate(config.optimizer.eta)
     with ExitStack() as stack:
         made = {name: make_engine(_with_engine(config, name), wiring) for name in engines(config)}
         open_engines = {name: stack.enter_context(closing(engine)) for name, engine in made.items()}
         streams = {name: engine.stream(initial) for name, engine in open_engines.items()}
         for index in range(n_iter + 1):
             if index < n_iter:
+                eta = config.learning_rate(index)
                 outcomes = {name: stream.begin(batches[index], eta, True) for name, stream in streams.items()}
                 for stream in streams.values():
                     stream.go_on()

@@ -14,7 +14,7 @@ from eprop_cli.errors import require
 from eprop_cli.losses import Loss, Metric
 from eprop_cli.models.base import Model
 from eprop_cli.objectives import check_objective, parse_objective
-from eprop_cli.optimizers.base import Optimizer
+from eprop_cli.optimizers.base import Optimizer, learning_rate
 from eprop_cli.phases import Criterion
 from eprop_cli.registry import fits, variant
 from eprop_cli.schema import SEED, check_multiple, check_rules, key
@@ -119,6 +119,10 @@ class Config:
         optimizer = variant("optimizer", self.optimizer.name)(self.optimizer)
         assert isinstance(optimizer, Optimizer)
         return optimizer
+
+    def learning_rate(self, iteration: int) -> float:
+        """The learning rate of the synapses in a training iteration, counted from 0; for streams."""
+        return self.model.learning_rate(learning_rate(self.optimizer.schedule, self.optimizer.eta, iteration))
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

@@ -87,8 +87,11 @@ class KeptStream(Stream, Protocol):
     After end() the outcome of the batch that has begun is known, and begin() has none to give.
     """
 
-    def end(self) -> Outcome | None:
-        """Simulate what is left of the batch with its own learning rate; returns its outcome."""
+    def end(self, eta: float | None) -> Outcome | None:
+        """Simulate what is left of the batch; returns its outcome.
+
+        eta: learning rate of the batch that is to follow, as begin() would have it; None: the batch's own.
+        """
         ...
 
     def evaluate(self, batch: Batch) -> Outcome:

@@ -27,6 +27,10 @@ ITERATIONS = 5
 def write(run: Run, into: Path, iterations: int = ITERATIONS) -> None:
     """Write the script, and the weights, inputs and targets that it loads; raises UserError where NEST cannot go on."""
     config = continued(run, iterations)
+    schedule = config.optimizer.schedule
+    if schedule.name != "constant" or schedule.warmup:
+        remedy = "train on with synapse.weights_from and optimizer.schedule.name=constant"
+        raise UserError(f"{run.directory}: the script has one learning rate, and this run a schedule; {remedy}")
     check_ready(config)
     config = draw_parameters(config, run.parameters)
     rng = np.random.RandomState(config.seed)

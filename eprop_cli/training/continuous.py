@@ -84,7 +84,6 @@ class Continuous(Trainer):
         require(config.make_optimizer().nest_type is not None, "optimizer", optimizer.name, remedy)
         require(optimizer.weight_decay == 0, "optimizer.weight_decay", optimizer.weight_decay, remedy)
         require(optimizer.clip_norm is None, "optimizer.clip_norm", optimizer.clip_norm, remedy)
-        require(optimizer.schedule.name == "constant", "optimizer.schedule.name", optimizer.schedule.name, remedy)
         rates, bounds = vars(optimizer.eta_factor), vars(optimizer.bounds)
         require(set(rates.values()) == {1.0}, "optimizer.eta_factor", rates, remedy)
         require(set(map(str, bounds.values())) == {"None"}, "optimizer.bounds", bounds, remedy)
@@ -94,7 +93,6 @@ class Continuous(Trainer):
         require(feedback != SYMMETRIC, "connectivity.feedback", feedback, remedy_here)
         for name, fraction in vars(config.connectivity.excitatory_fraction).items():
             require(fraction is None, f"connectivity.excitatory_fraction.{name}", fraction, remedy_here)
-        require(optimizer.schedule.warmup == 0, "optimizer.schedule.warmup", optimizer.schedule.warmup, remedy)
         aside = config.training.evaluation == ASIDE
         remedy = f"needs a copy of the simulation, which engine={config.engine.name} cannot make; set it to {INLINE}"
         possible = not aside or engine_class(config).keeps_state()
@@ -134,7 +132,6 @@ class Continuous(Trainer):
     def records(self) -> Iterator[Record]:
         """Train, yielding each batch as soon as the simulation has passed its end."""
         config, book, progress = self._config, Bookkeeper(self._config), self._progress
-        eta = config.model.learning_rate(config.optimizer.eta)
         turns = phases(config.training, config.criterion, config.task.n_iter, progress)
         while True:
             mark = self._capture() if self._keeps and self._pending and self._pending[1] == TRAINING else None
@@ -142,12 +139,15 @@ class Continuous(Trainer):
             if phase is None:
                 break
             if phase != TRAINING and config.training.evaluation == ASIDE:
-                yield from self._known(book, timed(self, self._kept.end), mark)
+                # As if nothing came between two training batches; after the last one none is to follow.
+                following = None if phase == TEST else config.learning_rate(progress.iteration)
+                outcome = timed(self, lambda following=following: self._kept.end(following))
+                yield from self._known(book, outcome, mark)
                 yield self._evaluate(book, phase)
                 continue
             batch = self._draw(phase)
             record = phase == TRAINING and book.wants(progress)
-            rate = eta if phase == TRAINING else 0.0
+            rate = config.learning_rate(progress.iteration - 1) if phase == TRAINING else 0.0
             outcome = timed(self, lambda batch=batch, rate=rate, record=record: self._stream.begin(batch, rate, record))
             begun = progress.iteration, phase, batch
             # With a test the end of the batch before was another one than where training goes on for longer.

@@ -70,15 +70,14 @@ class CompiledStream:
         self._network: online.OnlineNetwork | None = None  # from the first learning rate on
         self._begun: _Begun | None = None
         self._held: Segment | None = None  # the last step, whose targets go on for as long as nothing follows
-        self._eta = 0.0  # of the batch under way
+        self._eta = 0.0  # with which the simulation goes on
         self._now = 0  # step at which the next batch begins
 
     def begin(self, batch: Batch, eta: float, record: bool) -> Outcome | None:
         """Simulate the last steps of the batch before with the learning rate of this one, as NEST's scripts do."""
-        self._eta = eta
         if self._network is None:
             self._network = make_network(self._config, self._wiring, self._initial, eta)
-        before = self.end()
+        before = self.end(eta)
         self._begun = _Begun(batch, record, Segment.of_batch(batch, self._timing.learning_window), [])
         self._now += len(self._begun.left)
         return before
@@ -90,8 +89,9 @@ class CompiledStream:
         while len(self._begun.left) > last:
             self._advance(self._begun, min(self._timing.sequence, len(self._begun.left) - last))
 
-    def end(self) -> Outcome | None:
-        """Simulate the last steps of the batch; returns its outcome, None if it was known before."""
+    def end(self, eta: float | None) -> Outcome | None:
+        """Simulate the last steps of the batch, with that of the next one; returns None if its outcome was known."""
+        self._eta = self._eta if eta is None else eta
         begun, self._begun = self._begun, None
         if begun is None:
             return None
@@ -103,7 +103,7 @@ class CompiledStream:
 
     def finish(self) -> Outcome | None:
         """Force the last updates, past the end of the batch: weights() are final then."""
-        outcome, held = self.end(), self._held
+        outcome, held = self.end(None), self._held
         if self._network is not None and held is not None:
             quiet = np.zeros_like(held.inputs)
             self._network.advance(quiet, held.targets, held.window, self._eta, final_steps=1)
@@ -112,8 +112,8 @@ class CompiledStream:
     def evaluate(self, batch: Batch) -> Outcome:
         """Simulate a batch on a copy of the network that does not learn; nothing else changes."""
         if self._network is None:
-            eta = self._config.model.learning_rate(self._config.optimizer.eta)
-            self._network = make_network(self._config, self._wiring, self._initial, eta)
+            first = self._config.learning_rate(0)
+            self._network = make_network(self._config, self._wiring, self._initial, first)
         copy, steps = self._network.frozen(), Segment.of_batch(batch, self._timing.learning_window)
         return self._outcome(batch, [copy.advance(steps.inputs, steps.targets, steps.window, 0.0)], False)
 
