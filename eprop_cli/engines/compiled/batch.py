@@ -193,7 +193,8 @@ class Simulator:
         for begin in range(0, n_batch, at_once):
             n = min(at_once, n_batch - begin)
             part = slice(begin, begin + n)
-            own_targets, signal = np.array(targets[part], dtype=np.float64), np.empty(targets[part].shape)
+            own_targets = np.ascontiguousarray(targets[part], dtype=np.float64)
+            signal = np.empty(own_targets.shape)
             fired = np.zeros((n, n_steps, n_rec), dtype=bool)
             arguments = (
                 *network[:4], *matrices, spikes[part], own_targets, lost[part], recorded,
