@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException as OmegaConfError
 from small import BARE, SMALL, compose, config
 
+from eprop_cli import api
 from eprop_cli.config.config import VARIED, Config
 from eprop_cli.config.files import all_keys, conf_dir
 from eprop_cli.config.load import explain, load
@@ -345,6 +346,23 @@ def test_gradient_descent_has_no_moments():
     assert type(optimizer) is OptimizerConfig
     assert not hasattr(optimizer, "beta_1")
     assert isinstance(config().optimizer, AdamConfig)
+
+
+def test_a_file_is_read_again_only_once_it_has_changed(tmp_path, monkeypatch):
+    read = []
+    load_file = OmegaConf.load
+    monkeypatch.setattr(OmegaConf, "load", lambda file: read.append(file.name) or load_file(file))
+    mine = tmp_path / "experiment" / "mine.yaml"
+    mine.parent.mkdir()
+    mine.write_text("# @package _global_\nseed: 3\n")
+    assert api.compose(["experiment=mine"], tmp_path).seed == 3
+    assert str(mine) in read
+    read.clear()
+    assert api.compose(["experiment=mine", "task.n_iter=1"], tmp_path).seed == 3
+    assert read == []
+    mine.write_text("# @package _global_\nseed: 42\n")
+    assert api.compose(["experiment=mine"], tmp_path).seed == 42
+    assert read == [str(mine)]
 
 
 def test_a_typed_config_is_json_and_loads_again():

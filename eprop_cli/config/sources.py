@@ -3,53 +3,69 @@
 import copy
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import resources
 from typing import Any
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
-from hydra.plugins.config_source import ConfigResult
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 MOST_FILES = 512  # that are remembered
-_load = FileConfigSource.load_config
+SCHEMES = ("file", "pkg")  # of a directory, and of a package: Hydra's own files are in one
 
 
 @contextmanager
 def remembered() -> Iterator[None]:
     """Have Hydra read a file again only once it has changed, and look into its store of configs without copying it.
 
-    Methods are exchanged, not classes: launchers hand Hydra's registers of classes on to other processes.
+    Methods are exchanged, not classes: launchers hand Hydra's registers of classes on to other processes. The methods
+    are those of the classes in its registers: Hydra loads its modules of sources afresh, whoever imported them before.
     """
-    if FileConfigSource.load_config is not _load:
+    Plugins.instance()  # registers them
+    classes = [SourcesRegistry.instance().resolve(scheme) for scheme in SCHEMES]
+    if hasattr(ConfigStore, "__deepcopy__"):  # they are exchanged already
         yield
         return
-    FileConfigSource.load_config = _remembering  # type: ignore[assignment,method-assign]
+    loads = [kind.load_config for kind in classes]
+    for kind, load in zip(classes, loads, strict=True):
+        kind.load_config = _remembering(load)  # type: ignore[assignment,method-assign]
     ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        FileConfigSource.load_config = _load  # type: ignore[method-assign]
+        for kind, load in zip(classes, loads, strict=True):
+            kind.load_config = load  # type: ignore[method-assign]
         del ConfigStore.__deepcopy__  # type: ignore[attr-defined]
 
 
-def _remembering(source: FileConfigSource, config_path: str) -> ConfigResult:
+Load = Callable[[ConfigSource, str], ConfigResult]
+
+
+def _remembering(load: Load) -> Load:
     """What a file holds, a copy of its own."""
-    path = os.path.join(source.path, source._normalize_file_name(config_path))
-    try:
-        status = os.stat(path)
-    except OSError:  # Hydra tells
-        return _load(source, config_path)
-    state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    result = copy.deepcopy(_read(source.path, config_path, state))
-    result.provider = source.provider
-    return result
+
+    def load_config(source: ConfigSource, config_path: str) -> ConfigResult:
+        name = source._normalize_file_name(config_path)
+        try:
+            folder = source.path if source.scheme() == "file" else str(resources.files(source.path))
+            status = os.stat(os.path.join(folder, name))
+        except (OSError, ImportError, TypeError, ValueError):  # Hydra tells
+            return load(source, config_path)
+        state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        result = copy.deepcopy(_read(load, type(source), source.path, config_path, state))
+        result.provider = source.provider
+        return result
+
+    return load_config
 
 
 @functools.lru_cache(MOST_FILES)
-def _read(directory: str, config_path: str, state: tuple[int, ...]) -> ConfigResult:
+def _read(load: Load, kind: type[ConfigSource], place: str, config_path: str, state: tuple[int, ...]) -> ConfigResult:
     """A file that is in some state."""
-    return _load(FileConfigSource("", directory), config_path)
+    return load(kind("", f"{kind.scheme()}://{place}"), config_path)
 
 
 def _itself(store: ConfigStore, _memo: dict[int, Any]) -> ConfigStore:
