@@ -1,4 +1,7 @@
-"""Sweeps on SLURM, for real: on the cluster of one node that .ci/slurm brings up, of which these are a part."""
+"""Sweeps on SLURM, for real: on the cluster of one node that .ci/slurm brings up, of which these are a part.
+
+They go on beside all other tests, so that all may take some times what it takes alone.
+"""
 
 import json
 import os
@@ -62,7 +65,7 @@ def start(tmp_path):
             process.wait(60)
 
 
-def waited(condition, timeout=60):
+def waited(condition, timeout=180):
     until = time.monotonic() + timeout
     while not (found := condition()):
         assert time.monotonic() < until
@@ -94,7 +97,7 @@ def queue():
 @real
 def test_a_sweep_runs_and_nothing_is_said_of_accounts(start, tmp_path):
     process = start(*QUICK, "seed=1,2")
-    assert process.wait(90) == 0
+    assert process.wait(240) == 0
     printed = (tmp_path / "out").read_text()
     assert statuses(tmp_path / "sweep") == ["COMPLETED"] * 2
     assert not re.search("sacct|accounting|HYDRA", printed)
@@ -106,7 +109,7 @@ def test_what_waits_is_told_and_cancelled_at_the_first_signal(start, tmp_path):
     waited(lambda: statuses(tmp_path / "sweep") == ["RUNNING"])
     waited(lambda: re.search(r"3 jobs wait in the queue \(JobArrayTaskLimit\)", (tmp_path / "out").read_text()))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
+    assert process.wait(180) == 143
     assert queue() == ""
     assert statuses(tmp_path / "sweep") == ["INTERRUPTED"]
     assert "Traceback" not in (tmp_path / "out").read_text()
@@ -115,13 +118,13 @@ def test_what_waits_is_told_and_cancelled_at_the_first_signal(start, tmp_path):
 @real
 def test_jobs_whose_node_is_lost_go_on_when_it_is_back(start, tmp_path):
     undisturbed = start(*NODE, "hydra.sweep.dir=undisturbed")
-    assert undisturbed.wait(90) == 0
+    assert undisturbed.wait(240) == 0
     process = start(*NODE)
     waited(lambda: len(list((tmp_path / "sweep").glob("*/checkpoint.npz"))) == 2)
     node("down", "Reason=test")
     waited(lambda: queue().count("PENDING") == 2)
     waited(lambda: node("resume"))
-    assert process.wait(60) == 0
+    assert process.wait(180) == 0
     told = "2 jobs wait in the queue (BeginTime: SLURM will run them again, in a while)"
     assert told in (tmp_path / "out").read_text()
     for there in (tmp_path / "undisturbed").glob("*/metrics.csv"):
@@ -133,7 +136,7 @@ def test_jobs_whose_node_is_lost_go_on_when_it_is_back(start, tmp_path):
 def test_a_job_that_takes_more_memory_than_it_asked_for(start, tmp_path):
     (tmp_path / "hungry.py").write_text(HUNGRY)
     process = start(*QUICK, "task.name=hungry:Hungry", "task.n_cues=3,5")
-    assert process.wait(90) == 1
+    assert process.wait(240) == 1
     assert statuses(tmp_path / "sweep") == ["COMPLETED", "FAILED"]
     told = "2: job 2 ended without a word (OUT_OF_MEMORY with 1G: raise hydra.launcher.mem_gb)"
     assert re.sub(r"job \d+", "job 2", (tmp_path / "out").read_text()).count(told) == 1
@@ -145,7 +148,7 @@ def test_a_job_that_takes_more_memory_than_it_asked_for(start, tmp_path):
 @real
 def test_a_time_limit_that_the_partition_does_not_give_is_refused(start, tmp_path):
     process = start(*QUICK, "seed=1,2", "hydra.launcher.timeout_min=61")
-    assert process.wait(60) == 2
+    assert process.wait(180) == 2
     line = "is beyond the time limit of partition short (60 min); lower it, or choose another"
     assert (tmp_path / "out").read_text() == f"eprop-run: hydra.launcher.timeout_min=61: {line}\n"
     assert not (tmp_path / "sweep").exists()
