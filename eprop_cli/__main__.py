@@ -1,6 +1,7 @@
 """Start eprop-run: what it needs takes a while to import, and Ctrl-C may come by then."""
 
 import contextlib
+import gc
 import os
 import resource
 import sys
@@ -24,7 +25,11 @@ def main() -> None:
         problem = f"needs at least {LEAST_MEMORY // 2**20} MiB; ulimit -v allows {limit // 2**20} MiB"
         sys.exit(complain("eprop-run", f"memory: {problem}"))
     try:
+        gc.disable()
         from eprop_cli.cli.eprop_run import main as eprop_run
+
+        gc.freeze()  # what modules hold stays, so that there is no use in looking through it for what may go
+        gc.enable()
 
         with narrow() if arguments & HELP else contextlib.nullcontext():
             eprop_run()

@@ -174,6 +174,7 @@ def _serve(starter: Connection) -> JobRequest:
             _warm_up(request.config, warm)
             if request.pruner is not None:
                 import eprop_cli.sweeps.pruning  # noqa: F401
+            gc.freeze()  # jobs have no use in looking through what is here for what may go
             pid = os.fork()
             if pid == 0:
                 starter.close()
@@ -203,7 +204,6 @@ def _warm_up(config: dict[str, Any], warm: set[str]) -> None:
         with contextlib.suppress(Exception):  # the job will tell
             compile_engine(load(OmegaConf.create(config)))
         warm.add(engine)
-    gc.freeze()  # else a job that ends goes through all that it shares with this process
 
 
 def _leave() -> NoReturn:
