@@ -99,15 +99,16 @@ def _warm_up():
     from eprop_cli.sweeps.engine_needs import compile_engine
 
     compile_engine(config(*SMALL, *BARE, "training=data_parallel", "engine=compiled"))  # as that of sweeps does
-    gc.collect()
-    gc.freeze()  # else each process, when it ends, takes 0.3 s to go through all that it shares with this one
 
 
 def _main():
     tests = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    gc.disable()  # what is imported stays
     _warm_up()
+    gc.freeze()  # else each process, when it ends, takes 0.3 s to go through all that it shares with this one
     request, outputs = _serve(tests)
+    gc.enable()
     tests.close()
     for number, output in enumerate(outputs, 1):
         os.dup2(output, number)

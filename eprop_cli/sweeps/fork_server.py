@@ -139,6 +139,7 @@ def main() -> None:
     # SLURM sends these to all processes of a job; the one that waits for this one knows what to do about them.
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    gc.disable()  # as what is imported stays, there is no use in looking through it for what may go, here or in a job
     request = _serve(Connection(os.dup(sys.stdin.fileno())))
     os.setsid()
     threading.Thread(target=_end_with_starter, daemon=True).start()
@@ -174,9 +175,10 @@ def _serve(starter: Connection) -> JobRequest:
             _warm_up(request.config, warm)
             if request.pruner is not None:
                 import eprop_cli.sweeps.pruning  # noqa: F401
-            gc.freeze()  # jobs have no use in looking through what is here for what may go
+            gc.freeze()
             pid = os.fork()
             if pid == 0:
+                gc.enable()
                 starter.close()
                 return request
             starter.send_bytes(str(pid).encode())
