@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -31,8 +32,46 @@ def _shared_array(self, shape, dtype, alignment=None):
 
 
 if SIMULATED:
-    from numba.cuda.simulator import kernelapi
+    from numba.cuda.simulator import kernel, kernelapi
 
+    class _Thread(kernel.BlockThread):
+        """A thread that tells its block when it waits for the others, and when it ends."""
+
+        def run(self):
+            super().run()
+            self._manager.told.release()
+
+        def syncthreads(self):
+            if self.abort:
+                raise RuntimeError("another thread has failed")
+            self.syncthreads_blocked = True
+            self._manager.told.release()
+            self.syncthreads_event.wait()
+            self.syncthreads_event.clear()
+            if self.abort:
+                raise RuntimeError("another thread has failed")
+
+    class _Block(kernel.BlockManager):
+        """A block that waits until its threads tell; Numba's own asks all the time, which keeps them from running."""
+
+        def run(self, grid_point, *arguments):
+            self.told = threading.Semaphore(0)
+            points = np.ndindex(*self._block_dim)
+            threads = [_Thread(lambda: self._f(*arguments), self, grid_point, point, self._debug) for point in points]
+            for thread in threads:
+                thread.start()
+            running = threads
+            while running:
+                for _ in running:
+                    self.told.acquire()
+                failed = next((thread for thread in running if thread.exception), None)
+                running = [thread for thread in running if thread.syncthreads_blocked]
+                for thread in running:
+                    thread.abort = failed is not None
+                    thread.syncthreads_blocked = False
+                    thread.syncthreads_event.set()
+                if failed is not None:
+                    raise failed.exception[0].with_traceback(failed.exception[1])
+
+    kernel.BlockManager = _Block
     kernelapi.FakeCUDAShared.array = _shared_array
-    # What starts the threads of a block waits for them in a loop that keeps them from running.
-    sys.setswitchinterval(1e-5)
