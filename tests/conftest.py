@@ -1,5 +1,6 @@
 """What all tests share: a clean slate, and the commands as a user starts them."""
 
+import os
 import signal
 import sys
 from contextlib import contextmanager
@@ -15,6 +16,15 @@ from eprop_cli.sweeps.callback import MULTIRUN
 @pytest.fixture(autouse=True)
 def _settings_of_nobody(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
+
+
+@pytest.fixture(autouse=True)
+def _no_variable_left_over():
+    """What a command sets in this process is not there for the next, which could not be forked with it (forked.py)."""
+    before = set(os.environ)
+    yield
+    for name in set(os.environ) - before - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ MODULES = (
     *("cli.eprop_run", "runs.run", "training.base", "training.data_parallel", "engines.compiled.engine"),
     *("models.bsshslm_2020", "optimizers.adam", "figures.draw", "figures.dynamics", "figures.weights", "reports.page"),
 )
-LATER = {"XDG_CONFIG_HOME", "PYTEST_CURRENT_TEST"}  # variables that no import reads
+# Variables that no import reads; the command sets the last two itself.
+LATER = {"XDG_CONFIG_HOME", "PYTEST_CURRENT_TEST", "HYDRA_FULL_ERROR", "PYTHONSAFEPATH"}
 
 os.environ.setdefault("PYNEST_QUIET", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # NEST's threads spin otherwise, for minutes on a busy machine
