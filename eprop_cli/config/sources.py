@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from importlib import resources
 from typing import Any
 
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 MOST_FILES = 512  # that are remembered
-SCHEMES = ("file", "pkg")  # of a directory, and of a package: Hydra's own files are in one
+DIRECTORY, PACKAGE = FileConfigSource.scheme(), ImportlibResourcesConfigSource.scheme()  # Hydra's own files are in one
 
 
 @contextmanager
@@ -25,7 +27,7 @@ def remembered() -> Iterator[None]:
     are those of the classes in its registers: Hydra loads its modules of sources afresh, whoever imported them before.
     """
     Plugins.instance()  # registers them
-    classes = [SourcesRegistry.instance().resolve(scheme) for scheme in SCHEMES]
+    classes = [SourcesRegistry.instance().resolve(scheme) for scheme in (DIRECTORY, PACKAGE)]
     if hasattr(ConfigStore, "__deepcopy__"):  # they are exchanged already
         yield
         return
@@ -50,7 +52,7 @@ def _remembering(load: Load) -> Load:
     def load_config(source: ConfigSource, config_path: str) -> ConfigResult:
         name = source._normalize_file_name(config_path)
         try:
-            folder = source.path if source.scheme() == "file" else str(resources.files(source.path))
+            folder = source.path if source.scheme() == DIRECTORY else str(resources.files(source.path))
             status = os.stat(os.path.join(folder, name))
         except (OSError, ImportError, TypeError, ValueError):  # Hydra tells
             return load(source, config_path)
