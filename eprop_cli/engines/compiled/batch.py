@@ -32,7 +32,8 @@ from eprop_cli.engines.compiled.neurons import (
 from eprop_cli.engines.compiled.synapses import Indices, Synapses, scale_by_target
 
 APART_BYTES = 2**20  # of a dense gradient, up to which each sequence has its own
-APART_SEQUENCES = 16  # of a thread at a time then
+APART_SEQUENCES = 16  # for each thread at a time then
+SHARE_SEQUENCES = 2  # that one of several threads takes at once
 TOGETHER_BYTES = (
     2**23
 )  # of surrogate gradients, up to which a thread simulates several sequences before they are summed
@@ -200,7 +201,8 @@ class Simulator:
                 *network[:4], *matrices, spikes[part], own_targets, lost[part], recorded,
                 potential[:n], signal, simulated.n_spikes[part], fired, simulated.dynamics[part], *room,
             )  # fmt: skip
-            shares = [(np.arange(slot, n, n_threads), *arguments) for slot in range(n_threads)]
+            few = n if n_threads == 1 else SHARE_SEQUENCES  # threads that other work holds up have fewer such shares
+            shares = [(np.arange(share, min(share + few, n)), *arguments) for share in range(0, n, few)]
             self._map(lambda share: run(*share), shares)
             simulated.signal[part] = signal
             if len(simulated.potential):
