@@ -28,11 +28,13 @@ from eprop_cli.engines.compiled import neurons as k
 from eprop_cli.engines.compiled.batch import Circuit, Simulator, summation
 from eprop_cli.engines.compiled.events import events
 from eprop_cli.engines.nest.engine import Share, simulate_share
+from eprop_cli.figures.style import BLUE, GREEN, PURPLE, VERMILLION
 from eprop_cli.training.base import initial_network, make_task
 
 N_IN, N_OUT, N_STEPS, WINDOW = 40, 2, 2250, 150
 REFERENCE_BATCH = 32
 WALL, CPU = range(2)
+INDEGREE = 100  # of the networks that NEST computes, too
 INPUT_STRENGTH, RECURRENT_STRENGTH, INPUT_RATE = 1.5, 0.5, 0.01  # the last in spikes per step
 
 
@@ -55,11 +57,12 @@ def main() -> int:
         for n_threads in options.threads
     ]
     reference = [compare(n_threads, options.repeat) for n_threads in options.threads]
-    for table in (rows, reference, [against_nest(n_rec) for n_rec in options.nest]):
+    nest = [against_nest(n_rec) for n_rec in options.nest]
+    for table in (rows, reference, nest):
         if table:
             show(table)
     if options.figure:
-        draw(rows, options.figure)
+        draw(rows, nest, options.figure)
     if options.csv:
         with options.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -97,7 +100,7 @@ def measure(n_rec: int, fan_out: int, n_threads: int, repeat: int, order: str | 
     }
 
 
-def against_nest(n_rec: int, indegree: int = 100) -> dict[str, str]:
+def against_nest(n_rec: int, indegree: int = INDEGREE) -> dict[str, str]:
     """One sequence forward and backward with either engine: CPU seconds, and the largest difference of a gradient."""
     rule = "dense" if indegree >= n_rec else f"{{rule: fixed_indegree, indegree: {indegree}}}"
     overrides = [
@@ -134,20 +137,28 @@ def against_nest(n_rec: int, indegree: int = 100) -> dict[str, str]:
     }
 
 
-def draw(rows: list[dict[str, str]], path: Path) -> None:
-    """CPU seconds of a sequence over the number of synapses."""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+def draw(rows: list[dict[str, str]], nest: list[dict[str, str]], path: Path) -> None:
+    """CPU seconds of a sequence over the number of recurrent synapses."""
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     ax = figure.subplots()
-    for fan_out in dict.fromkeys(row["synapses"] for row in rows):
-        own = [row for row in rows if row["synapses"] == fan_out and row["threads"] == rows[0]["threads"]]
-        sizes = [int(row["n_rec"]) * int(fan_out) for row in own]
+    own = [row for row in rows if row["threads"] == rows[0]["threads"]]
+    for fan_out, colour in zip(sorted({about(row) for row in own}), (BLUE, VERMILLION, GREEN, PURPLE), strict=False):
+        some = [row for row in own if about(row) == fan_out]
+        sizes = [int(row["n_rec"]) * int(row["synapses"]) for row in some]
         for part, style in (("forward", "o--"), ("backward", "s-")):
-            times = [float(row[f"{part} CPU s"]) for row in own]
-            ax.loglog(sizes, times, style, label=f"{part}, {fan_out} synapses a neuron")
+            times = [float(row[f"{part} CPU s"]) for row in some]
+            ax.loglog(sizes, times, style, color=colour, label=f"{part}, {fan_out} synapses a neuron")
+    sizes = [int(row["n_rec"]) * min(INDEGREE, int(row["n_rec"])) for row in nest]
+    ax.loglog(sizes, [float(row["NEST, CPU s"]) for row in nest], "^:", color="0.3", label="NEST, both together")
     ax.set_xlabel("recurrent synapses")
     ax.set_ylabel("CPU time of a sequence (s)")
-    ax.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path, dpi=120)
+
+
+def about(row: dict[str, str]) -> int:
+    """Synapses of a neuron, but for the one onto itself that there is not where it has all."""
+    return round(int(row["synapses"]), -1)
 
 
 def held(network: Circuit) -> int:
