@@ -8,7 +8,7 @@ import pytest
 from small import SMALL, config
 
 from eprop_cli.connectivity.base import PLASTIC
-from eprop_cli.engines.compiled import kernels
+from eprop_cli.engines.compiled import compiling, kernels
 from eprop_cli.engines.compiled import neurons as k
 from eprop_cli.engines.compiled.engine import CompiledEngine
 from eprop_cli.engines.compiled.parameters import neuron_parameters, readout_parameters, surrogates
@@ -459,5 +459,5 @@ def test_kernels_are_compiled_also_where_they_cannot_be_kept(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: (function, options)
 
-    monkeypatch.setattr(k.numba, "njit", njit)
-    assert k._compiled(len) == (len, {"nogil": True, "error_model": "numpy"})
+    monkeypatch.setattr(compiling.numba, "njit", njit)
+    assert compiling.compiled(len) == (len, {"nogil": True, "error_model": "numpy"})

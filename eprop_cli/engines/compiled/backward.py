@@ -12,7 +12,8 @@ depend on the number of threads.
 
 import numpy as np
 
-from eprop_cli.engines.compiled.neurons import ALPHA, BETA, RHO, Bools, Floats, Ints, _compiled
+from eprop_cli.engines.compiled.compiling import compiled
+from eprop_cli.engines.compiled.neurons import ALPHA, BETA, RHO, Bools, Floats, Ints
 from eprop_cli.engines.compiled.prefetch import ask_for_row
 from eprop_cli.engines.compiled.synapses import Indices, Synapses
 
@@ -20,7 +21,7 @@ BLOCK = 1024  # neurons whose adjoint fits a core's caches while it runs through
 TILE = 128  # postsynaptic neurons whose mu of some thousand steps fits a core's second-level cache
 
 
-@_compiled
+@compiled
 def first_onto(j0: int, synapses: Synapses) -> Ints:
     """First synapse of each row onto neuron j0 or later, (n_pre,)."""
     row, post = synapses.row, synapses.post
@@ -33,7 +34,7 @@ def first_onto(j0: int, synapses: Synapses) -> Ints:
     return cursor
 
 
-@_compiled
+@compiled
 def _feed_back(
     t: int, kappa: float, begin: Ints, end: Ints, j0: int, post: Indices, weights: Floats, error: Floats,
     learning: Floats,
@@ -63,7 +64,7 @@ def _feed_back(
             learning[j] += e_a * weights[a + j]
 
 
-@_compiled
+@compiled
 def sweep(neurons: Floats, kappa: float, feedback: Synapses, error: Floats, rate_term: Floats, psi: Floats) -> None:
     """Run the adjoint through a sequence, some neurons after the others: it does not connect them.
 
@@ -94,7 +95,7 @@ def sweep(neurons: Floats, kappa: float, feedback: Synapses, error: Floats, rate
                 psi[t, s + j] = mu[j]
 
 
-@_compiled
+@compiled
 def sort_by_neuron(first: Ints, pre: Indices, start: Ints, steps: Indices) -> None:
     """Sort arriving spikes: steps[start[i] : start[i + 1]] are those of presynaptic neuron i, last step first."""
     n_steps = first.size - 2
@@ -110,7 +111,7 @@ def sort_by_neuron(first: Ints, pre: Indices, start: Ints, steps: Indices) -> No
             fill[pre[e]] += 1
 
 
-@_compiled
+@compiled
 def _sum_rows(steps: Indices, begin: int, end: int, columns: Floats, total: Floats) -> None:
     """Sum columns (n_steps, TILE) over steps[begin:end], four at a time so that the total is seldom loaded."""
     for j in range(TILE):
@@ -126,7 +127,7 @@ def _sum_rows(steps: Indices, begin: int, end: int, columns: Floats, total: Floa
             total[j] += columns[a, j]
 
 
-@_compiled
+@compiled
 def tiled(
     j0: int, j1: int, synapses: Synapses, start: Ints, steps: Indices, rows: Bools, mu: Floats, columns: Floats,
     cursor: Ints, gradient: Floats,
@@ -157,7 +158,7 @@ def tiled(
             gradient[s] += total[post[s] - np.uint32(j0)] if post.size > 0 else total[s - np.uint64(begin)]
 
 
-@_compiled
+@compiled
 def streamed(
     i0: int, i1: int, synapses: Synapses, first: Ints, pre: Indices, rows: Bools, mu: Floats, gradient: Floats
 ) -> None:
@@ -178,7 +179,7 @@ def streamed(
                     gradient[s] += mu[t, post[s]]
 
 
-@_compiled
+@compiled
 def read_out(
     j0: int, j1: int, n_in: int, kappa: float, synapses: Synapses, first: Ints, pre: Indices, error: Floats,
     gradient: Floats,

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eprop_cli.engines.compiled.neurons import Counts, Ints, _compiled
+from eprop_cli.engines.compiled.compiling import compiled
+from eprop_cli.engines.compiled.neurons import Counts, Ints
 from eprop_cli.engines.compiled.synapses import Indices
 
 TOGETHER = 16  # inputs that are looked at together: few of them fire
@@ -50,7 +51,7 @@ def raster(given: InputSpikes) -> Counts:
     return spikes.reshape(n_batch, n_steps, given.n_in)
 
 
-@_compiled
+@compiled
 def _total(spikes: Counts) -> int:
     """How many spikes there are."""
     n = 0
@@ -61,7 +62,7 @@ def _total(spikes: Counts) -> int:
     return n
 
 
-@_compiled
+@compiled
 def _list(spikes: Counts, first: Ints, neuron: Indices) -> None:
     """Fill first and neuron, which has a place to spare."""
     n, n_in = 0, spikes.shape[2]

@@ -6,6 +6,7 @@ the same potentials, bit for bit.
 
 import numpy as np
 
+from eprop_cli.engines.compiled.compiling import compiled
 from eprop_cli.engines.compiled.kernels import _deliver
 from eprop_cli.engines.compiled.neurons import (
     ALPHA,
@@ -22,7 +23,6 @@ from eprop_cli.engines.compiled.neurons import (
     Floats,
     Ints,
     V,
-    _compiled,
     advance,
     at_rest,
     blocks,
@@ -34,7 +34,7 @@ from eprop_cli.engines.compiled.prefetch import ask_for_row
 from eprop_cli.engines.compiled.synapses import Indices, Synapses
 
 
-@_compiled
+@compiled
 def _arrive(
     t: int, input_first: Ints, neuron: Indices, n_in: int, n_emitted: int, emitted: Ints,
     first: Ints, pre: Indices, times: Counts,
@@ -56,7 +56,7 @@ def _arrive(
     first[t + 1] = n
 
 
-@_compiled
+@compiled
 def _scatter(
     t: int, first: Ints, pre: Indices, times: Counts, row: Ints, post: Indices, weights: Floats, current: Floats
 ) -> None:
@@ -74,7 +74,7 @@ def _scatter(
                     current[post[s]] += weights[s]
 
 
-@_compiled
+@compiled
 def _read_out(
     t: int, readouts: Floats, row: Ints, post: Indices, weights: Floats, n_emitted: int, emitted: Ints,
     current: Floats, potential: Floats,
@@ -96,7 +96,7 @@ def _read_out(
         potential[t, k] = max(y, readouts[V_MIN])
 
 
-@_compiled
+@compiled
 def forward(
     neurons: Floats, surrogates: Ints, readouts: Floats, rec: Synapses, out: Synapses,
     input_first: Ints, neuron: Indices, n_in: int, recorded: Ints,
@@ -144,7 +144,7 @@ def forward(
     first[n_steps + 1] = last + n_emitted
 
 
-@_compiled
+@compiled
 def count(n_in: int, first: Ints, pre: Indices, watched: Ints, n_spikes: Ints, fired: Bools) -> None:
     """Count the recurrent spikes, and mark in which step those of watched neurons were emitted.
 

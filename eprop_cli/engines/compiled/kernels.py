@@ -10,6 +10,7 @@ functions called in every step take few arrays, neither views nor tuples, becaus
 
 import numpy as np
 
+from eprop_cli.engines.compiled.compiling import compiled
 from eprop_cli.engines.compiled.neurons import (
     ALPHA,
     APART,
@@ -31,7 +32,6 @@ from eprop_cli.engines.compiled.neurons import (
     Floats,
     Ints,
     V,
-    _compiled,
     advance,
     at_rest,
     blocks,
@@ -41,7 +41,7 @@ from eprop_cli.engines.compiled.neurons import (
 )
 
 
-@_compiled
+@compiled
 def _collect(t: int, spikes: Counts, n_emitted: int, emitted: Ints, first: Ints, pre: Ints, times: Counts) -> None:
     """List the neurons whose spikes arrive in step t. NEST drops those that arrive in the first step of a sequence.
 
@@ -67,7 +67,7 @@ def _collect(t: int, spikes: Counts, n_emitted: int, emitted: Ints, first: Ints,
     first[t + 1] = n
 
 
-@_compiled
+@compiled
 def _deliver(t: int, first: Ints, pre: Ints, times: Counts, weights: Floats, current: Floats) -> None:
     """Add up the weights of arriving spikes in NEST's order: input before recurrent neurons, by index.
 
@@ -80,7 +80,7 @@ def _deliver(t: int, first: Ints, pre: Ints, times: Counts, weights: Floats, cur
                 current[j] += weights[i, j]
 
 
-@_compiled
+@compiled
 def _read_out(t: int, readouts: Floats, weights: Floats, n_emitted: int, emitted: Ints, potential: Floats) -> None:
     """Advance the readouts' potential y(t) = zeta sum_j W_kj z_j(t) + kappa y(t-1), at least V_min."""
     for k in range(potential.shape[1]):
@@ -91,7 +91,7 @@ def _read_out(t: int, readouts: Floats, weights: Floats, n_emitted: int, emitted
         potential[t, k] = max(y, readouts[V_MIN])
 
 
-@_compiled
+@compiled
 def _signal(softmax: bool, e_l: float, potential: Floats, signal: Floats) -> None:
     """Readout signal (learning_window, n_out): softmax over the readouts, or their potential."""
     start = potential.shape[0] - signal.shape[0]
@@ -105,7 +105,7 @@ def _signal(softmax: bool, e_l: float, potential: Floats, signal: Floats) -> Non
             signal[t, k] /= total if softmax else 1.0
 
 
-@_compiled
+@compiled
 def _forward(
     parts: Ints, values: Floats, readouts: Floats, weights: Floats, weights_out: Floats,
     spikes: Counts, recorded: Ints,
@@ -144,7 +144,7 @@ def _forward(
     first[n_steps + 1] = last + n_emitted
 
 
-@_compiled
+@compiled
 def _count(n_in: int, first: Ints, pre: Ints, n_spikes: Ints, fired: Bools) -> None:
     """Count the recurrent spikes, and mark in which step they were emitted where that is asked for."""
     n_spikes[:] = 0
@@ -156,7 +156,7 @@ def _count(n_in: int, first: Ints, pre: Ints, n_spikes: Ints, fired: Bools) -> N
                     fired[t, pre[e] - n_in] = True
 
 
-@_compiled
+@compiled
 def _backward(
     neurons: Floats, kappa: float, feedback: Floats, error: Floats, rate_term: Floats,
     first: Ints, pre: Ints, psi: Floats,
@@ -207,7 +207,7 @@ def _backward(
                     gradient_out[pre[e] - n_in, k] += error_trace[k]
 
 
-@_compiled
+@compiled
 def run(
     sequences: Ints,
     neurons: Floats, surrogates: Ints, readouts: Floats, softmax: bool,

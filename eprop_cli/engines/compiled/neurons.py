@@ -6,12 +6,12 @@ compiler sees that they do not overlap and makes vector instructions of the loop
 surrogate gradient function.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from eprop_cli.engines.compiled.compiling import compiled
 
 PIECEWISE_LINEAR, EXPONENTIAL, FAST_SIGMOID_DERIVATIVE, ARCTAN = range(4)  # in SURROGATE_GRADIENTS' order
 # Rows of the neurons' parameters; readouts have those of the first line. Potentials are in mV and relative to E_L.
@@ -31,22 +31,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.uint8]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _compiled(function: Function) -> Function:
-    """Compile when first called, and keep on disk.
-
-    Arithmetic is C++'s: division by zero gives inf, and without fastmath sums round as NEST's do.
-    """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return cast(Function, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # there is nowhere to keep it, as in a read-only installation without a home directory
-        return cast(Function, numba.njit(**options)(function))
-
-
-@_compiled
+@compiled
 def blocks(neurons: Floats, surrogates: Ints) -> Ints:
     """Neighbours that share a surrogate gradient function, (n_blocks, 4): function, start, stop, first.
 
@@ -70,7 +57,7 @@ def blocks(neurons: Floats, surrogates: Ints) -> Ints:
     return found[:n]
 
 
-@_compiled
+@compiled
 def parameters(neurons: Floats, blocks: Ints) -> Floats:
     """Each block's parameters, one row of them every APART values; what it shares is there once."""
     values = np.zeros((blocks.shape[0], N_PARAMETERS, APART))
@@ -80,13 +67,13 @@ def parameters(neurons: Floats, blocks: Ints) -> Floats:
     return values.reshape(-1)
 
 
-@_compiled
+@compiled
 def at_rest(blocks: Ints) -> Floats:
     """Each block's state, one row of it every APART values."""
     return np.zeros(blocks.shape[0] * N_STATE * APART)
 
 
-@_compiled
+@compiled
 def places(blocks: Ints, chosen: Ints) -> Ints:
     """Where in the state the first row of chosen neurons is; the next ones follow APART values later."""
     found = np.empty(chosen.size, np.int64)
@@ -97,7 +84,7 @@ def places(blocks: Ints, chosen: Ints) -> Ints:
     return found
 
 
-@_compiled
+@compiled
 def _surrogate_gradient(function: int, x: float) -> Any:
     """Of height 1, at a distance x from threshold in widths (NEST's documentation: surrogate gradient functions)."""
     if function == PIECEWISE_LINEAR:
@@ -109,7 +96,7 @@ def _surrogate_gradient(function: int, x: float) -> Any:
     return 1.0 / (1.0 + x**2)
 
 
-@_compiled
+@compiled
 def advance(
     b: int, function: int, start: int, stop: int, first: int, t: int,
     parameters: Floats, current: Floats, state: Floats, psi: Floats,
@@ -145,7 +132,7 @@ def advance(
         psi[u, s + j] = 0.0 if left > 0.0 else gradient
 
 
-@_compiled
+@compiled
 def emit(b: int, start: int, stop: int, state: Floats, n: int, emitted: Ints) -> int:
     """List the neurons of block b that have just fired, after n others; returns the number of all."""
     spike = np.uint64((b * N_STATE + SPIKE) * APART)

@@ -7,7 +7,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from eprop_cli.engines.compiled.neurons import Floats, Ints, _compiled
+from eprop_cli.engines.compiled.compiling import compiled
+from eprop_cli.engines.compiled.neurons import Floats, Ints
 from eprop_cli.engines.compiled.synapses import Indices
 
 MOST = 256  # synapses of a row; of longer ones the core guesses what follows
@@ -29,7 +30,7 @@ def _ask_for(context: Any, array: Any, index: Any) -> Any:
     return types.void(array, index), generate
 
 
-@_compiled
+@compiled
 def ask_for_row(e: int, end: int, pre: Indices, row: Ints, post: Indices, values: Floats) -> None:
     """Ask for the synapses of an arriving spike's neuron pre[e], if e is below end and they are listed."""
     if e < end:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.engines.compiled.neurons import Floats, Ints, _compiled
+from eprop_cli.engines.compiled.compiling import compiled
+from eprop_cli.engines.compiled.neurons import Floats, Ints
 
 Indices = NDArray[np.uint32]
 
@@ -51,7 +52,7 @@ def listed(row: Ints, post: Indices, weights: Floats) -> Synapses:
 NOWHERE = np.zeros(1, dtype=np.uint32)  # targets of a list without synapses
 
 
-@_compiled
+@compiled
 def scale_by_target(begin: int, end: int, post: Indices, factor: Floats, values: Floats) -> None:
     """Multiply the values begin to end of listed synapses by their target's factor."""
     for s in range(np.uint64(begin), np.uint64(end)):

@@ -24,12 +24,10 @@ does not depend on the interval (SUMS) or hardly does (MAPS: one step per block)
 What all synapses of a presynaptic neuron onto one population share, z_bar among it, is kept once.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from eprop_cli.engines.compiled.compiling import compiled, inlined
 
 WALK, SUMS, MAPS = range(3)
 
@@ -90,28 +88,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Indices = NDArray[np.uint32]
 Offsets = NDArray[np.uint64]  # unsigned indices save Numba the test for negative ones
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def compiled(function: Function) -> Function:
-    """Compile when first called, and keep on disk.
-
-    Arithmetic is C++'s: division by zero gives inf, and without fastmath sums round as NEST's do.
-    """
-    return _compile(function, forceinline=False)
-
-
-def inlined(function: Function) -> Function:
-    """Compile into the callers: for what is called per spike, since to pass an array costs as much as a synapse."""
-    return _compile(function, forceinline=True)
-
-
-def _compile(function: Function, **options: Any) -> Function:
-    options |= {"nogil": True, "error_model": "numpy"}
-    try:
-        return cast(Function, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # there is nowhere to keep it, as in a read-only installation without a home directory
-        return cast(Function, numba.njit(**options)(function))
 
 
 @compiled
