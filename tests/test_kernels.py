@@ -274,8 +274,7 @@ def test_surrogate_gradients(function, n):
     blocks = k.blocks(neurons, np.array([(SURROGATE_GRADIENTS.index(function), 0, n)]))
     values, state = k.parameters(neurons, blocks), k.at_rest(blocks)
     state[k.places(blocks, np.arange(last, n)) + k.REFRACTORY * k.APART] = 2.0
-    for b, block in enumerate(blocks):
-        k.advance(b, *block, 0, values, x / 2.0, state, psi)
+    k.advance(0, blocks, values, x / 2.0, state, psi, np.empty(n + 1, np.int64))
     np.testing.assert_allclose(psi[0, :last], 0.7 * SURROGATES[function](x[:last]), rtol=1e-14, atol=1e-16)
     assert psi[0, 30] == 0.7  # its height, at threshold
     assert not psi[0, last:].any()

@@ -1,6 +1,6 @@
 """Sequences forward in time, with synapses in rows of presynaptic neurons.
 
-What a neuron does in a step is in kernels, equations too, and sums are taken in the order of its dense matrices:
+What a neuron does in a step is in neurons, equations in kernels, and sums are taken in the order of its dense matrices:
 the same potentials, bit for bit.
 """
 
@@ -10,23 +10,17 @@ from eprop_cli.engines.compiled.compiling import compiled
 from eprop_cli.engines.compiled.kernels import _deliver
 from eprop_cli.engines.compiled.neurons import (
     ALPHA,
-    APART,
     DRIVE,
-    KEPT_A,
-    KEPT_PSI,
-    KEPT_V,
     SCALE,
     V_MIN,
-    A,
     Bools,
     Counts,
     Floats,
     Ints,
-    V,
     advance,
     at_rest,
     blocks,
-    emit,
+    keep,
     parameters,
     places,
 )
@@ -128,16 +122,9 @@ def forward(
             _scatter(t, first, pre, times, row, post, weights, current)
         elif matrix.size > 0:
             _deliver(t, first, pre, times, matrix, current)  # type: ignore[arg-type]  # unsigned indices serve as well
-        n_emitted = 0
-        for b in range(parts.shape[0]):
-            advance(b, parts[b, 0], parts[b, 1], parts[b, 2], parts[b, 3], kept, values, current, state, psi)
-            n_emitted = emit(b, parts[b, 1], parts[b, 2], state, n_emitted, emitted)
-        current[:] = 0.0
+        n_emitted = advance(kept, parts, values, current, state, psi, emitted)
         _read_out(t, readouts, row_out, post_out, weights_out, n_emitted, emitted, current_out, potential)
-        for n in range(recorded.size):
-            dynamics[t, n, KEPT_V] = state[place[n] + V * APART]
-            dynamics[t, n, KEPT_A] = state[place[n] + A * APART]
-            dynamics[t, n, KEPT_PSI] = psi[kept, recorded[n]]
+        keep(t, kept, recorded, place, state, psi, dynamics)
     last = first[n_steps]
     for e in range(n_emitted):
         pre[last + e] = n_in + emitted[e]

@@ -13,29 +13,23 @@ import numpy as np
 from eprop_cli.engines.compiled.compiling import compiled
 from eprop_cli.engines.compiled.neurons import (
     ALPHA,
-    APART,
     BETA,
     C_REG,
     DRIVE,
     E_L,
     F_TARGET,
-    KEPT_A,
-    KEPT_PSI,
-    KEPT_V,
     RHO,
     SCALE,
     TOGETHER,
     V_MIN,
-    A,
     Bools,
     Counts,
     Floats,
     Ints,
-    V,
     advance,
     at_rest,
     blocks,
-    emit,
+    keep,
     parameters,
     places,
 )
@@ -114,7 +108,6 @@ def _forward(
     """Simulate a sequence from rest; fills first, pre, psi, potential and dynamics.
 
     parts, values: what blocks() and parameters() make of neurons.
-
     Recurrent spikes reach the readouts in the step in which they are emitted, and recurrent neurons one step later;
     those of the last step reach the readouts only, and stand under step n_steps in first.
     """
@@ -128,16 +121,9 @@ def _forward(
     for t in range(n_steps):
         _collect(t, spikes, n_emitted, emitted, first, pre, times)
         _deliver(t, first, pre, times, weights, current)
-        n_emitted = 0
-        for b in range(parts.shape[0]):
-            advance(b, parts[b, 0], parts[b, 1], parts[b, 2], parts[b, 3], t, values, current, state, psi)
-            n_emitted = emit(b, parts[b, 1], parts[b, 2], state, n_emitted, emitted)
-        current[:] = 0.0
+        n_emitted = advance(t, parts, values, current, state, psi, emitted)
         _read_out(t, readouts, weights_out, n_emitted, emitted, potential)
-        for n in range(recorded.size):
-            dynamics[t, n, KEPT_V] = state[kept[n] + V * APART]
-            dynamics[t, n, KEPT_A] = state[kept[n] + A * APART]
-            dynamics[t, n, KEPT_PSI] = psi[t, recorded[n]]
+        keep(t, t, recorded, kept, state, psi, dynamics)
     last = first[n_steps]
     for e in range(n_emitted):
         pre[last + e] = n_in + emitted[e]

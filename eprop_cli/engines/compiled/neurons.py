@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eprop_cli.engines.compiled.compiling import compiled
+from eprop_cli.engines.compiled.compiling import compiled, inlined
 
 PIECEWISE_LINEAR, EXPONENTIAL, FAST_SIGMOID_DERIVATIVE, ARCTAN = range(4)  # in SURROGATE_GRADIENTS' order
 # Rows of the neurons' parameters; readouts have those of the first line. Potentials are in mV and relative to E_L.
@@ -97,7 +97,7 @@ def _surrogate_gradient(function: int, x: float) -> Any:
 
 
 @compiled
-def advance(
+def _advance(
     b: int, function: int, start: int, stop: int, first: int, t: int,
     parameters: Floats, current: Floats, state: Floats, psi: Floats,
 ) -> None:  # fmt: skip
@@ -133,7 +133,7 @@ def advance(
 
 
 @compiled
-def emit(b: int, start: int, stop: int, state: Floats, n: int, emitted: Ints) -> int:
+def _emit(b: int, start: int, stop: int, state: Floats, n: int, emitted: Ints) -> int:
     """List the neurons of block b that have just fired, after n others; returns the number of all."""
     spike = np.uint64((b * N_STATE + SPIKE) * APART)
     for begin in range(0, stop - start, TOGETHER):
@@ -145,3 +145,28 @@ def emit(b: int, start: int, stop: int, state: Floats, n: int, emitted: Ints) ->
                 emitted[n] = start + j  # stays if there is a spike; faster than a branch
                 n += state[spike + np.uint64(j)] != 0.0
     return n
+
+
+@inlined
+def advance(
+    t: int, blocks: Ints, parameters: Floats, current: Floats, state: Floats, psi: Floats, emitted: Ints
+) -> int:
+    """Advance all neurons by a step; fills psi[t], and current with 0.
+
+    Returns how many fire; emitted begins with them.
+    """
+    n = 0
+    for b in range(blocks.shape[0]):
+        _advance(b, blocks[b, 0], blocks[b, 1], blocks[b, 2], blocks[b, 3], t, parameters, current, state, psi)
+        n = _emit(b, blocks[b, 1], blocks[b, 2], state, n, emitted)
+    current[:] = 0.0
+    return n
+
+
+@inlined
+def keep(t: int, row: int, recorded: Ints, places: Ints, state: Floats, psi: Floats, dynamics: Floats) -> None:
+    """Keep what recorded neurons are like in step t, whose surrogate gradients are psi[row]."""
+    for n in range(recorded.size):
+        dynamics[t, n, KEPT_V] = state[places[n] + V * APART]
+        dynamics[t, n, KEPT_A] = state[places[n] + A * APART]
+        dynamics[t, n, KEPT_PSI] = psi[row, recorded[n]]
