@@ -21,7 +21,7 @@ CAVEATS = "here synthetic spikes of its shape, on a CPU, in float64; published: 
 
 
 def data_sets(
-    sizes: tuple[int, ...] = SIZES, threads: tuple[int, ...] = (1, 2), repeats: int = 3
+    sizes: tuple[int, ...] = SIZES, threads: tuple[int, ...] = (1, 2), repeats: int = 1
 ) -> list[dict[str, str]]:
     """Seconds per batch of 512 SHD-shaped samples of each network size, then samples per second of the loaders."""
     rows = []

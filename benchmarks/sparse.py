@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -142,14 +143,17 @@ def draw(rows: list[dict[str, str]], nest: list[dict[str, str]], path: Path) -> 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     ax = figure.subplots()
     own = [row for row in rows if row["threads"] == rows[0]["threads"]]
-    for fan_out, colour in zip(sorted({about(row) for row in own}), (BLUE, VERMILLION, GREEN, PURPLE), strict=False):
+    for fan_out, colour in zip(
+        sorted({about(row) for row in own}), cycle((BLUE, VERMILLION, GREEN, PURPLE)), strict=False
+    ):
         some = [row for row in own if about(row) == fan_out]
         sizes = [int(row["n_rec"]) * int(row["synapses"]) for row in some]
         for part, style in (("forward", "o--"), ("backward", "s-")):
             times = [float(row[f"{part} CPU s"]) for row in some]
             ax.loglog(sizes, times, style, color=colour, label=f"{part}, {fan_out} synapses a neuron")
-    sizes = [int(row["n_rec"]) * min(INDEGREE, int(row["n_rec"])) for row in nest]
-    ax.loglog(sizes, [float(row["NEST, CPU s"]) for row in nest], "^:", color="0.3", label="NEST, both together")
+    if nest:
+        sizes = [int(row["n_rec"]) * min(INDEGREE, int(row["n_rec"])) for row in nest]
+        ax.loglog(sizes, [float(row["NEST, CPU s"]) for row in nest], "^:", color="0.3", label="NEST, both together")
     ax.set_xlabel("recurrent synapses")
     ax.set_ylabel("CPU time of a sequence (s)")
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
