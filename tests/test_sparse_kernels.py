@@ -272,7 +272,7 @@ def test_memory_for_gradients_does_not_grow_with_the_batch(n_threads, monkeypatc
     monkeypatch.setattr("eprop_cli.engines.compiled.batch.TOGETHER_BYTES", 0)  # as if the network were large
     peaks = []
     for n_batch in (2, 16):
-        given = case(300, 0.5, seed=6, n_batch=n_batch)
+        given = case(600, 0.5, seed=6, n_batch=n_batch)  # what threads list meanwhile is little beside its synapses
         network, simulator = given.sparse(), Simulator(n_threads)
         simulator.run(network, given.spikes, given.targets)
         tracemalloc.start()
@@ -281,7 +281,7 @@ def test_memory_for_gradients_does_not_grow_with_the_batch(n_threads, monkeypatc
         tracemalloc.stop()
         simulator.close()
     assert peaks[0] > network.rec.weights.nbytes
-    assert peaks[1] - peaks[0] < 2 * network.rec.weights.nbytes  # and not 14 times that
+    assert peaks[1] - peaks[0] < network.rec.weights.nbytes  # and not 14 times that
 
 
 def test_a_thread_may_take_several_sequences_before_they_are_summed(monkeypatch):

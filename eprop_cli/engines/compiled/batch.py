@@ -1,9 +1,9 @@
 """Losses and gradients of a batch, with threads that share out first its sequences and then the synapses.
 
 Small dense networks are simulated by the dense kernels, some sequences at a time, whose gradients are then added up.
-In others threads simulate sequences, one each, forward and backward; then each adds up the gradient of its own part of
-the synapses, sequence by sequence in the batch's order. So there is one gradient whatever the batch, and it is the same
-to the bit for any number of threads. They are Python's threads: kernels release the interpreter's lock.
+In others threads simulate sequences, one or a few each, forward and backward; then each adds up the gradient of its own
+part of the synapses, sequence by sequence in the batch's order. So there is one gradient whatever the batch, and it is
+the same to the bit for any number of threads. They are Python's threads: kernels release the interpreter's lock.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,9 +34,7 @@ from eprop_cli.engines.compiled.synapses import Indices, Synapses, scale_by_targ
 APART_BYTES = 2**20  # of a dense gradient, up to which each sequence has its own
 APART_SEQUENCES = 16  # for each thread at a time then
 SHARE_SEQUENCES = 2  # that one of several threads takes at once
-TOGETHER_BYTES = (
-    2**23
-)  # of surrogate gradients, up to which a thread simulates several sequences before they are summed
+TOGETHER_BYTES = 2**23  # of surrogate gradients; up to it a thread simulates several sequences before they are summed
 SHARED_VALUES = 2**16  # from which on threads share work on flat values
 TILED_SYNAPSES = 64  # of a presynaptic neuron in a tile, from which on sums by tiles are the faster ones
 
@@ -188,7 +186,8 @@ class Simulator:
         n_batch, n_threads = len(targets), self._n_threads
         at_once = min(n_batch, n_threads * APART_SEQUENCES)
         n_steps, n_rec = (spikes.shape[1] if len(watched) else 0), network.neurons.shape[1]
-        potential = np.empty((at_once, spikes.shape[1], targets.shape[2]))
+        traced = len(simulated.potential) > 0
+        potentials = simulated.potential if traced else np.empty((at_once, spikes.shape[1], targets.shape[2]))
         matrices = [part.weights.reshape(part.n_pre, -1) for part in network[4:]]
         room = [np.empty((at_once if learn else 0, *matrix.shape)) for matrix in matrices[:2]]
         for begin in range(0, n_batch, at_once):
@@ -199,14 +198,13 @@ class Simulator:
             fired = np.zeros((n, n_steps, n_rec), dtype=bool)
             arguments = (
                 *network[:4], *matrices, spikes[part], own_targets, lost[part], recorded,
-                potential[:n], signal, simulated.n_spikes[part], fired, simulated.dynamics[part], *room,
+                potentials[part if traced else slice(n)], signal, simulated.n_spikes[part],
+                fired, simulated.dynamics[part], *room,
             )  # fmt: skip
             few = n if n_threads == 1 else SHARE_SEQUENCES  # threads that other work holds up have fewer such shares
             shares = [(np.arange(share, min(share + few, n)), *arguments) for share in range(0, n, few)]
             self._map(lambda share: run(*share), shares)
             simulated.signal[part] = signal
-            if len(simulated.potential):
-                simulated.potential[part] = potential[:n]
             if len(watched):
                 simulated.fired[part] = fired[:, :, watched]
             for total, gradients in zip(simulated[5:], room, strict=True):
@@ -219,13 +217,14 @@ class Simulator:
     ) -> None:  # fmt: skip
         """Fill simulated by the sparse kernels, some sequences at a time."""
         n_batch, n_steps, n_rec = len(targets), simulated.dynamics.shape[1], network.neurons.shape[1]
-
         each = max(1, TOGETHER_BYTES // (8 * n_steps * n_rec))  # so that threads seldom wait for each other
         at_once = min(self._n_threads * each, n_batch)
 
+        traced = len(simulated.potential) > 0
+
         def sequence(b: int) -> Learned | None:
-            psi = self._room(f"psi {b % at_once}", n_steps if learn else 1, n_rec)
-            traced, slot = len(simulated.potential) > 0, b % at_once
+            slot = b % at_once
+            psi = self._room(f"psi {slot}", n_steps if learn else 1, n_rec)
             potential = simulated.potential[b] if traced else self._room(f"potential {slot}", n_steps, targets.shape[2])
             first, pre, signal = _forward(network, inputs, b, recorded, watched, psi, potential, simulated)
             error = signal - np.ascontiguousarray(targets[b], dtype=np.float64)
