@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import OmegaConf
-from small import compose
+from small import compose, config
 
 from eprop_cli.columns import rate_column
-from eprop_cli.config.load import load
 from eprop_cli.formats import FORMAT
 from eprop_cli.losses import CrossEntropy, MeanSquaredError
 from eprop_cli.phases import TRAINING
@@ -49,35 +48,35 @@ def written_columns(columns):
 def write_run(directory, *overrides, rows=None, status=COMPLETED, error=None, **record):
     """A run of smoke with changes; its weights rise by 0.5 pA in training, its recordings are noise."""
     given = [*SMOKE, *overrides]
-    composed = compose(*given)
-    config = load(composed)
+    settings = config(*given)
     directory = Path(directory)
     (directory / ".hydra").mkdir(parents=True)
-    (directory / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(composed))
+    (directory / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(compose(*given)))
     (directory / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(given))
     origin = {"format": FORMAT, "start": "2026-01-31T12:00:00.000+00:00", "pid": 1, "host": "elsewhere"}
-    writer = RunWriter(directory, origin | describe(config) | record)
-    rows = training_rows(config.task.n_iter) if rows is None else rows
+    writer = RunWriter(directory, origin | describe(settings) | record)
+    rows = training_rows(settings.task.n_iter) if rows is None else rows
     for row in rows:
         writer.row(row)
-    _write_recordings(writer, config, [1, config.task.n_iter])
-    _write_weights(writer, config)
+    _write_recordings(writer, settings, [1, settings.task.n_iter])
+    _write_weights(writer, settings)
     writer.finish(status, error=error, seconds={"build": 0.25, "simulate": 1.0, "other": 0.5})
     return directory
 
 
-def _write_recordings(writer, config, iterations):
-    rng = np.random.RandomState(config.seed)
-    task = make_task(config, rng)
-    recordables = {p.name: p.recordables for p in config.model.populations} | {"out": config.model.readout_recordables}
-    sizes = dict.fromkeys(recordables, config.recording.n_record) | {"out": config.task.n_out}
+def _write_recordings(writer, settings, iterations):
+    rng = np.random.RandomState(settings.seed)
+    task = make_task(settings, rng)
+    model = settings.model
+    recordables = {p.name: p.recordables for p in model.populations} | {"out": model.readout_recordables}
+    sizes = dict.fromkeys(recordables, settings.recording.n_record) | {"out": settings.task.n_out}
     for index, iteration in enumerate(iterations):
         batch = task.batch_at(rng, TRAINING, index)
         recording = {}
         for population, signals in recordables.items():
             sequence, time, neuron = (
                 axis.ravel()
-                for axis in np.indices((config.task.n_batch, config.task.sequence_steps, sizes[population]))
+                for axis in np.indices((settings.task.n_batch, settings.task.sequence_steps, sizes[population]))
             )
             recording[population] = {"sequence": sequence, "time": time * 1.0, "neuron": neuron}
             recording[population] |= {signal: rng.randn(len(time)) for signal in signals}
@@ -89,12 +88,12 @@ def _write_recordings(writer, config, iterations):
             "population": populations,
             "neuron": np.where(populations == "in", neuron, neuron % 10),
         }
-        writer.recording(iteration, recording, batch, config.kernel.resolution)
+        writer.recording(iteration, recording, batch, settings.kernel.resolution)
 
 
-def _write_weights(writer, config):
-    rng = np.random.RandomState(config.seed)
-    before = initial_weights(config, rng)
+def _write_weights(writer, settings):
+    rng = np.random.RandomState(settings.seed)
+    before = initial_weights(settings, rng)
     writer.weights(before, {name: values + 0.5 for name, values in before.items()})
     changes = {
         "projection": np.array(["in_rec", "in_rec", "rec_out"]),

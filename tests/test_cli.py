@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from forked import EPROP_RUN
+from forked import EPROP_RUN, run_command, start_command
 from omegaconf import OmegaConf
 from small import BARE, SMALL, compose
 from synthetic_run import write_run
@@ -126,17 +126,16 @@ def run_on_terminal(directory, *overrides):
     """Run eprop-run on a terminal of 100 columns and give its exit status and what it wrote there."""
     ours, its = os.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
-    command = [EPROP_RUN, *overrides]
-    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, cwd=directory, env=environment) as process:
-        os.close(its)
-        written = b""
-        while True:
-            try:
-                written += os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
+    process = start_command(*overrides, stdin=its, stdout=its, stderr=its, cwd=directory, env=environment)
+    os.close(its)
+    written = b""
+    while True:
+        try:
+            written += os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
     os.close(ours)
-    return process.returncode, written.decode()
+    return process.wait(60), written.decode()
 
 
 def test_a_progress_bar_on_a_terminal(tmp_path):
@@ -150,9 +149,9 @@ def test_a_progress_bar_on_a_terminal(tmp_path):
 
 def start(directory, *overrides):
     """Start a long run in a session of its own."""
-    command = [EPROP_RUN, *SMALL, *BARE, "task.n_iter=100000", "hydra.run.dir=run", *overrides]
+    long = (*SMALL, *BARE, "task.n_iter=100000", "hydra.run.dir=run", *overrides)
     with (directory / "output").open("wb") as output:
-        return subprocess.Popen(command, cwd=directory, stdout=output, stderr=output, start_new_session=True)
+        return start_command(*long, cwd=directory, stdout=output, stderr=output, start_new_session=True)
 
 
 def n_rows(run):
@@ -253,11 +252,10 @@ def test_a_multirun_that_cannot_write_leaves_nothing(monkeypatch, capsys, tmp_pa
 
 def both(directory, *overrides):
     """Start the same run twice at once; exit statuses and what was printed as errors."""
-    command = [EPROP_RUN, *SMALL, *BARE, *COMPILED, "task.n_iter=1", *overrides]
-    options = {"cwd": directory, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(command, **options) for _ in range(2)]
-    errors = [process.communicate(timeout=300)[1] for process in started]
-    return [process.returncode for process in started], errors
+    given = (*SMALL, *BARE, *COMPILED, "task.n_iter=1", *overrides)
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: run_command(*given, cwd=directory), range(2)))
+    return [each.returncode for each in done], [each.stderr for each in done]
 
 
 def test_runs_that_start_together_have_directories_of_their_own(tmp_path):
@@ -373,15 +371,6 @@ def test_the_wheel_brings_its_config_files(tmp_path):
     assert call(environment / "bin" / "python", "-c", find).split() == [of_commit(RELEASE, commit)] * 2
     find = "from eprop_cli.versions import own_commit; print(own_commit())"
     assert call(environment / "bin" / "python", "-c", find).strip() == str(commit)
-
-
-@pytest.mark.nest
-def test_after_a_run_of_the_defaults_a_line_says_how_to_see_it_learn(eprop_run, tmp_path):
-    done = eprop_run(env=os.environ | {"MPLCONFIGDIR": str(tmp_path / "fonts"), "COLUMNS": "80"})
-    assert (done.returncode, done.stderr) == (0, "")
-    last = done.stdout.splitlines()[-1]
-    assert last.startswith("Five sequences teach nothing yet")
-    assert "eprop-run experiment=" in last
 
 
 @pytest.mark.slow

@@ -3,14 +3,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import optuna
 import pytest
-from forked import EPROP_RUN, run_command
+from forked import run_command, start_command
 from omegaconf import OmegaConf
 
 from eprop_cli import run
@@ -27,6 +26,7 @@ from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation
 class Mine(EvidenceAccumulation):
     pass
 """
+NAME = "engine-compiled__experiment-{}__recording-none__training-data_parallel"  # of an experiment's run
 LAUNCHERS = ("basic", "parallel", "slurm_local")
 
 
@@ -91,8 +91,7 @@ def start(tmp_path):
 
     def start(*arguments):
         with (tmp_path / "out").open("w") as out:
-            command = [EPROP_RUN, *arguments]
-            started.append(subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out, start_new_session=True))
+            started.append(start_command(*arguments, cwd=tmp_path, stdout=out, stderr=out, start_new_session=True))
         return started[-1]
 
     yield start
@@ -250,23 +249,22 @@ def test_a_cluster_job_that_is_preempted_goes_on(start, tmp_path, undisturbed):
     assert results(tmp_path / "sweep") == undisturbed[1:]
 
 
-@pytest.mark.nest
 def test_experiments_of_the_users_own_are_swept(eprop_run, tmp_path):
     (tmp_path / "my conf" / "experiment").mkdir(parents=True)
     own = "# @package _global_\ndefaults: [smoke]\ntask: {n_batch: 1}\nreport: true\n"
     (tmp_path / "my conf" / "experiment" / "single.yaml").write_text(own)
     options = ("--config-dir", "my conf")
-    ended = eprop_run(*options, "-m", "experiment=smoke,single", "plots=none", "hydra.sweep.dir=sweep")
+    ended = eprop_run(*options, "-m", "experiment=smoke,single", *QUICK[1:], "hydra.sweep.dir=sweep")
     assert (ended.returncode, ended.stderr) == (0, "")
     columns = ("run", "experiment", "task.n_batch", "status", "iterations")
     assert [tuple(row[column] for column in columns) for row in table(tmp_path / "sweep")] == [
-        ("experiment-single", "single", "1", "COMPLETED", "2"),
-        ("experiment-smoke", "smoke", "2", "COMPLETED", "2"),
+        (NAME.format("single"), "single", "1", "COMPLETED", "2"),
+        (NAME.format("smoke"), "smoke", "2", "COMPLETED", "2"),
     ]
     assert "Files: sweep/sweep.csv, sweep/sweep.png, sweep/report.html" in ended.stdout.splitlines()
     pages = {path.parent.name: path.read_text() for path in (tmp_path / "sweep").rglob("report.html")}
-    assert pages.keys() == {"sweep", "experiment-single"}
-    assert all(name in pages["sweep"] for name in ("experiment-single", "experiment-smoke"))
+    assert pages.keys() == {"sweep", NAME.format("single")}
+    assert all(NAME.format(name) in pages["sweep"] for name in ("single", "smoke"))
     again = eprop_run("resume=sweep")
     assert again.stdout.splitlines()[-1] == "Jobs: 2 SKIPPED (COMPLETED before)"
 
@@ -472,6 +470,13 @@ class TestRefused:
     def test_what_is_wrong_with_every_job(self, refused, monkeypatch, argument, message):
         monkeypatch.setenv("PATH", "")
         assert refused("-m", *QUICK, argument, "hydra.sweep.dir=sweep") == f"eprop-run: {message}\n"
+
+    def test_what_a_file_of_ones_own_makes_a_multirun(self, refused, tmp_path):
+        (tmp_path / "conf" / "experiment").mkdir(parents=True)
+        file = tmp_path / "conf" / "experiment" / "many.yaml"
+        file.write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+        told = refused("--config-dir", "conf", "experiment=many", "seed=-1,-2", leaves=["conf"])
+        assert told == "eprop-run: seed=-1: must be from 0 to 4294967295\n"
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
