@@ -22,7 +22,7 @@ def export(in_lines):
 
 @pytest.fixture
 def run(tmp_path):
-    return write_run(tmp_path / "run", "recording.n_record=2")
+    return write_run(tmp_path / "run", "recording.n_record=2", "task.n_in=8")
 
 
 def trains(run, iteration, sequence, population, size):
@@ -66,7 +66,7 @@ def test_elephant_reads_what_neo_holds(export, run):
     segment = neo.NixIO(str(run / "recording.nix"), mode="ro").read_block().segments[0]
     rates = [float(statistics.mean_firing_rate(train).rescale("Hz")) for train in segment.spiketrains]
     expected = [
-        len(train) / 0.2 for each, n in (("in", 40), ("reg", 10), ("ad", 10)) for train in trains(run, 1, 0, each, n)
+        len(train) / 0.2 for each, n in (("in", 8), ("reg", 10), ("ad", 10)) for train in trains(run, 1, 0, each, n)
     ]
     assert rates == pytest.approx(expected)
 

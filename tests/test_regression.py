@@ -16,7 +16,7 @@ from eprop_cli.training.base import check_ready, draw_parameters, initial_weight
 
 KNOWN = json.loads((Path(__file__).parent / "known_answers.json").read_text())["runs"]
 LONG = 50  # iterations, from which a test takes long
-FIRST = 4  # iterations that NEST computes of the longer ones
+FIRST = 2  # iterations that NEST computes of the longer ones
 COMPILED = ("training=data_parallel", "engine=compiled")
 WAYS = {"continuous": (), "compiled": (*COMPILED, "training.as_continuous=true")}
 TINY = ("experiment=handwriting", "neuron.n_ad=10", "task.n_in=10", "task.steps.data_point=1", "task.n_iter=2")
