@@ -348,6 +348,13 @@ def test_gradient_descent_has_no_moments():
     assert isinstance(config().optimizer, AdamConfig)
 
 
+def test_no_file_of_ours_asks_for_several_runs():
+    """As sources.py takes for granted."""
+    assert [
+        path for path in conf_dir().rglob("*.yaml") if re.search(r"^\s*(hydra\.)?mode:", path.read_text(), re.M)
+    ] == []
+
+
 def test_a_file_is_read_again_only_once_it_has_changed(tmp_path, monkeypatch):
     read = []
     load_file = OmegaConf.load

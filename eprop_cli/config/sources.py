@@ -1,4 +1,4 @@
-"""Where Hydra finds config files: as it does, but without reading, or copying, what has not changed since."""
+"""Where Hydra finds config files: as it does, but without doing again what would give the same."""
 
 import copy
 import functools
@@ -10,10 +10,13 @@ from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
+
+from eprop_cli.config.files import conf_dir
 
 MOST_FILES = 512  # that are remembered
 DIRECTORY, PACKAGE = FileConfigSource.scheme(), ImportlibResourcesConfigSource.scheme()  # Hydra's own files are in one
@@ -23,6 +26,7 @@ DIRECTORY, PACKAGE = FileConfigSource.scheme(), ImportlibResourcesConfigSource.s
 def remembered() -> Iterator[None]:
     """Have Hydra read a file again only once it has changed, and look into its store of configs without copying it.
 
+    Nor does it compose a config to see whether it asks for several runs, where no file can.
     Methods are exchanged, not classes: launchers hand Hydra's registers of classes on to other processes. The methods
     are those of the classes in its registers: Hydra loads its modules of sources afresh, whoever imported them before.
     """
@@ -35,9 +39,12 @@ def remembered() -> Iterator[None]:
     for kind, load in zip(classes, loads, strict=True):
         kind.load_config = _remembering(load)  # type: ignore[assignment,method-assign]
     ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
+    get_mode = Hydra.get_mode
+    Hydra.get_mode = _unless_clear(get_mode)  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
+        Hydra.get_mode = get_mode  # type: ignore[method-assign]
         for kind, load in zip(classes, loads, strict=True):
             kind.load_config = load  # type: ignore[method-assign]
         del ConfigStore.__deepcopy__  # type: ignore[attr-defined]
@@ -72,3 +79,18 @@ def _read(load: Load, kind: type[ConfigSource], place: str, config_path: str, st
 
 def _itself(store: ConfigStore, _memo: dict[int, Any]) -> ConfigStore:
     return store
+
+
+GetMode = Callable[[Hydra, str | None, list[str]], Any]
+
+
+def _unless_clear(get_mode: GetMode) -> GetMode:
+    """What a config says of hydra.mode; our files say nothing of it."""
+
+    def mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        places = {each.provider: each.path for each in hydra.config_loader.get_search_path().get_path()}
+        ours = places.keys() <= {"hydra", "main", "schema"} and places["main"] == str(conf_dir())
+        said = any(text.lstrip("+~").startswith(("hydra.mode", "hydra.searchpath")) for text in overrides)
+        return None if ours and not said else get_mode(hydra, config_name, overrides)
+
+    return mode
