@@ -5,36 +5,38 @@ import gc
 import os
 import resource
 import sys
+from typing import NoReturn
 
-from eprop_cli.terminal import HELP, VERSION, complain, narrow, replace_closed_outputs
+from eprop_cli.terminal import HELP, VERSION, complain, leave, narrow
 from eprop_cli.versions import version_line
 
 LEAST_MEMORY = 1536 * 2**20  # bytes of addresses, which the libraries take most of
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of eprop-run."""
-    replace_closed_outputs()
+    leave("eprop-run", _act)
+
+
+def _act() -> int:
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that are started find the library, whatever lies here
     arguments = set(sys.argv[1:])
     if VERSION in arguments:  # Hydra would print its own
         print(version_line("eprop-run"))
-        return
+        return 0
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:  # with less, libraries crash or hang without a word
         problem = f"needs at least {LEAST_MEMORY // 2**20} MiB; ulimit -v allows {limit // 2**20} MiB"
-        sys.exit(complain("eprop-run", f"memory: {problem}"))
-    try:
-        gc.disable()
-        from eprop_cli.cli.eprop_run import main as eprop_run
+        return complain("eprop-run", f"memory: {problem}")
+    gc.disable()
+    from eprop_cli.cli.eprop_run import main as eprop_run
 
-        gc.freeze()  # what modules hold stays, so that there is no use in looking through it for what may go
-        gc.enable()
+    gc.freeze()  # what modules hold stays, so that there is no use in looking through it for what may go
+    gc.enable()
 
-        with narrow() if arguments & HELP else contextlib.nullcontext():
-            eprop_run()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with narrow() if arguments & HELP else contextlib.nullcontext():
+        eprop_run()
+    return 0
 
 
 if __name__ == "__main__":

@@ -56,8 +56,12 @@ def leave(prog: str, act: Callable[[], int]) -> NoReturn:
     """Exit with the status of an action, or with one line if it cannot be done."""
     replace_closed_outputs()
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # not that it builds a cache
+    status: int | str | None
     try:
-        status = act()
+        try:
+            status = act()
+        except SystemExit as ending:  # after --help, for one
+            status = ending.code
         sys.stdout.flush()
     except UserError as error:
         status = complain(prog, error)
@@ -65,7 +69,11 @@ def leave(prog: str, act: Callable[[], int]) -> NoReturn:
         drop_output()
         status = 0
     except OSError as error:
-        status = complain(prog, f"{error.filename}: {error.strerror}" if error.filename else error)
+        status = complain(prog, f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was of what is printed
+            drop_output()
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)

@@ -24,6 +24,31 @@ def output(command, option):
     return done.stdout
 
 
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(
+    "command", ["eprop-run --help", "eprop-run --cfg job", "eprop-run --version", "eprop-plot --help"]
+)
+def test_a_reader_may_have_had_enough(command, buffered):
+    """As head has, or a pager that is left; and a disk may be full."""
+    program, *options = command.split()
+    line = [Path(sys.executable).with_name(program), *options]
+    environment = os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"}
+    ours, its = os.pipe()
+    os.close(ours)
+    done = subprocess.run(line, stdout=its, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(its)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["eprop-run --help", "eprop-compare --version"])
+def test_a_full_disk_is_told_in_one_line(command):
+    program, *options = command.split()
+    line = [Path(sys.executable).with_name(program), *options]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, f"{program}: No space left on device\n")
+
+
 def test_there_are_commands():
     assert {"eprop-run", "eprop-plot", "eprop-compare", "eprop-verify"} <= set(COMMANDS)
 

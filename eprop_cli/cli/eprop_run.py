@@ -88,7 +88,9 @@ def main() -> None:
         refuse(problem)
     if isinstance(problem, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    if isinstance(problem, OSError):  # on Hydra's files, before the run began
+    if isinstance(problem, OSError) and not isinstance(
+        problem, BrokenPipeError
+    ):  # on Hydra's files, before the run began
         fail(problem)
     if problem is not None:
         raise problem
