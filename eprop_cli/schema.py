@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
-from omegaconf import OmegaConf
-
-from eprop_cli.errors import require
+from eprop_cli.errors import UserError, require
 
 TIC = 0.001  # ms, NEST's finest time step
 MOST = 1e9  # largest parameter of a neuron; far beyond, NEST and the compiled kernels overflow differently
@@ -88,10 +86,9 @@ def units(group: Any, path: str = "") -> dict[str, str]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A typed config as plain, JSON-able values."""
-    container = OmegaConf.to_container(OmegaConf.create({"config": _plain(config)}))
-    assert isinstance(container, dict)
-    plain: dict[str, Any] = container["config"]
+    """A typed config as plain, JSON-able values; raises UserError for what a Config of the user's holds besides."""
+    plain = _plain(config, "")
+    assert isinstance(plain, dict)
     return plain
 
 
@@ -112,14 +109,18 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     return {key: name if clear[key] else key for key, name in zip(keys, last, strict=True)}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, key: str) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     if hasattr(value, "distribution"):  # values that were drawn from it
         return value.distribution
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {name: _plain(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{key}[{index}]") for index, item in enumerate(value)]
+    raise UserError(f"{key}: is of type {type(value).__name__}, which cannot be written; keep it out of a Config")
 
 
 def numbers(tree: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -121,6 +121,7 @@ def installed_packages() -> list[str]:
     return sorted(f"{name}=={version}" for name, version in found.items() if name != "eprop-cli")
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -5,6 +5,7 @@ import re
 import typing
 
 import hydra
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException as OmegaConfError
@@ -378,6 +379,13 @@ def test_a_typed_config_is_json_and_loads_again():
     )
     plain = to_dict(given)
     assert load(OmegaConf.create(json.loads(json.dumps(plain)))) == given
+
+
+def test_what_is_not_json_is_named():
+    given = config()
+    given.task.steps = np.zeros(3)
+    with pytest.raises(UserError, match=r"^task\.steps: is of type ndarray, which cannot be written; keep it out of"):
+        to_dict(given)
 
 
 def test_flatten():
