@@ -11,6 +11,7 @@ from synthetic_run import batch_row, training_rows, write_run
 from eprop_cli.errors import UserError
 from eprop_cli.runs.files import FAILED, INTERRUPTED, RUNNING
 from eprop_cli.runs.reader import Run, find_runs
+from eprop_cli.schema import flatten
 
 N_IN, N_REC, N_OUT, N_BATCH, SEQUENCE = 40, 20, 2, 2, 200  # of the smoke experiment
 
@@ -66,6 +67,9 @@ def test_status_config_and_overrides(written):
         "learning_window": 50,
     }
     assert run.raw_config["task"]["steps"]["learning_window"] == "${.recall}"
+    flat = flatten(run.raw_config)
+    assert run.references == {key for key, value in flat.items() if isinstance(value, str) and "${" in value}
+    assert "task.steps.learning_window" in run.references
     assert run.overrides == ["experiment=smoke", "task.n_iter=3"]
 
 
@@ -230,6 +234,7 @@ READERS = {
     "weights.npz": lambda run: run.weights,
     ".hydra/overrides.yaml": lambda run: run.overrides,
     ".hydra/config.yaml": lambda run: run.raw_config,
+    ".hydra/./config.yaml": lambda run: run.references,  # the same file, in another way
     "recordings/weights.parquet": lambda run: run.weight_changes,
     "recordings/iteration_3/spikes.parquet": lambda run: run.spikes("last"),
     "recordings/iteration_3/reg.parquet": lambda run: run.dynamic_variables("reg", "last", 0),

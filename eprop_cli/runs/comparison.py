@@ -230,10 +230,9 @@ def open_run(run: Run) -> Opened:
 def _referring(run: Run) -> frozenset[str]:
     """Config keys that only follow others; none if Hydra's own files did not come along with the run."""
     try:
-        composed = flatten(run.raw_config)
+        return run.references
     except UserError:
         return frozenset()
-    return frozenset(key for key, value in composed.items() if isinstance(value, str) and "${" in value)
 
 
 def _summary(opened: Opened) -> dict[str, Any]:
