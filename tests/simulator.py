@@ -11,11 +11,11 @@ import pytest
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
 
-def run_in_the_simulator(path):
-    """Run a file of tests again, in a process that has the simulator for a device."""
+def run_in_the_simulator(*paths):
+    """Run files of tests again, in a process that has the simulator for a device."""
     if SIMULATED:
         pytest.skip("this is the simulator")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths]
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from simulator import run_in_the_simulator
+import simulator  # noqa: F401  what it changes
 from small import Here, config
 
 from eprop_cli.cli import eprop_verify
@@ -24,7 +24,8 @@ from eprop_cli.tasks.digits import DigitsTask
 from eprop_cli.training.base import check_ready, make_trainer
 
 on_device = pytest.mark.skipif(
-    not device.SIMULATED and bool(device.why_not()), reason="no CUDA device; test_in_the_simulator runs this"
+    not device.SIMULATED and bool(device.why_not()),
+    reason="no CUDA device; test_cuda_kernels runs this in the simulator",
 )
 # Each step of a neuron takes the simulator a millisecond or less.
 SIZES = ("neuron.n_reg=2", "neuron.n_ad=2", "task.n_batch=2")
@@ -83,10 +84,6 @@ class Few(DigitsTask):
 
     def sources(self):
         return {"training": Dots(8), "test": Dots(3)}
-
-
-def test_in_the_simulator():
-    run_in_the_simulator(__file__)
 
 
 def trained(directory, *overrides):

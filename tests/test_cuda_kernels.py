@@ -1,6 +1,7 @@
 """The CUDA kernels against the CPU's: in Numba's simulator, and on a device if there is one."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ on_device = pytest.mark.skipif(
 
 
 def test_in_the_simulator():
-    run_in_the_simulator(__file__)
+    run_in_the_simulator(__file__, Path(__file__).with_name("test_cuda_engine.py"))
 
 
 @dataclass
