@@ -18,7 +18,7 @@ def pytest_collection_finish():
     """What is imported by now stays: looking through it for what may go takes the garbage collector a tenth of all."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
+    gc.set_threshold(10_000, 10, 10)
     all_is_imported()
 
 
