@@ -27,6 +27,7 @@ class Mine(EvidenceAccumulation):
     pass
 """
 NAME = "engine-compiled__experiment-{}__recording-none__training-data_parallel"  # of an experiment's run
+NOWHERE = "hydra.sweep.dir=/proc/nowhere"  # which cannot be made: that ends it after a warning
 LAUNCHERS = ("basic", "parallel", "slurm_local")
 
 
@@ -445,6 +446,12 @@ class TestSearch:
         told = refused("-m", *SEARCH, *arguments, "hydra.sweep.dir=sweep")
         assert told == f"eprop-run: {message}\n"
 
+    def test_a_directory_that_is_taken_is_told_before_jobs_are_checked(self, refused, tmp_path, monkeypatch):
+        (tmp_path / "sweep").mkdir()
+        (tmp_path / "sweep" / "thesis.tex").touch()
+        told = refused("-m", *QUICK, "seed=-1,-2", "hydra.sweep.dir=sweep", leaves=["sweep"])
+        assert told.endswith("/sweep: holds files, but no multirun's; choose another\n")
+
     def test_without_a_range_there_is_nothing_to_search(self, refused):
         told = refused("-m", *QUICK, "hydra/sweeper=optuna", "hydra.sweep.dir=sweep")
         remedy = "there is nothing to search; give a key several values or interval(LOW,HIGH)"
@@ -489,6 +496,13 @@ class TestRefused:
         told = refused("-m", *QUICK, *arguments, "hydra.sweep.dir=sweep")
         assert told == f"eprop-run: {message} jobs cannot run, so none was started\n"
 
+    def test_checks_of_many_jobs_are_told_of(self, in_lines, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("eprop_cli.sweeps.preparation.MANY", 2)
+        status, out, err = in_lines("eprop-run", cli.main, "-m", *QUICK, "seed=-1,-2", "hydra.sweep.dir=sweep")
+        assert (status, out) == (2, ["Checking 2 jobs, a tenth of a second each"])
+        assert err == ["eprop-run: seed=-1: must be from 0 to 4294967295"]
+
     @pytest.mark.parametrize(
         ("name", "message"),
         [
@@ -518,13 +532,12 @@ class TestLauncher:
         (place / "search.yaml").write_text("# @package _global_\ndefaults: [override /hydra/sweeper: optuna]\n")
 
     @pytest.fixture(autouse=True)
-    def _one_core(self, monkeypatch, tmp_path):
+    def _one_core(self, monkeypatch):
         monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
-        (tmp_path / "thesis.tex").write_text("all of it")  # ends it after the warning
 
     def test_more_jobs_than_cores_are_warned_of(self, refused):
         shape = ("task.n_batch=4", "engine.n_workers=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3")
-        told = refused("-m", *QUICK, *shape, "seed=1,2,3,4", "hydra.sweep.dir=.", leaves=["thesis.tex"])
+        told = refused("-m", *QUICK, *shape, "seed=1,2,3,4", NOWHERE)
         assert told.splitlines()[0] == (
             "eprop-run: warning: the jobs want 6 cores (3 at once x 2 each (engine.n_workers and threads)), "
             "but have 1; hydra/launcher=parallel counts them"
@@ -533,7 +546,7 @@ class TestLauncher:
     @pytest.mark.usefixtures("own")
     def test_one_that_all_files_name_is_used(self, refused):
         given = ("--config-dir", "conf", "-m", *QUICK[1:], "experiment=one,two", "seed=1,2")
-        told = refused(*given, "hydra.sweep.dir=.", leaves=["conf", "thesis.tex"])
+        told = refused(*given, NOWHERE, leaves=["conf"])
         assert told.splitlines()[0].startswith("eprop-run: warning: the jobs want 3 cores (3 at once")
 
     @pytest.mark.usefixtures("own")
@@ -551,7 +564,7 @@ class TestLauncher:
     def test_others_are_refused(self, refused, name, message):
         values = "one,other" if name == "other" else "other,search"
         given = ("--config-dir", "conf", "-m", *QUICK[1:], f"experiment={values}", "hydra.sweep.dir=sweep")
-        assert refused(*given, leaves=["conf", "thesis.tex"]) == f"eprop-run: {message}\n"
+        assert refused(*given, leaves=["conf"]) == f"eprop-run: {message}\n"
 
 
 @pytest.mark.slow

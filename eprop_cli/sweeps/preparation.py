@@ -39,7 +39,10 @@ from eprop_cli.sweeps.slurm import check_time_limit, is_slurm, watch
 from eprop_cli.sweeps.watching import begin
 from eprop_cli.training.base import check_ready
 
+DIRECTORY = "hydra.sweep.dir"
 TIED = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs end with the process that starts them
+
+MANY = 100  # jobs, whose checks are waited for
 
 # Their loggers, which tell of each job that is launched.
 LAUNCHERS = (
@@ -81,6 +84,9 @@ def prepare(
     modules_in = code if code is not None else beginning if trusted is None or trusted else None
     find_modules_in(modules_in)
     job_list = _read_jobs(config)
+    _check_free(multirun.directory)
+    if len(job_list.jobs) >= MANY:
+        print(f"Checking {len(job_list.jobs)} jobs, a tenth of a second each", flush=True)
     first = _check_jobs(config, job_list, beginning, trusted)
     if job_list.is_search:
         from eprop_cli.sweeps.search import check_search
@@ -242,20 +248,32 @@ def _check_launcher(launcher: DictConfig) -> None:
         check_time_limit(launcher)
 
 
-def _claim(directory: Path) -> bool:
-    """Make sure of a directory that is new, empty or of an earlier multirun; return whether it is not the last."""
-    key = "hydra.sweep.dir"
+def _check_free(directory: Path) -> bool:
+    """Make sure that a directory is new, empty or of an earlier multirun; return whether it is not the last."""
     try:
         there = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    require(RUN not in there, DIRECTORY, directory, "is the directory of a run; choose another")
+    require(not there or SWEEP in there, DIRECTORY, directory, "holds files, but no multirun's; choose another")
+    return not there
+
+
+def _claim(directory: Path) -> bool:
+    """Make a directory unless it is there; return whether it is not of an earlier multirun."""
+    fresh = _check_free(directory)
+    try:
         directory.mkdir(parents=True, exist_ok=True)
         for plan in directory.glob(f"{STATE}/*/{PLAN}"):
             if (earlier := Multirun(plan.parent)).plan.is_abandoned:
                 earlier.remove()
     except OSError as error:
-        raise ConfigError(key, directory, f"cannot be made or read ({error.strerror}); choose another") from error
-    require(RUN not in there, key, directory, "is the directory of a run; choose another")
-    require(not there or SWEEP in there, key, directory, "holds files, but no multirun's; choose another")
-    return not there
+        raise _unusable(directory, error) from error
+    return fresh
+
+
+def _unusable(directory: Path, error: OSError) -> ConfigError:
+    return ConfigError(DIRECTORY, directory, f"cannot be made or read ({error.strerror}); choose another")
 
 
 def _leave(multirun: Multirun, plan: MultirunPlan, record: SweepRecord) -> None:
