@@ -56,7 +56,7 @@ def leave(prog: str, act: Callable[[], int]) -> NoReturn:
     """Exit with the status of an action, or with one line if it cannot be done."""
     replace_closed_outputs()
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # not that it builds a cache
-    status: int | str | None
+    status: int | str | None = 0
     try:
         try:
             status = act()
@@ -67,9 +67,9 @@ def leave(prog: str, act: Callable[[], int]) -> NoReturn:
         status = complain(prog, error)
     except BrokenPipeError:  # the reader, such as head, has had enough
         drop_output()
-        status = 0
     except OSError as error:
-        status = complain(prog, f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error)
+        told = complain(prog, f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error)
+        status = status or told
         try:
             sys.stdout.flush()
         except OSError:  # it was of what is printed

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eprop_cli import __version__
-from eprop_cli.terminal import WIDTH, narrow
+from eprop_cli.terminal import WIDTH, leave, narrow
 from eprop_cli.versions import version_line
 
 COMMANDS = sorted(entry.name for entry in importlib.metadata.distribution("eprop-cli").entry_points)
@@ -38,6 +38,16 @@ def test_a_reader_may_have_had_enough(command, buffered):
     done = subprocess.run(line, stdout=its, stderr=subprocess.PIPE, text=True, env=environment)
     os.close(its)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_failure_stays_one_though_nobody_reads_it(monkeypatch):
+    ours, its = os.pipe()
+    os.close(ours)
+    with os.fdopen(its, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as ending:
+            leave("eprop-run", lambda: print("what nobody reads") or 1)
+    assert ending.value.code == 1
 
 
 @pytest.mark.parametrize("command", ["eprop-run --help", "eprop-compare --version"])

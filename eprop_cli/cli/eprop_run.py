@@ -88,10 +88,8 @@ def main() -> None:
         refuse(problem)
     if isinstance(problem, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    if isinstance(problem, OSError) and not isinstance(
-        problem, BrokenPipeError
-    ):  # on Hydra's files, before the run began
-        fail(problem)
+    if isinstance(problem, OSError) and not isinstance(problem, BrokenPipeError):
+        fail(problem)  # on Hydra's files, before the run began
     if problem is not None:
         raise problem
 

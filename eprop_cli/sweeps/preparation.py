@@ -41,7 +41,6 @@ from eprop_cli.training.base import check_ready
 
 DIRECTORY = "hydra.sweep.dir"
 TIED = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs end with the process that starts them
-
 MANY = 100  # jobs, whose checks are waited for
 
 # Their loggers, which tell of each job that is launched.
