@@ -11,6 +11,7 @@ import gc
 import json
 import multiprocessing.process
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -158,8 +159,7 @@ def _serve(life, listener):
             sys.exit()
         for process in running.keys() & ready:
             asking, pid = running.pop(process)
-            with contextlib.suppress(BrokenPipeError):
-                asking.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+            _tell(asking, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
             asking.close()
             os.close(process)
         if listener in ready:
@@ -172,10 +172,15 @@ def _serve(life, listener):
                 for process in running:
                     os.close(process)
                 return json.loads(message), streams
-            asking.send(str(pid).encode())
+            _tell(asking, pid)
             running[os.pidfd_open(pid)] = asking, pid
             for number in streams:
                 os.close(number)
+
+
+def _tell(asking, number):
+    with contextlib.suppress(OSError):  # whoever asked may have been killed
+        asking.send(str(number).encode())
 
 
 def _warm_up():
@@ -187,14 +192,9 @@ def _warm_up():
     compile_engine(compose(SMOKE))  # as that of sweeps does; and Hydra has read most of its files
 
 
-def _jobs_of_a_sweep(server):
-    """In place of ForkServer._start: what starts the jobs is forked, too."""
-    from multiprocessing import Pipe
-
-    server._connection, its = Pipe()
-    environment = os.environ | {"PYTHONSAFEPATH": "1"}
-    with its:
-        server._process = Forked(JOBS, [JOBS], [its.fileno(), 1, 2], environment, Path(), start_new_session=True)
+def _fork_jobs(connection, environment):
+    """In place of sweeps.fork_server.start_process: what starts the jobs is forked, too."""
+    return Forked(JOBS, [JOBS], [connection, 1, 2], environment, Path(), start_new_session=True)
 
 
 def _main():
@@ -218,11 +218,10 @@ def _main():
     os.environ.update(request["environment"])
     sys.argv = request["command"]
     sys.path[0] = str(Path(EPROP_RUN).parent)  # as of a script
-    module, _, function = request["main"].partition(":")
-    import_module("eprop_cli.sweeps.fork_server").ForkServer._start = _jobs_of_a_sweep
+    import_module("eprop_cli.sweeps.fork_server").start_process = _fork_jobs
     status = 0
     try:
-        getattr(import_module(module), function)()
+        pkgutil.resolve_name(request["main"])()
     except SystemExit as ending:
         if not isinstance(ending.code, int | None):
             raise

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from multiprocessing import Pipe
@@ -96,9 +96,7 @@ class ForkServer:
     def _start(self) -> None:
         self._connection, its = Pipe()
         with its:
-            # In a session of its own it does not get a terminal's Ctrl-C: jobs are interrupted once, by their starter.
-            command, environment = [sys.executable, "-c", MAIN], os.environ | {"PYTHONSAFEPATH": "1"}
-            self._process = subprocess.Popen(command, stdin=its.fileno(), env=environment, start_new_session=True)
+            self._process = start_process(its.fileno(), os.environ | {"PYTHONSAFEPATH": "1"})
 
     def _wait(self, pid: int, stop: Callable[[], int | None]) -> int:
         assert self._process is not None
@@ -127,6 +125,12 @@ class ForkServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def start_process(connection: int, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start the fork server, which has a connection for its standard input."""
+    # In a session of its own it does not get a terminal's Ctrl-C: jobs are interrupted once, by their starter.
+    return subprocess.Popen([sys.executable, "-c", MAIN], stdin=connection, env=environment, start_new_session=True)
 
 
 def _send(number: int, pid: int) -> None:
