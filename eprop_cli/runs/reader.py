@@ -12,7 +12,7 @@ import os
 import platform
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,13 +170,11 @@ class Run:
         """Keys of raw_config that are references; read a tenth as long as that, as many runs are compared."""
         import yaml
 
-        path = self.directory / CONFIG
-        with _reading(path, "hidden files were not copied"):
-            try:
-                tree = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            except yaml.YAMLError as error:
-                raise ValueError(str(error)) from error
-            return frozenset(_references(tree, "", set()))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        found: frozenset[str] = self._yaml(
+            CONFIG, lambda path: frozenset(_references(yaml.load(path.read_bytes(), loader), "", set()))
+        )
+        return found
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -328,7 +326,8 @@ class Run:
             check_table(table, path.stem)
         return table
 
-    def _yaml(self, name: str) -> Any:
+    def _yaml(self, name: str, read: Callable[[Path], Any] | None = None) -> Any:
+        """What a file of Hydra's holds; read: in place of OmegaConf's way."""
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
         from yaml import YAMLError
@@ -336,7 +335,7 @@ class Run:
         path = self.directory / name
         with _reading(path, "hidden files were not copied"):
             try:
-                return OmegaConf.to_container(OmegaConf.load(path))
+                return read(path) if read else OmegaConf.to_container(OmegaConf.load(path))
             except (YAMLError, OmegaConfBaseException) as error:
                 raise ValueError(str(error)) from error
 
