@@ -446,12 +446,6 @@ class TestSearch:
         told = refused("-m", *SEARCH, *arguments, "hydra.sweep.dir=sweep")
         assert told == f"eprop-run: {message}\n"
 
-    def test_a_directory_that_is_taken_is_told_before_jobs_are_checked(self, refused, tmp_path, monkeypatch):
-        (tmp_path / "sweep").mkdir()
-        (tmp_path / "sweep" / "thesis.tex").touch()
-        told = refused("-m", *QUICK, "seed=-1,-2", "hydra.sweep.dir=sweep", leaves=["sweep"])
-        assert told.endswith("/sweep: holds files, but no multirun's; choose another\n")
-
     def test_without_a_range_there_is_nothing_to_search(self, refused):
         told = refused("-m", *QUICK, "hydra/sweeper=optuna", "hydra.sweep.dir=sweep")
         remedy = "there is nothing to search; give a key several values or interval(LOW,HIGH)"
@@ -495,6 +489,12 @@ class TestRefused:
     def test_what_is_wrong_with_some_jobs(self, refused, arguments, message):
         told = refused("-m", *QUICK, *arguments, "hydra.sweep.dir=sweep")
         assert told == f"eprop-run: {message} jobs cannot run, so none was started\n"
+
+    def test_a_directory_that_is_taken_is_told_before_jobs_are_checked(self, refused, tmp_path):
+        (tmp_path / "sweep").mkdir()
+        (tmp_path / "sweep" / "thesis.tex").touch()
+        told = refused("-m", *QUICK, "seed=-1,-2", "hydra.sweep.dir=sweep", leaves=["sweep"])
+        assert told.endswith("/sweep: holds files, but no multirun's; choose another\n")
 
     def test_checks_of_many_jobs_are_told_of(self, in_lines, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

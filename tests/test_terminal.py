@@ -16,10 +16,15 @@ from eprop_cli.versions import version_line
 COMMANDS = sorted(entry.name for entry in importlib.metadata.distribution("eprop-cli").entry_points)
 
 
+def words(command):
+    """A command as subprocess takes it."""
+    program, *options = command.split()
+    return [Path(sys.executable).with_name(program), *options]
+
+
 def output(command, option):
-    path = Path(sys.executable).with_name(command)
     environment = os.environ | {"COLUMNS": str(WIDTH)}
-    done = subprocess.run([path, option], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(words(f"{command} {option}"), capture_output=True, text=True, check=True, env=environment)
     assert done.stderr == ""
     return done.stdout
 
@@ -29,13 +34,11 @@ def output(command, option):
     "command", ["eprop-run --help", "eprop-run --cfg job", "eprop-run --version", "eprop-plot --help"]
 )
 def test_a_reader_may_have_had_enough(command, buffered):
-    """As head has, or a pager that is left; and a disk may be full."""
-    program, *options = command.split()
-    line = [Path(sys.executable).with_name(program), *options]
+    """As head has, or a pager that is left."""
     environment = os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"}
     ours, its = os.pipe()
     os.close(ours)
-    done = subprocess.run(line, stdout=its, stderr=subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run(words(command), stdout=its, stderr=subprocess.PIPE, text=True, env=environment)
     os.close(its)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -52,11 +55,9 @@ def test_a_failure_stays_one_though_nobody_reads_it(monkeypatch):
 
 @pytest.mark.parametrize("command", ["eprop-run --help", "eprop-compare --version"])
 def test_a_full_disk_is_told_in_one_line(command):
-    program, *options = command.split()
-    line = [Path(sys.executable).with_name(program), *options]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (2, f"{program}: No space left on device\n")
+        done = subprocess.run(words(command), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, f"{command.split()[0]}: No space left on device\n")
 
 
 def test_there_are_commands():
