@@ -12,6 +12,7 @@ from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
+from eprop_cli.config.sources import remembered
 
 # Sequences of 100 steps, 8 input and 8 recurrent neurons that fire a lot. The noise and a cue that begins at once put
 # spikes next to most sequence boundaries, where splitting a batch is difficult.
@@ -53,7 +54,7 @@ def compose(*overrides: str) -> DictConfig:
 
 @functools.cache
 def _composed(groups: tuple[str, ...]) -> DictConfig:
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with remembered(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return hydra.compose("config", overrides=list(groups))
 
 

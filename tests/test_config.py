@@ -16,6 +16,7 @@ from eprop_cli.config.config import VARIED, Config
 from eprop_cli.config.files import all_keys, conf_dir
 from eprop_cli.config.load import explain, load
 from eprop_cli.config.moved import MOVED, moved_among, with_new_names
+from eprop_cli.config.sources import remembered
 from eprop_cli.errors import ConfigError, UserError, require
 from eprop_cli.optimizers.adam import AdamConfig
 from eprop_cli.optimizers.base import OptimizerConfig
@@ -97,7 +98,7 @@ TUTORIAL = {
 @pytest.mark.parametrize("path", [path for path in FILES if path not in PARTS], ids=str)
 def test_every_file_composes_and_validates(path):
     chosen = [] if path.name == "config" else [f"{path.parent}={path.name}"]
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with remembered(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = hydra.compose("config", overrides=[*chosen, *NEEDS.get(str(path), [])], return_hydra_config=True)
     assert path.name == "config" or str(path.parent) in str(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
