@@ -11,6 +11,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from eprop_cli.config.config import VARIED, Config, default_metric
 from eprop_cli.config.moved import MOVED
+from eprop_cli.config.typed import OtherTypeError, build, convert
 from eprop_cli.errors import ConfigError, UserError, reason, require
 from eprop_cli.registry import VARIANTS, is_known, variant
 from eprop_cli.schema import KINDS, check_magnitude, numbers
@@ -32,20 +33,10 @@ def load(composed: DictConfig) -> Config:
             name, choices = composed[group].name, ", ".join(VARIANTS[group])
             require(isinstance(name, str), f"{group}.name", name, f"must be one of {choices}, or module:Class")
         composed = with_new_keys(composed)
-        schema = OmegaConf.structured(Config)
-        for group in VARIED:
-            kind = _schema(group, composed[group])
-            _check_items(kind, group, composed[group])
-            schema[group] = OmegaConf.structured(kind)
-            _make_whole(kind, composed[group])
-        composed = _with_loggers(composed, schema)
-        _make_whole(Config, composed)
+        kinds: dict[str, Any] = {group: _schema(group, composed[group]) for group in VARIED}
+        composed, kinds["logger"] = _with_loggers(composed)
         composed = _with_defaults(composed)
-        merged = OmegaConf.unsafe_merge(schema, composed)  # both are ours alone
-        _resolve(merged)
-        for key, value in numbers(OmegaConf.to_container(merged)):
-            check_magnitude(key, value)
-        config = OmegaConf.to_object(merged)
+        config = _quickly(composed, kinds) or _by_omegaconf(composed, kinds)
     except UserError:
         raise
     except OmegaConfBaseException as error:
@@ -56,8 +47,45 @@ def load(composed: DictConfig) -> Config:
             raise
         names = ", ".join(f"{group}.name={composed[group].name}" for group in own)
         raise UserError(f"{names}: its Config raised {reason(error)}") from error
+    return config
+
+
+def _quickly(composed: DictConfig, kinds: dict[str, Any]) -> Config | None:
+    """The typed config if the values of a composed one have the types of their keys already, or nearly; else None.
+
+    kinds: of each group of VARIED and of each logger its schema.
+    """
+    all_kinds = get_type_hints(Config) | kinds
+    try:
+        values = convert(all_kinds, OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
+    except (OmegaConfBaseException, OtherTypeError):
+        return None
+    _check_numbers(values)
+    return Config(**build(all_kinds, values))
+
+
+def _by_omegaconf(composed: DictConfig, kinds: dict[str, Any]) -> Config:
+    """As _quickly, of any values; raises OmegaConfBaseException or UserError for what is wrong with them."""
+    schema = OmegaConf.structured(Config)
+    for group in VARIED:
+        _check_items(kinds[group], group, composed[group])
+        _make_whole(kinds[group], composed[group])
+    for key, kind in kinds["logger"].items():
+        _make_whole(kind, composed.logger[key])
+    _make_whole(Config, composed)
+    for group, kind in kinds.items():
+        schema[group] = kind if isinstance(kind, dict) else OmegaConf.structured(kind)
+    merged = OmegaConf.unsafe_merge(schema, composed)  # both are ours alone
+    _resolve(merged)
+    _check_numbers(OmegaConf.to_container(merged))
+    config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     return config
+
+
+def _check_numbers(values: Any) -> None:
+    for key, value in numbers(values):
+        check_magnitude(key, value)
 
 
 def _resolve(config: DictConfig | ListConfig) -> None:
@@ -70,20 +98,17 @@ def _resolve(config: DictConfig | ListConfig) -> None:
         raise
 
 
-def _with_loggers(composed: DictConfig, schema: DictConfig) -> DictConfig:
-    """A composed config with a group of loggers, which gets its schema; a run of before had none."""
+def _with_loggers(composed: DictConfig) -> tuple[DictConfig, dict[str, type]]:
+    """A composed config with a group of loggers, and their schemas; a run of before had no group."""
     with open_dict(composed):
         if not composed.get("logger"):
             composed.logger = {}
-    kinds: dict[str, Any] = {}
+    kinds: dict[str, type] = {}
     for key, keys in composed.logger.items():
         whole = isinstance(keys, DictConfig) and "name" in keys
         require(whole, f"logger.{key}", keys, "must be a group of keys with a name, as a file of its own has them")
-        kind = variant("logger", str(keys.name)).Config
-        kinds[str(key)] = OmegaConf.structured(kind)
-        _make_whole(kind, keys)
-    schema.logger = kinds
-    return composed
+        kinds[str(key)] = variant("logger", str(keys.name)).Config
+    return composed, kinds
 
 
 def _check_items(schema: Any, group: str, composed: DictConfig) -> None:
