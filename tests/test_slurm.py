@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import pytest
-from forked import EPROP_RUN
+from forked import run_command, start_command
 from small import BARE, SMALL
 
 from eprop_cli.errors import ConfigError
@@ -36,7 +36,7 @@ from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation
 class Hungry(EvidenceAccumulation):
     def batch(self, rng):
         if self.config.n_cues == 5 and "SLURM_JOB_ID" in os.environ and not hasattr(self, "held"):
-            self.held = np.ones(2**28)  # 2 GiB
+            self.held = np.ones(3 * 2**25)  # 0.75 GiB, beside what the processes of a job take
             time.sleep(5)
         return super().batch(rng)
 """
@@ -53,8 +53,8 @@ def start(tmp_path):
 
     def start(*arguments):
         with (tmp_path / "out").open("w") as out:
-            command = [EPROP_RUN, "-m", *CLUSTER, *arguments]
-            started.append(subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out, start_new_session=True))
+            options = {"cwd": tmp_path, "stdout": out, "stderr": out, "start_new_session": True}
+            started.append(start_command("-m", *CLUSTER, *arguments, **options))
         return started[-1]
 
     yield start
@@ -117,8 +117,9 @@ def test_what_waits_is_told_and_cancelled_at_the_first_signal(start, tmp_path):
 
 @real
 def test_jobs_whose_node_is_lost_go_on_when_it_is_back(start, tmp_path):
-    undisturbed = start(*NODE, "hydra.sweep.dir=undisturbed")
-    assert undisturbed.wait(240) == 0
+    run_command(
+        "-m", *NODE, "hydra.sweep.dir=undisturbed", cwd=tmp_path, check=True
+    )  # where it runs makes no difference
     process = start(*NODE)
     waited(lambda: len(list((tmp_path / "sweep").glob("*/checkpoint.npz"))) == 2)
     node("down", "Reason=test")
@@ -140,8 +141,8 @@ def test_a_job_that_takes_more_memory_than_it_asked_for(start, tmp_path):
     assert statuses(tmp_path / "sweep") == ["COMPLETED", "FAILED"]
     told = "2: job 2 ended without a word (OUT_OF_MEMORY with 1G: raise hydra.launcher.mem_gb)"
     assert re.sub(r"job \d+", "job 2", (tmp_path / "out").read_text()).count(told) == 1
-    command = [EPROP_RUN, "--allow-module", "hungry", "resume=sweep", "hydra.launcher.mem_gb=4"]
-    resumed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    command = ("--allow-module", "hungry", "resume=sweep", "hydra.launcher.mem_gb=4")
+    resumed = run_command(*command, cwd=tmp_path, check=True)
     assert resumed.stdout.splitlines()[-1] == "Jobs: 1 COMPLETED, 1 SKIPPED (COMPLETED before)"
 
 
