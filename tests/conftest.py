@@ -10,6 +10,7 @@ import pytest
 from forked import all_is_imported, run_command
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobRuntime
+from small import Here
 
 from eprop_cli.sweeps.callback import MULTIRUN
 
@@ -84,6 +85,12 @@ def in_lines(in_process):
         return status, out.splitlines(), err.splitlines()
 
     return run
+
+
+@pytest.fixture
+def nest_here(monkeypatch):
+    """NEST simulates in this process, not in workers, each of which takes a second to start."""
+    monkeypatch.setattr("eprop_cli.engines.nest.engine.Workers", Here)
 
 
 @pytest.fixture

@@ -4,22 +4,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from small import BARE, SMALL, Here, config
+from small import BARE, SMALL, config
 
 from eprop_cli.connectivity.base import PLASTIC
 from eprop_cli.engines.base import make_engine
 from eprop_cli.training.base import initial_weights, make_task, make_trainer
 
-pytestmark = pytest.mark.nest
+pytestmark = [pytest.mark.nest, pytest.mark.usefixtures("nest_here")]
 
 ENGINES = ("nest", "compiled")
 TOLERANCE = 1e-12
 PARALLEL = ("training=data_parallel", "training.n_iter_test=0")
-
-
-@pytest.fixture(autouse=True)
-def _nest_here(monkeypatch):
-    monkeypatch.setattr("eprop_cli.engines.nest.engine.Workers", Here)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import simulator  # noqa: F401  what it changes
-from small import Here, config
+from small import config
 
 from eprop_cli.cli import eprop_verify
 from eprop_cli.data import make_events
@@ -175,8 +175,8 @@ def _raise(error):
 
 @on_device
 @pytest.mark.nest
+@pytest.mark.usefixtures("nest_here")
 def test_nest_agrees(monkeypatch, capsys):
-    monkeypatch.setattr("eprop_cli.engines.nest.engine.Workers", Here)
     monkeypatch.setattr(sys, "argv", ["eprop-verify", "--iterations", "1", "engine=cuda", "seed=3", *EVIDENCE, *SIZES])
     with pytest.raises(SystemExit) as ending:
         eprop_verify.main()

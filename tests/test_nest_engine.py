@@ -21,11 +21,6 @@ PARALLEL = (*SMALL, *BARE, "training=data_parallel", "training.n_iter_test=1")
 ACTIVE = ("task.input_spike_prob=1", "neuron.rec.t_ref=1", "synapse.weight_scale.in_rec=10")
 
 
-@pytest.fixture
-def nest_here(monkeypatch):
-    monkeypatch.setattr(nest_engine, "Workers", Here)
-
-
 def first_batch(*overrides):
     """A config, initial weights and the first training batch."""
     settings = config(*PARALLEL, *overrides)

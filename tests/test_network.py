@@ -9,7 +9,7 @@ from eprop_cli.engines.nest.recordings import count_spikes, recording_of
 from eprop_cli.training.base import initial_weights, make_trainer
 from eprop_cli.values import Batch
 
-pytestmark = pytest.mark.nest
+pytestmark = [pytest.mark.nest, pytest.mark.usefixtures("nest_here")]
 
 EPROP_SYNAPSE = "eprop_synapse_bsshslm_2020"
 FEEDBACK = "eprop_learning_signal_connection_bsshslm_2020"

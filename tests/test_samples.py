@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small import BARE, Here, config
+from small import BARE, config
 
 from eprop_cli.data import BrokenSampleError
 from eprop_cli.data.camera import simulate
 from eprop_cli.data.shd import synthetic, write
 from eprop_cli.engines.base import make_engine
-from eprop_cli.engines.nest import engine as nest
 from eprop_cli.errors import ConfigError
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.run import run
@@ -304,9 +303,9 @@ class TestShd:
 
 
 @pytest.mark.nest
-def test_counts_weigh_as_often_and_leave_one_trace_in_both_engines(monkeypatch, camera):
+@pytest.mark.usefixtures("nest_here")
+def test_counts_weigh_as_often_and_leave_one_trace_in_both_engines(camera):
     # with 100 readouts, as many classes go through the same softmax
-    monkeypatch.setattr(nest, "Workers", Here)
     settings = config(
         "task=neuromorphic_mnist", f"task.data={camera}", "training=data_parallel", "neuron.n_reg=6", "neuron.n_ad=6",
         "task.n_batch=2", "task.n_out=100", "task.validation=0.1", "task.last_batch=short",

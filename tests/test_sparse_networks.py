@@ -58,6 +58,7 @@ def relative(values, others):
 
 
 @pytest.mark.nest
+@pytest.mark.usefixtures("nest_here")
 @pytest.mark.parametrize("network", NETWORKS)
 def test_nest_has_the_same_synapses_and_gradients(network):
     overrides = [*LARGER, *NETWORKS[network], "task.n_batch=2"]
