@@ -364,7 +364,12 @@ def test_values_that_do_not_fit_together(overrides, line):
         (["++task.n_itr=50"], "task.n_itr: there is no such key; closest: task.n_iter (training iterations)"),
         (["~seed"], "seed: is missing"),
         (["~optimizer"], "optimizer: is missing"),
-        (["hydra.colour=red"], "hydra.colour: there is no such key; search them: eprop-run --keys WORD"),
+        (["hydra.colour=red"], "hydra.colour: there is no such key; Hydra's keys: eprop-run --cfg hydra"),
+        (
+            ["hydra.launcher.n_jobs=2"],
+            "hydra.launcher.n_jobs: is no key of the hydra/launcher chosen; its keys: eprop-run --cfg hydra -p "
+            "hydra.launcher",
+        ),
         (["hydra.mode=fast"], "hydra.mode=fast: Invalid value 'fast', expected one of [RUN, MULTIRUN]"),
         (["task.n_iter"], f"task.n_iter: {FORM}"),
         (["=5"], f"=5: {FORM}"),

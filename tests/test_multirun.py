@@ -344,7 +344,7 @@ class TestResume:
 
 class TestSearch:
     def test_trials_are_pruned_wherever_they_run_and_the_search_goes_on(self, eprop_run, tmp_path, monkeypatch):
-        """Two at a time in other processes; what is not pruned has the rows of a run alone, what is their beginning."""
+        """Two at a time in other processes, then one in this; what is not pruned has the rows of a run alone."""
         keys = ("hydra.sweeper.n_jobs=2", "hydra.sweeper.storage=sqlite:///search.db", "hydra.sweeper.n_trials=6")
         pruner = ("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2")
         shape = ("task.n_iter=6", "hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
@@ -380,7 +380,8 @@ class TestSearch:
             assert record(tmp_path / "sweep" / row["run"])["error"] is None
 
         (tmp_path / "elsewhere").mkdir()
-        again = eprop_run("resume=../sweep", "hydra.sweeper.n_trials=7", cwd=tmp_path / "elsewhere")
+        here = ("hydra/launcher=basic", "hydra.sweeper.n_jobs=1")
+        again = eprop_run("resume=../sweep", "hydra.sweeper.n_trials=7", *here, cwd=tmp_path / "elsewhere")
         assert again.stdout.splitlines()[-1].endswith(", 6 SKIPPED (finished before)"), again.stderr
         assert [row["run"] for row in table(tmp_path / "sweep")[:6]] == [row["run"] for row in rows]
         assert not list((tmp_path / "elsewhere").iterdir())

@@ -32,6 +32,7 @@ OTHER_NAMES = {
     ("init", "weight_init", "initializer"): ["synapse.weight_distribution"],
 }
 ALIKE = 0.75  # of a misspelt name; less, and it would be a key of other physics: tau_adapt is not tau_m
+CHOSEN = ("hydra.launcher.", "hydra.sweeper.")  # groups whose keys are those of the file chosen
 MAX_MEANING = 70  # characters of it in a suggestion
 
 
@@ -48,6 +49,11 @@ def found(word: str) -> dict[str, Key]:
 
 def unknown(key: str) -> str:
     """What there is to say of a key that a config does not have."""
+    if key.startswith(CHOSEN):
+        part = ".".join(key.split(".")[:2])
+        return f"is no key of the {part.replace('.', '/')} chosen; its keys: eprop-run --cfg hydra -p {part}"
+    if key.startswith("hydra."):
+        return "there is no such key; Hydra's keys: eprop-run --cfg hydra"
     keys = all_keys()
     if files := _files_with(key):
         return f"is a key of {', '.join(files)}, not of the file chosen"

@@ -14,6 +14,7 @@ from eprop_cli.sweeps.paths import find_modules_in
 from eprop_cli.sweeps.record import read_sweep_record
 
 MULTIRUN_OPTIONS = ("-m", "--multirun")
+LAUNCHER = "hydra/launcher"
 
 
 def arguments_to_resume(
@@ -40,11 +41,19 @@ def arguments_to_resume(
     beginning = "null" if record.beginning is None else quoted(record.beginning)
     return [
         *(*record.options, "--multirun", *_without_multirun(options)),
-        *(*record.overrides, f"hydra.sweep.dir={quoted(directory)}", f"hydra.callbacks.sweep.beginning={beginning}"),
-        f"hydra.callbacks.sweep.trusted=[{modules}]",
+        *(*_still_given(record.overrides, overrides), f"hydra.sweep.dir={quoted(directory)}"),
+        *(f"hydra.callbacks.sweep.beginning={beginning}", f"hydra.callbacks.sweep.trusted=[{modules}]"),
         f"hydra.callbacks.sweep.code={'null' if code is None else quoted(code)}",
         *(text for text in _without_multirun(overrides) if not text.startswith("resume=")),
     ]
+
+
+def _still_given(earlier: Sequence[str], anew: Sequence[str]) -> list[str]:
+    """Overrides of before, without the keys of a launcher in whose place there is another."""
+    before, chosen = (dict(text.split("=", 1) for text in texts if "=" in text) for texts in (earlier, anew))
+    if chosen.get(LAUNCHER, before.get(LAUNCHER)) == before.get(LAUNCHER):
+        return list(earlier)
+    return [text for text in earlier if not text.lstrip("+~").startswith(LAUNCHER.replace("/", ".") + ".")]
 
 
 def _kept_code(sweep: Path, names: Collection[str], named: Collection[str]) -> str | None:
