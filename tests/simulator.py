@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,46 +32,33 @@ def _shared_array(self, shape, dtype, alignment=None):
 
 
 if SIMULATED:
+    from greenlet import getcurrent, greenlet
     from numba.cuda.simulator import kernel, kernelapi
 
-    class _Thread(kernel.BlockThread):
-        """A thread that tells its block when it waits for the others, and when it ends."""
+    class _Thread(greenlet):
+        """A thread of a block, which goes on until it waits for the others. Numba's are the system's, and slower."""
 
-        def run(self):
-            super().run()
-            self._manager.told.release()
+        syncthreads_count = kernel.BlockThread.syncthreads_count
+
+        def __init__(self, run, block, block_index, thread_index):
+            super().__init__(run)
+            self._manager = block
+            self.blockIdx, self.threadIdx = kernel.Dim3(*block_index), kernel.Dim3(*thread_index)
 
         def syncthreads(self):
-            if self.abort:
-                raise RuntimeError("another thread has failed")
-            self.syncthreads_blocked = True
-            self._manager.told.release()
-            self.syncthreads_event.wait()
-            self.syncthreads_event.clear()
-            if self.abort:
-                raise RuntimeError("another thread has failed")
+            self.parent.switch()
 
     class _Block(kernel.BlockManager):
-        """A block that waits until its threads tell; Numba's own asks all the time, which keeps them from running."""
+        """A block, of whose threads each goes on in its turn; what one raises is raised here."""
 
         def run(self, grid_point, *arguments):
-            self.told = threading.Semaphore(0)
             points = np.ndindex(*self._block_dim)
-            threads = [_Thread(lambda: self._f(*arguments), self, grid_point, point, self._debug) for point in points]
-            for thread in threads:
-                thread.start()
-            running = threads
+            running = [_Thread(lambda: self._f(*arguments), self, grid_point, point) for point in points]
             while running:
-                for _ in running:
-                    self.told.acquire()
-                failed = next((thread for thread in running if thread.exception), None)
-                running = [thread for thread in running if thread.syncthreads_blocked]
                 for thread in running:
-                    thread.abort = failed is not None
-                    thread.syncthreads_blocked = False
-                    thread.syncthreads_event.set()
-                if failed is not None:
-                    raise failed.exception[0].with_traceback(failed.exception[1])
+                    thread.switch()
+                running = [thread for thread in running if not thread.dead]
 
     kernel.BlockManager = _Block
     kernelapi.FakeCUDAShared.array = _shared_array
+    kernelapi.threading = SimpleNamespace(current_thread=getcurrent)
