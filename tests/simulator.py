@@ -49,7 +49,10 @@ if SIMULATED:
             self.parent.switch()
 
     class _Block(kernel.BlockManager):
-        """A block, of whose threads each goes on in its turn; what one raises is raised here."""
+        """A block, whose threads go on in turn, each time the other way round: a wait that is missing shows.
+
+        What one raises is raised here.
+        """
 
         def run(self, grid_point, *arguments):
             points = np.ndindex(*self._block_dim)
@@ -57,7 +60,7 @@ if SIMULATED:
             while running:
                 for thread in running:
                     thread.switch()
-                running = [thread for thread in running if not thread.dead]
+                running = [thread for thread in reversed(running) if not thread.dead]
 
     kernel.BlockManager = _Block
     kernelapi.FakeCUDAShared.array = _shared_array

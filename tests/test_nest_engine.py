@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -174,3 +176,12 @@ def test_a_dask_cluster_gives_the_same(nest_here, monkeypatch):
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         dask = ["engine.n_workers=2", "engine.backend=dask", f"engine.scheduler={cluster.scheduler_address}"]
         assert_same(train(*given, *dask), expected)
+
+
+def test_where_it_only_simulates_nest_is_imported_without_tables_and_plots():
+    code = (
+        "import sys; from eprop_cli.engines.nest.kernel import import_nest, only_simulate; only_simulate(); "
+        "import_nest(); found = {'pandas', 'matplotlib'} & set(sys.modules); import pandas, matplotlib; print(found)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -2,11 +2,24 @@
 
 import logging
 import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from eprop_cli.config.config import Config
 from eprop_cli.errors import UserError
 from eprop_cli.versions import nest_version
+
+OPTIONAL = ("pandas", "matplotlib")  # that NEST imports where it finds them, which takes more than half of its import
+
+_only_simulates = False
+
+
+def only_simulate() -> None:
+    """Have NEST do without its tables and plots in this process, and be there so much sooner."""
+    global _only_simulates
+    _only_simulates = True
 
 
 def kernel_parameters(config: Config) -> dict[str, Any]:
@@ -43,11 +56,24 @@ def import_nest() -> Any:
     if not verbose:
         os.environ.setdefault("PYNEST_QUIET", "1")
     try:
-        import nest
+        with _not_found(OPTIONAL if _only_simulates else ()):
+            import nest
     except ImportError as error:
         raise _cannot(error) from error
     nest.verbosity = nest.VerbosityLevel.INFO if verbose else nest.VerbosityLevel.ERROR
     return nest
+
+
+@contextmanager
+def _not_found(modules: Iterable[str]) -> Iterator[None]:
+    """Have modules not be found that are not imported yet."""
+    hidden: dict[str, Any] = {name: None for name in modules if name not in sys.modules}
+    sys.modules.update(hidden)
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _cannot(error: ImportError) -> UserError:

@@ -14,6 +14,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eprop_cli.engines.nest.kernel import only_simulate
 from eprop_cli.errors import TrainingError, UserError
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class Workers:
         n_workers, driver = self._engine.n_workers, (os.getpid(),)
         with _interrupts_left_to_the_driver():  # trackers of resources start, too
             resource_tracker.ensure_running()  # started along with a worker, it would unblock SIGINT again
-            return ProcessPoolExecutor(n_workers, timeout=IDLE_TIMEOUT, initializer=_follow, initargs=driver)  # type: ignore[no-any-return]
+            return ProcessPoolExecutor(n_workers, timeout=IDLE_TIMEOUT, initializer=_begin, initargs=driver)  # type: ignore[no-any-return]
 
 
 def _withdraw(executor: Any) -> None:
@@ -215,6 +216,12 @@ def _interrupts_left_to_the_driver() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if path is None:
             del os.environ[LIBRARY_FIRST]
+
+
+def _begin(driver: int) -> None:
+    """What each worker of this machine does first."""
+    only_simulate()
+    _follow(driver)
 
 
 def _follow(driver: int) -> None:
