@@ -6,9 +6,9 @@ import re
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from eprop_cli.config.composed import without_hydra
 from eprop_cli.config.config import Config
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
@@ -47,9 +47,16 @@ def compose(*overrides: str) -> DictConfig:
     groups = tuple(override for override in overrides if (conf_dir() / override.partition("=")[0]).is_dir())
     composed = copy.deepcopy(_composed(groups))
     keys = [override for override in overrides if override not in groups]
-    for override in OverridesParser.create().parse_overrides(keys):
+    for key in keys:
+        override = _parsed(key)
         OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
-    return without_hydra(composed)
+    OmegaConf.set_struct(composed, False)
+    return composed
+
+
+@functools.cache
+def _parsed(override: str) -> Override:
+    return OverridesParser.create().parse_override(override)
 
 
 @functools.cache

@@ -343,11 +343,13 @@ class TestResume:
 
 
 class TestSearch:
-    def test_trials_are_pruned_wherever_they_run_and_the_search_goes_on(self, eprop_run, tmp_path, monkeypatch):
-        """Two at a time in other processes, then one in this; what is not pruned has the rows of a run alone."""
-        keys = ("hydra.sweeper.n_jobs=2", "hydra.sweeper.storage=sqlite:///search.db", "hydra.sweeper.n_trials=6")
+    @pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+    def test_trials_are_pruned_wherever_they_run_and_the_search_goes_on(self, eprop_run, tmp_path, monkeypatch, n_jobs):
+        """One or two at a time, then one; what is not pruned has the rows of a run alone, what is their beginning."""
+        keys = ("hydra.sweeper.storage=sqlite:///search.db", "hydra.sweeper.n_trials=6")
+        keys += ("hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2") if n_jobs == 2 else ()
         pruner = ("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2")
-        shape = ("task.n_iter=6", "hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+        shape = ("task.n_iter=6", "hydra.sweep.dir=sweep")
         ended = eprop_run("-m", *SEARCH, *shape, *keys, *pruner)
         assert ended.returncode == 0, ended.stderr
         rows = table(tmp_path / "sweep")
