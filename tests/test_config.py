@@ -357,6 +357,18 @@ def test_no_file_of_ours_asks_for_several_runs():
     ] == []
 
 
+def test_a_default_may_refer_to_another(tmp_path):
+    for name, text in {
+        "config": "defaults: [{left: one}, {right: '${left}'}]",
+        **{"left/one": "a: 1", "left/two": "a: 2", "right/one": "b: 1", "right/two": "b: 2"},
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    with remembered(), hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert hydra.compose("config") == {"left": {"a": 1}, "right": {"b": 1}}
+        assert hydra.compose("config", ["left=two"]) == {"left": {"a": 2}, "right": {"b": 2}}
+
+
 def test_a_file_is_read_again_only_once_it_has_changed(tmp_path, monkeypatch):
     read = []
     load_file = OmegaConf.load

@@ -4,17 +4,21 @@ import copy
 import functools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import resources
 from typing import Any
 
+from hydra._internal import defaults_list
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.defaults_list import Overrides
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import InputDefault
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
 
 from eprop_cli.config.files import conf_dir
 
@@ -26,28 +30,36 @@ DIRECTORY, PACKAGE = FileConfigSource.scheme(), ImportlibResourcesConfigSource.s
 def remembered() -> Iterator[None]:
     """Have Hydra read a file again only once it has changed, and look into its store of configs without copying it.
 
-    Nor does it compose a config to see whether it asks for several runs, where no file can.
+    Nor does it compose a config to see whether it asks for several runs, where no file can, or list for each file what
+    else was chosen, where nothing refers to that.
     Methods are exchanged, not classes: launchers hand Hydra's registers of classes on to other processes. The methods
     are those of the classes in its registers: Hydra loads its modules of sources afresh, whoever imported them before.
     """
     Plugins.instance()  # registers them
-    classes = [SourcesRegistry.instance().resolve(scheme) for scheme in (DIRECTORY, PACKAGE)]
     if hasattr(ConfigStore, "__deepcopy__"):  # they are exchanged already
         yield
         return
-    loads = [kind.load_config for kind in classes]
-    for kind, load in zip(classes, loads, strict=True):
-        kind.load_config = _remembering(load)  # type: ignore[assignment,method-assign]
-    ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
-    get_mode = Hydra.get_mode
-    Hydra.get_mode = _unless_clear(get_mode)  # type: ignore[assignment,method-assign]
+    with ExitStack() as exchanged:
+        for kind in (SourcesRegistry.instance().resolve(scheme) for scheme in (DIRECTORY, PACKAGE)):
+            exchanged.enter_context(_exchanged(kind, "load_config", _remembering(kind.load_config)))
+        exchanged.enter_context(_exchanged(ConfigStore, "__deepcopy__", _itself))
+        exchanged.enter_context(_exchanged(Hydra, "get_mode", _unless_clear(Hydra.get_mode)))
+        listed = _where_referred_to(defaults_list._create_interpolation_map)
+        exchanged.enter_context(_exchanged(defaults_list, "_create_interpolation_map", listed))
+        yield
+
+
+@contextmanager
+def _exchanged(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    before = vars(owner).get(name)
+    setattr(owner, name, function)
     try:
         yield
     finally:
-        Hydra.get_mode = get_mode  # type: ignore[method-assign]
-        for kind, load in zip(classes, loads, strict=True):
-            kind.load_config = load  # type: ignore[method-assign]
-        del ConfigStore.__deepcopy__  # type: ignore[attr-defined]
+        if before is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
 
 
 Load = Callable[[ConfigSource, str], ConfigResult]
@@ -94,3 +106,16 @@ def _unless_clear(get_mode: GetMode) -> GetMode:
         return None if ours and not said else get_mode(hydra, config_name, overrides)
 
     return mode
+
+
+ListChosen = Callable[[Overrides, list[InputDefault], bool], DictConfig]
+
+
+def _where_referred_to(list_chosen: ListChosen) -> ListChosen:
+    """What else was chosen, for the entries of a defaults list that refer to it: "task: ${neuron}"."""
+
+    def chosen(overrides: Overrides, entries: list[InputDefault], self_added: bool) -> DictConfig:
+        refers = any(entry.is_interpolation() for entry in entries)
+        return list_chosen(overrides, entries, self_added) if refers else OmegaConf.create()
+
+    return chosen
