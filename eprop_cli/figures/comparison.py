@@ -144,7 +144,8 @@ def _figure(opened: Sequence[Opened], band: str, metric: str, wide: float | None
         figure.legend(shown, labels[:MAX_LABELS], title="; ".join(notes) or None, title_fontsize="medium", **place)
     if right is not None:
         _draw_grid(right.subplots(), groups, keys, metric)
-    figure.draw_without_rendering()
+    layout: Any = figure.get_layout_engine()
+    layout.execute(figure)
     figure.set_layout_engine("none")  # were it to go on settling, one saving would differ from the next
     return figure
 
