@@ -17,7 +17,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from eprop_cli.config.composed import config_options, without_hydra
 from eprop_cli.config.config import Config
@@ -195,7 +195,7 @@ def _check_jobs(config: DictConfig, job_list: JobList, beginning: str | None, tr
             _check_foreign(composed, config, trusted)
         loader.keep(list(overrides), composed)
         for part in ("launcher", "sweeper"):
-            launchers[part, OmegaConf.to_yaml(composed.hydra[part])] = composed.hydra
+            launchers[part, str(composed.hydra[part])] = composed.hydra
         try:
             checked = check_ready(load(with_absolute_paths(without_hydra(composed), beginning)))
             configs = configs or [checked]
