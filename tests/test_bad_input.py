@@ -367,8 +367,8 @@ def test_values_that_do_not_fit_together(overrides, line):
         (["hydra.colour=red"], "hydra.colour: there is no such key; Hydra's keys: eprop-run --cfg hydra"),
         (
             ["hydra.launcher.n_jobs=2"],
-            "hydra.launcher.n_jobs: is no key of the hydra/launcher chosen; its keys: eprop-run --cfg hydra -p "
-            "hydra.launcher",
+            "hydra.launcher.n_jobs: is no key of the hydra/launcher chosen; the keys of one: eprop-run "
+            "hydra/launcher=NAME --cfg hydra -p hydra.launcher",
         ),
         (["hydra.mode=fast"], "hydra.mode=fast: Invalid value 'fast', expected one of [RUN, MULTIRUN]"),
         (["task.n_iter"], f"task.n_iter: {FORM}"),

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from eprop_cli import run
 from eprop_cli.cli import eprop_run as cli
+from eprop_cli.sweeps.resume import _still_given
 
 # Jobs of a second, and of a few: long enough to be stopped half-way.
 QUICK = ("experiment=smoke", "plots=none", "recording=none", "training=data_parallel", "engine=compiled")
@@ -319,6 +320,30 @@ class TestResume:
         written = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
         assert (written["format"], written["beginning"]) == (2, None)
 
+    def test_with_another_launcher(self, eprop_run, finished):
+        """What was given for the one before, which it does not have, is left out, now and from then on."""
+        path = finished / "sweep.json"
+        written = json.loads(path.read_text())
+        written["overrides"] += ["hydra/launcher=parallel", "hydra.launcher.n_jobs=2"]
+        path.write_text(json.dumps(written))
+        ended = eprop_run("resume=sweep", "hydra/launcher=basic")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout.splitlines()[0] == "Left out, as hydra/launcher=basic: hydra.launcher.n_jobs=2"
+        assert ended.stdout.splitlines()[-1] == "Jobs: 4 SKIPPED (COMPLETED before)"
+        assert "hydra.launcher.n_jobs=2" not in json.loads(path.read_text())["overrides"]
+
+    @pytest.mark.parametrize(
+        ("earlier", "anew"),
+        [
+            (["hydra/launcher=slurm", "hydra.launcher.partition=short"], ["hydra/launcher='slurm'", "seed=1"]),
+            (["hydra/launcher=slurm", "hydra.launcher.partition=short"], ["seed=1"]),
+            (["experiment=names_one", "hydra.launcher.n_jobs=2"], ["hydra/launcher=parallel"]),
+        ],
+    )
+    def test_with_the_same_launcher_or_none_that_is_known(self, earlier, anew, capsys):
+        assert _still_given(earlier, anew) == earlier
+        assert capsys.readouterr().out == ""
+
     @pytest.mark.parametrize(
         ("content", "message"),
         [
@@ -345,7 +370,7 @@ class TestResume:
 class TestSearch:
     @pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
     def test_trials_are_pruned_wherever_they_run_and_the_search_goes_on(self, eprop_run, tmp_path, monkeypatch, n_jobs):
-        """One or two at a time, then one; what is not pruned has the rows of a run alone, what is their beginning."""
+        """Two at a time, in other processes, with -m slow; what is not pruned has the rows of a run alone."""
         keys = ("hydra.sweeper.storage=sqlite:///search.db", "hydra.sweeper.n_trials=6")
         keys += ("hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2") if n_jobs == 2 else ()
         pruner = ("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2")

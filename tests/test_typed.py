@@ -1,7 +1,7 @@
 """What is given types quickly is what OmegaConf makes of it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, List  # noqa: UP035
 
 import pytest
 from hypothesis import given, settings
@@ -48,7 +48,16 @@ VALUES = {
     "wholes": st.lists(st.integers(-10, 10)) | st.lists(SCALARS) | SCALARS,
     "anything": SCALARS | st.lists(SCALARS) | st.fixed_dictionaries({"a": SCALARS}),
 }
-INNER = st.fixed_dictionaries({"number": VALUES["number"], "names": st.lists(st.just("a") | SCALARS)})
+REFERENCES = st.sampled_from(
+    [
+        *("${number}", "${.number}", "${whole}", "${text}", "${flag}", "${maybe}", "${anything}", "${inner.number}"),
+        *("${..number}", "${...whole}", "${inner}", "${inners}", "${nowhere}", "a${text}", "${whole}0", "${number"),
+        *("\\${text}", "${oc.select:text}", "???"),
+    ]
+)
+INNER = st.fixed_dictionaries(
+    {"number": VALUES["number"] | REFERENCES, "names": st.lists(st.just("a") | SCALARS | REFERENCES)}
+)
 GROUPS = {"inner": INNER, "inners": st.lists(INNER, max_size=2)}
 RIGHT = {
     **{"whole": 1, "number": 0.5, "maybe": None, "flag": True, "text": "a", "maybe_text": "b", "numbers": [0.5]},
@@ -63,18 +72,38 @@ def quickly(kind, plain):
 def by_omegaconf(plain):
     composed = OmegaConf.create(plain)
     loading._make_whole(Outer, composed)
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Outer), composed))
+    merged = OmegaConf.merge(OmegaConf.structured(Outer), composed)
+    OmegaConf.resolve(merged)
+    return OmegaConf.to_object(merged)
+
+
+KEYS = st.sampled_from(sorted(VALUES | GROUPS))
+PAIRS = KEYS.flatmap(lambda key: st.tuples(st.just(key), (VALUES | GROUPS)[key] | REFERENCES))
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(sorted(VALUES | GROUPS)).flatmap(lambda key: st.tuples(st.just(key), (VALUES | GROUPS)[key])))
-def test_what_it_takes_omegaconf_takes_so(pair):
-    plain = RIGHT | dict([pair])
+@given(st.lists(PAIRS, min_size=1, max_size=3))
+def test_what_it_takes_omegaconf_takes_so(pairs):
+    plain = RIGHT | dict(pairs)
     try:
         found = quickly(Outer, plain)
     except OtherTypeError:
         return
     assert repr(found) == repr(by_omegaconf(plain))  # which tells 1 from 1.0
+
+
+@pytest.mark.parametrize(
+    ("other", "key"),
+    [
+        *(({"maybe": "${number}", "number": 1}, "maybe"), ({"text": "${maybe_text}"}, "text")),
+        *(({"anything": "${number}", "number": 1}, "anything"), ({"whole": "${anything}", "anything": 3}, "whole")),
+        ({"inner": {"number": "${..number}", "names": []}, "number": 2, "maybe": "${inner.number}"}, "maybe"),
+    ],
+)
+def test_it_follows_references(other, key):
+    found = quickly(Outer, RIGHT | other)
+    assert "${" not in str(getattr(found, key))
+    assert repr(found) == repr(by_omegaconf(RIGHT | other))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +118,9 @@ def test_it_takes_what_is_usual(key, value):
     "other",
     [
         *({"whole": 0.5}, {"whole": True}, {"number": "1"}, {"number": 2**60 + 1}, {"wholes": [1.0]}, {"text": None}),
-        *({"inner": {"number": 1.0}}, {"more": 1}, {"numbers": 1.0}, {"inners": [{}]}),
+        *({"inner": {"number": 1.0}}, {"more": 1}, {"numbers": 1.0}, {"inners": [{}]}, {"text": "???"}),
+        *({"text": "a${maybe_text}"}, {"whole": "${number}", "number": 1}, {"anything": "${inner}"}),
+        *({"number": "${maybe}", "maybe": "${number}"}, {"number": "${nowhere}"}, {"numbers": ["${number}"]}),
     ],
 )
 def test_it_leaves_the_rest(other):
@@ -97,18 +128,46 @@ def test_it_leaves_the_rest(other):
         convert(Outer, RIGHT | other)
 
 
-def test_it_leaves_types_that_it_does_not_know():
-    @dataclass
-    class Typed:
-        several: int | str
+@dataclass
+class Several:
+    key: int | str
 
-    @dataclass
-    class Defaulted:
-        group: Any = field(default_factory=lambda: Inner(1.0, []))
 
-    for kind, plain in ((Typed, {"several": 1}), (Defaulted, {"group": {"number": 1.0, "names": []}})):
-        with pytest.raises(OtherTypeError):
-            convert(kind, plain)
+@dataclass
+class BareList:
+    key: List  # noqa: UP006
+
+
+@dataclass
+class OfADefault:
+    key: Inner = field(default_factory=lambda: Inner(1.0, []))
+
+
+@dataclass
+class OfAnyDefault:
+    key: Any = (1, 2)
+
+
+@dataclass
+class WrongDefault:
+    key: int = "a"
+
+
+@dataclass(frozen=True)
+class Frozen:
+    key: int
+
+
+@dataclass
+class NotGiven:
+    key: int = field(init=False, default=1)
+
+
+@pytest.mark.parametrize("kind", [Several, BareList, OfADefault, OfAnyDefault, WrongDefault, Frozen, NotGiven])
+@pytest.mark.parametrize("value", [1, [1], {"number": 1.0, "names": []}], ids=str)
+def test_it_leaves_types_that_it_does_not_know_or_whose_default_means_something(kind, value):
+    with pytest.raises(OtherTypeError):
+        convert(kind, {"key": value})
 
 
 @pytest.mark.parametrize(

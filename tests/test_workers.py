@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from small import SMALL, config
 
-from eprop_cli.engines.nest import workers
+from eprop_cli.engines.nest import kernel, workers
 from eprop_cli.engines.nest.workers import Workers
 from eprop_cli.errors import TrainingError, UserError
 
@@ -23,6 +23,10 @@ def double(item):
 
 def pid(_):
     return os.getpid()
+
+
+def only_simulates(_):
+    return kernel._only_simulates
 
 
 def fail(item):
@@ -45,6 +49,8 @@ def test_results_are_in_the_items_order():
     made = make("n_workers=2")
     try:
         assert made.map(double, [3, 1, 2], builds=2) == [6, 2, 4]
+        assert all(made.map(only_simulates, [1, 2], builds=1))
+        assert not kernel._only_simulates  # in this process
     finally:
         made.close()
 

@@ -11,7 +11,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from eprop_cli.config.config import VARIED, Config, default_metric
 from eprop_cli.config.moved import MOVED
-from eprop_cli.config.typed import OtherTypeError, build, convert
+from eprop_cli.config.typed import OtherTypeError, build, convert, optional
 from eprop_cli.errors import ConfigError, UserError, reason, require
 from eprop_cli.registry import VARIANTS, is_known, variant
 from eprop_cli.schema import KINDS, check_magnitude, numbers
@@ -57,8 +57,8 @@ def _quickly(composed: DictConfig, kinds: dict[str, Any]) -> Config | None:
     """
     all_kinds = get_type_hints(Config) | kinds
     try:
-        values = convert(all_kinds, OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
-    except (OmegaConfBaseException, OtherTypeError):
+        values = convert(all_kinds, OmegaConf.to_container(composed))
+    except OtherTypeError:
         return None
     _check_numbers(values)
     return Config(**build(all_kinds, values))
@@ -130,9 +130,9 @@ def _make_whole(schema: Any, composed: DictConfig) -> None:
     for key, wanted in get_type_hints(schema).items():
         if key not in present or OmegaConf.is_interpolation(composed, key) or OmegaConf.is_missing(composed, key):
             continue
-        value = composed[key]
-        if is_dataclass(wanted) and isinstance(value, DictConfig):
-            _make_whole(wanted, value)
+        value, group = composed[key], optional(wanted) or wanted
+        if is_dataclass(group) and isinstance(value, DictConfig):
+            _make_whole(group, value)
         elif wanted in (int, int | None) and isinstance(value, float) and value.is_integer():
             composed[key] = int(value)
 
@@ -159,6 +159,8 @@ def with_new_keys(composed: DictConfig) -> DictConfig:
 def _with_defaults(composed: DictConfig) -> DictConfig:
     """A composed config with the task's first loss that fits, and the metric that is the loss's, where null."""
     task, model = variant("task", str(composed.task.name)), variant("neuron", str(composed.neuron.name))
+    out = composed.neuron.get("out")
+    require(isinstance(out, DictConfig), "neuron.out", out, "must be a group of keys")
     if composed.neuron.out.loss is None:
         fitting = [name for name in task.losses if model.softmax or not variant("loss", name).softmax]
         composed.neuron.out.loss = (fitting or task.losses)[0]

@@ -51,7 +51,8 @@ def unknown(key: str) -> str:
     """What there is to say of a key that a config does not have."""
     if key.startswith(CHOSEN):
         part = ".".join(key.split(".")[:2])
-        return f"is no key of the {part.replace('.', '/')} chosen; its keys: eprop-run --cfg hydra -p {part}"
+        group = part.replace(".", "/")
+        return f"is no key of the {group} chosen; the keys of one: eprop-run {group}=NAME --cfg hydra -p {part}"
     if key.startswith("hydra."):
         return "there is no such key; Hydra's keys: eprop-run --cfg hydra"
     keys = all_keys()

@@ -49,11 +49,20 @@ def arguments_to_resume(
 
 
 def _still_given(earlier: Sequence[str], anew: Sequence[str]) -> list[str]:
-    """Overrides of before, without the keys of a launcher in whose place there is another."""
-    before, chosen = (dict(text.split("=", 1) for text in texts if "=" in text) for texts in (earlier, anew))
-    if chosen.get(LAUNCHER, before.get(LAUNCHER)) == before.get(LAUNCHER):
+    """Overrides of before, without the keys of a launcher that was chosen among them and is replaced; tells which."""
+    before, chosen = _launcher(earlier), _launcher(anew)
+    if None in (before, chosen) or before == chosen:
         return list(earlier)
-    return [text for text in earlier if not text.lstrip("+~").startswith(LAUNCHER.replace("/", ".") + ".")]
+    left_out = [text for text in earlier if text.lstrip("+~").startswith(LAUNCHER.replace("/", ".") + ".")]
+    if left_out:
+        print(f"Left out, as hydra/launcher={chosen}: {' '.join(left_out)}", flush=True)
+    return [text for text in earlier if text not in left_out]
+
+
+def _launcher(overrides: Sequence[str]) -> str | None:
+    """The launcher that overrides choose last; None: they choose none."""
+    named = [text.partition("=")[2].strip("'\"") for text in overrides if text.startswith(f"{LAUNCHER}=")]
+    return named[-1] if named else None
 
 
 def _kept_code(sweep: Path, names: Collection[str], named: Collection[str]) -> str | None:
