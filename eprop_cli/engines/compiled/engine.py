@@ -50,7 +50,7 @@ class CompilingTold(Listener):  # type: ignore[misc]
         """Numba compiles a function, having found none on disk."""
         if not CompilingTold.told:
             CompilingTold.told = True
-            log.info("compiling kernels (once per installation, about 20 s)")
+            log.info("compiling kernels (once per installation, 5 to 15 s)")
 
     def on_end(self, event: "Event") -> None:
         """Numba has compiled a function."""

@@ -239,4 +239,5 @@ def run(
                 _backward(neurons, kappa, feedback, error, rate_term, first, pre, psi, truncated, unused)
                 for i in range(n_in):
                     if lost[b, i]:
-                        gradients[b, i] = truncated[i]
+                        for j in range(n_rec):
+                            gradients[b, i, j] = truncated[i, j]

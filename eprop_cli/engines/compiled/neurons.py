@@ -63,7 +63,9 @@ def parameters(neurons: Floats, blocks: Ints) -> Floats:
     values = np.zeros((blocks.shape[0], N_PARAMETERS, APART))
     for b in range(blocks.shape[0]):
         if blocks[b, 3] == b:
-            values[b, :, : blocks[b, 2] - blocks[b, 1]] = neurons[:, blocks[b, 1] : blocks[b, 2]]
+            for parameter in range(N_PARAMETERS):
+                for j in range(blocks[b, 1], blocks[b, 2]):  # assigned as a whole, they take 3 s longer to compile
+                    values[b, parameter, j - blocks[b, 1]] = neurons[parameter, j]
     return values.reshape(-1)
 
 
