@@ -1,7 +1,7 @@
 """Configs small enough to simulate in a test."""
 
-import copy
 import functools
+import pickle
 import re
 
 import hydra
@@ -45,7 +45,7 @@ def compose(*overrides: str) -> DictConfig:
     as it sets them.
     """
     groups = tuple(override for override in overrides if (conf_dir() / override.partition("=")[0]).is_dir())
-    composed = copy.deepcopy(_composed(groups))
+    composed = pickle.loads(_composed(groups))
     keys = [override for override in overrides if override not in groups]
     for key in keys:
         override = _parsed(key)
@@ -60,20 +60,20 @@ def _parsed(override: str) -> Override:
 
 
 @functools.cache
-def _composed(groups: tuple[str, ...]) -> DictConfig:
+def _composed(groups: tuple[str, ...]) -> bytes:
     with remembered(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose("config", overrides=list(groups))
+        return pickle.dumps(hydra.compose("config", overrides=list(groups)))
 
 
 def config(*overrides: str) -> Config:
     """The typed config of some overrides; a copy, as many tests have the same."""
     own = any(re.search(r"=[\w.]+:\w+$", override) for override in overrides)  # module:Class, found from where one is
-    return load(compose(*overrides)) if own else copy.deepcopy(_loaded(overrides))
+    return load(compose(*overrides)) if own else pickle.loads(_loaded(overrides))
 
 
 @functools.cache
-def _loaded(overrides: tuple[str, ...]) -> Config:
-    return load(compose(*overrides))
+def _loaded(overrides: tuple[str, ...]) -> bytes:
+    return pickle.dumps(load(compose(*overrides)))
 
 
 class Here:

@@ -1,8 +1,8 @@
 """Where Hydra finds config files: as it does, but without doing again what would give the same."""
 
-import copy
 import functools
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import resources
@@ -76,7 +76,7 @@ def _remembering(load: Load) -> Load:
         except (OSError, ImportError, TypeError, ValueError):  # Hydra tells
             return load(source, config_path)
         state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        result = copy.deepcopy(_read(load, type(source), source.path, config_path, state))
+        result: ConfigResult = pickle.loads(_read(load, type(source), source.path, config_path, state))
         result.provider = source.provider
         return result
 
@@ -84,9 +84,9 @@ def _remembering(load: Load) -> Load:
 
 
 @functools.lru_cache(MOST_FILES)
-def _read(load: Load, kind: type[ConfigSource], place: str, config_path: str, state: tuple[int, ...]) -> ConfigResult:
-    """A file that is in some state."""
-    return load(kind("", f"{kind.scheme()}://{place}"), config_path)
+def _read(load: Load, kind: type[ConfigSource], place: str, config_path: str, state: tuple[int, ...]) -> bytes:
+    """What a file that is in some state holds, pickled: a copy takes five times as long."""
+    return pickle.dumps(load(kind("", f"{kind.scheme()}://{place}"), config_path))
 
 
 def _itself(store: ConfigStore, _memo: dict[int, Any]) -> ConfigStore:
