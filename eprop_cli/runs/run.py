@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -397,4 +398,4 @@ def _has_siblings(directory: Path) -> bool:
     """Whether runs are gathered where this one is: in outputs/<date>, as conf/ has it, or beside others."""
     place = directory.resolve().parent
     by_date = place.parent.name == "outputs" and re.fullmatch(r"\d{4}-\d\d-\d\d", place.name)
-    return bool(by_date) or len(list(place.glob(f"*/{RUN}"))) > 1
+    return bool(by_date) or len(list(islice(place.glob(f"*/{RUN}"), 2))) > 1
