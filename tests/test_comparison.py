@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
 from synthetic_run import REGRESSION, batch_row, regression_row, training_rows, write_run, written_columns
 
 from eprop_cli.figures.comparison import sweep_figure
@@ -339,6 +338,8 @@ class TestFigure:
 
 
 def test_the_interval_is_that_of_scipy():
+    from scipy.stats import bootstrap  # which takes a second to import
+
     values = np.random.RandomState(3).randn(2, 12)
     low, high = interval(values)
     for row, found in zip(values, zip(low, high, strict=True), strict=True):

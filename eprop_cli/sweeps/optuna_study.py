@@ -13,7 +13,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler
 from optuna.study import Study, StudyDirection
@@ -168,8 +167,9 @@ def importances(record: SearchRecord) -> dict[str, float]:
         space[key] = distribution
     study = optuna.create_study(direction=StudyDirection[record.direction.upper()])
     study.add_trials([frozen(trial, space) for trial in record.trials if trial.status == COMPLETED])
+    by = optuna.importance  # imported only here, with scikit-learn, which takes a second
     try:
-        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+        return by.get_param_importances(study, evaluator=by.PedAnovaImportanceEvaluator())
     except (ValueError, RuntimeError):  # too few, or all alike
         return {}
 
