@@ -5,7 +5,7 @@ from typing import Any
 
 from eprop_cli.errors import require
 from eprop_cli.looks import BANDS, FORMATS, LEAST_DPI, LEAST_WIDTH, MOST_DPI, MOST_WIDTH, STYLES
-from eprop_cli.registry import variant
+from eprop_cli.registry import is_known, variant
 from eprop_cli.schema import NON_NEGATIVE, POSITIVE, TIC, Group, Rule, check_multiple, key, one_of
 
 
@@ -68,8 +68,9 @@ class Plots(Group):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.figures:
-            variant("figure", name)
-        if self.figures and self.font is not None:  # Matplotlib has been imported
+            if not is_known("figure", name) or self.font is not None:  # ours import Matplotlib: half a second
+                variant("figure", name)
+        if self.figures and self.font is not None:
             from matplotlib import font_manager
 
             known = self.font in font_manager.get_font_names() or self.font in font_manager.font_family_aliases
