@@ -14,7 +14,7 @@ from pathlib import Path
 
 RELEASE = "0.2.0"
 COMMIT = "commit.txt"  # beside this file in what hatch_build.py has built: the commit, with -dirty if it had changes
-PACKAGES = ("hydra-core", "omegaconf", "numpy", "pandas", "pyarrow", "matplotlib", "joblib", "numba")
+PACKAGES = ("hydra-core", "omegaconf", "numpy", "pandas", "pyarrow", "matplotlib", "loky", "numba")
 NEST = "nest-simulator"
 SHOWN = {"NEST": NEST, "Numba": "numba", "NumPy": "numpy"}  # what results depend on
 INSTALLED = re.compile(r"(?P<name>[\w.]+)-(?P<version>[\w.!+]+)(-py[\d.]+)?\.(dist|egg)-info")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import joblib
+import loky
 
 from eprop_cli.config.config import Config
 from eprop_cli.sweeps.engine_needs import cores_of_a_job
@@ -12,7 +12,7 @@ from eprop_cli.sweeps.engine_needs import cores_of_a_job
 # the number of jobs that there are to run at once.
 LAUNCHERS: dict[str, Callable[[Mapping[str, Any], int], tuple[int, int]]] = {
     "BasicLauncher": lambda launcher, n_jobs: (1, n_cores()),
-    "JoblibLauncher": lambda launcher, n_jobs: (min(joblib.effective_n_jobs(launcher["n_jobs"]), n_jobs), n_cores()),
+    "JoblibLauncher": lambda launcher, n_jobs: (min(counted_by_joblib(launcher["n_jobs"]), n_jobs), n_cores()),
     "LocalLauncher": lambda launcher, n_jobs: (n_jobs, n_cores()),
     "SlurmLauncher": lambda launcher, n_jobs: (1, launcher["cpus_per_task"] or 1),
 }
@@ -20,7 +20,14 @@ LAUNCHERS: dict[str, Callable[[Mapping[str, Any], int], tuple[int, int]]] = {
 
 def n_cores() -> int:
     """Cores that this process may use; containers, affinity and LOKY_MAX_CPU_COUNT count."""
-    return int(joblib.cpu_count())
+    return int(loky.cpu_count())
+
+
+def counted_by_joblib(n_jobs: int) -> int:
+    """How many jobs at once joblib takes a number for, which may count back from all cores."""
+    from joblib import effective_n_jobs
+
+    return int(effective_n_jobs(n_jobs))
 
 
 def jobs_at_once(threads: int, workers: int) -> int:

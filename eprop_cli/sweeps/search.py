@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import joblib
 import optuna
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +21,7 @@ from eprop_cli.objectives import Reports, parse_objective
 from eprop_cli.runs.files import COMPLETED, FAILED, RUNNING, write_text
 from eprop_cli.runs.reader import Run
 from eprop_cli.runs.trials import DIRECTIONS, FINISHED, SearchRecord, Trial, read_trials
+from eprop_cli.sweeps.core_count import counted_by_joblib
 from eprop_cli.sweeps.job_directory import job_name
 from eprop_cli.sweeps.multirun import SKIPPED, JobOutcome, Multirun
 from eprop_cli.sweeps.optuna_study import (
@@ -54,8 +54,8 @@ def check_search(config: DictConfig, first: Config) -> None:
         value = sweeper[key]
         count = isinstance(value, int) and not isinstance(value, bool) and (value > 0 or key == "n_jobs")
         require(count, f"hydra.sweeper.{key}", value, "must be a whole number from 1")
-    if sweeper.n_jobs < 1:  # joblib counts from the end
-        sweeper.n_jobs = joblib.effective_n_jobs(sweeper.n_jobs or 1)
+    if sweeper.n_jobs < 1:
+        sweeper.n_jobs = counted_by_joblib(sweeper.n_jobs or 1)
     rate = sweeper.max_failure_rate
     is_part = isinstance(rate, int | float) and 0 <= rate <= 1
     require(is_part, "hydra.sweeper.max_failure_rate", rate, "must be from 0 to 1")

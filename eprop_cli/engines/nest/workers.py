@@ -1,4 +1,4 @@
-"""Processes that simulate shares of a batch: on this machine through joblib's loky, or on a Dask cluster."""
+"""Processes that simulate shares of a batch: on this machine through loky, or on a Dask cluster."""
 
 import contextlib
 import logging
@@ -114,7 +114,7 @@ class Workers:
     def _start(self) -> Executor:
         if self._engine.backend == "dask":
             return _DaskExecutor(str(self._engine.scheduler))
-        from joblib.externals.loky import ProcessPoolExecutor
+        from loky import ProcessPoolExecutor
 
         n_workers, driver = self._engine.n_workers, (os.getpid(),)
         with _interrupts_left_to_the_driver():  # trackers of resources start, too
@@ -252,6 +252,6 @@ def _not_importable(error: BaseException | None) -> str | None:
 
 def _is_death(error: BaseException) -> bool:
     """Whether an error means that a worker is gone, rather than that its work failed."""
-    from joblib.externals.loky import BrokenProcessPool
+    from loky import BrokenProcessPool
 
     return isinstance(error, BrokenProcessPool) or type(error).__name__ in WORKER_DEATHS + SCHEDULER_DEATHS
