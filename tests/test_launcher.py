@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,11 +12,12 @@ from eprop_cli.sweeps.launcher import returned_before
 from eprop_cli.sweeps.multirun import Multirun, MultirunPlan
 
 
-@pytest.fixture
-def master(tmp_path):
-    """The config of a multirun of seeds that has begun."""
+@pytest.fixture(params=["best_loss"])
+def master(tmp_path, request):
+    """The config of a multirun of seeds that has begun; the parameter is the objective of its search."""
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "callbacks": {"sweep": {"stamp": "stamp"}}}})
     plan = MultirunPlan(["seed"], [], 3, 1, "elsewhere", tied=False, fresh=True, launcher="", beginning=None)
+    plan = replace(plan, objective=request.param)
     state = Multirun.of(config).state
     state.mkdir(parents=True)
     (state / "plan.json").write_text(json.dumps(vars(plan)))
@@ -41,6 +43,13 @@ def test_what_is_completed_has_its_objective_and_a_number_after_the_others(maste
     assert {index: each.return_value for index, each in returned.items()} == {0: 0.77}
     (outcome,) = Multirun.of(master).outcomes
     assert (outcome.num, outcome.name, outcome.status) == (8, "seed-1", "SKIPPED")
+
+
+@pytest.mark.parametrize("master", [None], indirect=True)
+def test_without_a_search_there_is_no_objective(master):
+    write_job(master, 1)
+    (returned,) = returned_before(master, LOADER, [overrides_of(1)], 0).values()
+    assert returned.return_value is None
 
 
 def test_what_computes_something_else_is_left_to_the_job(master):

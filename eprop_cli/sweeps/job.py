@@ -31,9 +31,9 @@ POLL = 1.0  # s, between two looks at whether the process that started the jobs 
 
 
 def run_job(composed: DictConfig) -> float | None:
-    """Run a job and return its objective; None if it has none, for whatever reason: the others go on.
+    """Run a job and return its objective; None if it has none, for whatever reason, or if there is no search.
 
-    Raises KeyboardInterrupt in the process that starts the jobs if no others are to go on.
+    The others go on. Raises KeyboardInterrupt in the process that starts the jobs if no others are to go on.
     """
     logging.raiseExceptions = False  # as in eprop_run, which this process may not have seen
     hydra = HydraConfig.get()
@@ -87,7 +87,8 @@ def _attempt(
         killed = f"was killed by {signal.Signals(-ended).name}" if ended < 0 else f"ended with status {ended}"
         stopped = multirun.stopped is not None
         status, problem = directory.conclude(f"its process {killed}", INTERRUPTED if stopped else FAILED)
-    return status, problem, objective(directory.path, config) if status in (COMPLETED, SKIPPED) else None
+    wanted = multirun.plan.objective is not None and status in (COMPLETED, SKIPPED)
+    return status, problem, objective(directory.path, config) if wanted else None
 
 
 def _request(config: Config, directory: JobDirectory, output: str, modules_in: str | None) -> JobRequest:

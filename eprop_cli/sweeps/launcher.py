@@ -54,7 +54,7 @@ def returned_before(
             composed = without_hydra(loader.load_sweep_config(config, list(overrides)))
             job = load(with_absolute_paths(composed, plan.beginning))
             check_same(multirun.directory / name, job)
-            value = objective(multirun.directory / name, job)
+            value = None if plan.objective is None else objective(multirun.directory / name, job)
         except UserError:  # the job will tell
             continue
         returned[index] = JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=value)
