@@ -76,10 +76,11 @@ def read_top(path: Path) -> dict[str, Key]:
 
 
 def _defaults(path: Path) -> list[Any]:
-    import yaml
+    text, entries = path.read_text(), []
+    if "defaults:" in text:
+        import yaml
 
-    content = yaml.safe_load(path.read_text())
-    entries = (content or {}).get("defaults", [])
+        entries = yaml.safe_load(text).get("defaults", [])
     return entries if "_self_" in entries else [*entries, "_self_"]
 
 
