@@ -23,6 +23,12 @@ def pytest_collection_finish():
     all_is_imported()
 
 
+def pytest_sessionfinish():
+    """At the end pytest looks for what may go five times; once is enough."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _settings_of_nobody(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))

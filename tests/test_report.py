@@ -113,7 +113,9 @@ def test_a_run_is_told_whole(report, tmp_path):
 
 def test_what_a_run_directory_says_is_text(report, tmp_path):
     evil = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
-    run = write_run(tmp_path / "run <img>", status="FAILED", error=evil, host=evil, **{evil: evil})
+    run = write_run(
+        tmp_path / "run <img>", "plots.figures=[learning]", status="FAILED", error=evil, host=evil, **{evil: evil}
+    )
     report(run)
     text = (run / "report.html").read_text()
     assert text.count("<script") == 1
