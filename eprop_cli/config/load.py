@@ -1,7 +1,6 @@
 """Turn a composed config into its typed form, or say in one line what is wrong with it."""
 
 import logging
-import pickle
 import re
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
@@ -10,6 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
+from eprop_cli.config.composed import copied
 from eprop_cli.config.config import VARIED, Config, default_metric
 from eprop_cli.config.moved import MOVED
 from eprop_cli.config.typed import OtherTypeError, build, convert, optional
@@ -140,7 +140,7 @@ def _make_whole(schema: Any, composed: DictConfig) -> None:
 
 def with_new_keys(composed: DictConfig) -> DictConfig:
     """A composed config in which keys that have moved are where they belong; one line names each."""
-    composed = pickle.loads(pickle.dumps(composed))  # copy() takes three times as long
+    composed = copied(composed)
     with open_dict(composed):
         for old, new in MOVED.items():
             (group, key), (new_group, new_key) = old.split("."), new.split(".")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from eprop_cli.config.composed import copied
 from eprop_cli.schema import flatten
 
 # Keys of a config that name a file or a directory to read.
@@ -17,7 +18,7 @@ def with_absolute_paths(composed: DictConfig, beginning: str | None) -> DictConf
     """A composed config with its relative paths from a directory on; None: as they are."""
     if beginning is None:
         return composed
-    composed = composed.copy()
+    composed = copied(composed)
     for key, value in flatten(OmegaConf.to_container(composed)).items():
         named = PATH_KEY.fullmatch(key) and isinstance(value, str) and value and "${" not in value
         if named and Path(beginning, value).exists():  # a word that means something else stays
