@@ -1,8 +1,11 @@
 import dataclasses
+import itertools
 import json
 import pickle
 import re
 import typing
+from pathlib import Path
+from types import SimpleNamespace
 
 import hydra
 import numpy as np
@@ -367,6 +370,18 @@ def test_a_default_may_refer_to_another(tmp_path):
     with remembered(), hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
         assert hydra.compose("config") == {"left": {"a": 1}, "right": {"b": 1}}
         assert hydra.compose("config", ["left=two"]) == {"left": {"a": 2}, "right": {"b": 2}}
+
+
+def test_what_is_composed_again_is_another_config_of_another_time(monkeypatch):
+    ticks = map(str, itertools.count())
+    clock = SimpleNamespace(now=lambda: SimpleNamespace(strftime=lambda pattern: next(ticks)))
+    monkeypatch.setattr("hydra.core.utils.datetime", clock)
+    with remembered(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        first, second = (hydra.compose("config", ["task=sine_waves"], return_hydra_config=True) for _ in range(2))
+    days = [Path(each.hydra.sweep.dir).parts[1] for each in (first, second)]
+    assert days[0] != days[1]
+    first.task.n_iter = 12345
+    assert second.task.n_iter != 12345
 
 
 def test_a_file_is_read_again_only_once_it_has_changed(tmp_path, monkeypatch):

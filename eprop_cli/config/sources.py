@@ -9,20 +9,22 @@ from importlib import resources
 from typing import Any
 
 from hydra._internal import defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.defaults_list import Overrides
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
-from hydra.core.default_element import InputDefault
+from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
 from eprop_cli.config.files import conf_dir
 
-MOST_FILES = 512  # that are remembered
+MOST_FILES, MOST_CONFIGS = 512, 64  # that are remembered
 DIRECTORY, PACKAGE = FileConfigSource.scheme(), ImportlibResourcesConfigSource.scheme()  # Hydra's own files are in one
 
 
@@ -30,8 +32,8 @@ DIRECTORY, PACKAGE = FileConfigSource.scheme(), ImportlibResourcesConfigSource.s
 def remembered() -> Iterator[None]:
     """Have Hydra read a file again only once it has changed, and look into its store of configs without copying it.
 
-    Nor does it compose a config to see whether it asks for several runs, where no file can, or list for each file what
-    else was chosen, where nothing refers to that.
+    The same files are merged once; keys are set in a copy. Nor does Hydra compose a config to see whether it asks for
+    several runs, where no file can, or list for each file what else was chosen, where nothing refers to that.
     Methods are exchanged, not classes: launchers hand Hydra's registers of classes on to other processes. The methods
     are those of the classes in its registers: Hydra loads its modules of sources afresh, whoever imported them before.
     """
@@ -46,6 +48,8 @@ def remembered() -> Iterator[None]:
         exchanged.enter_context(_exchanged(Hydra, "get_mode", _unless_clear(Hydra.get_mode)))
         listed = _where_referred_to(defaults_list._create_interpolation_map)
         exchanged.enter_context(_exchanged(defaults_list, "_create_interpolation_map", listed))
+        once = _merging_once(ConfigLoaderImpl._compose_config_from_defaults_list)
+        exchanged.enter_context(_exchanged(ConfigLoaderImpl, "_compose_config_from_defaults_list", once))
         yield
 
 
@@ -106,6 +110,34 @@ def _unless_clear(get_mode: GetMode) -> GetMode:
         return None if ours and not said else get_mode(hydra, config_name, overrides)
 
     return mode
+
+
+Merge = Callable[[ConfigLoaderImpl, list[ResultDefault], IConfigRepository], DictConfig]
+_merged: dict[bytes, bytes] = {}  # what is merged, and the config that comes of it, pickled
+
+
+def _merging_once(merge: Merge) -> Merge:
+    """The config that the files of a defaults list make, a copy of its own."""
+
+    def merged(loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        files = [repo.load_config(str(entry.config_path)) for entry in defaults]
+        parts = [
+            (entry.config_path, entry.package, entry.primary, file.header, file.is_schema_source, file.config)
+            for entry, file in zip(defaults, files, strict=True)
+            if file is not None
+        ]
+        key = pickle.dumps(parts)
+        if (kept := _merged.get(key)) is not None:
+            found: DictConfig = pickle.loads(kept)
+            return found
+        config = merge(loader, defaults, repo)
+        OmegaConf.clear_cache(config)  # it knows the time that it is
+        if len(_merged) == MOST_CONFIGS:
+            _merged.clear()
+        _merged[key] = pickle.dumps(config)
+        return config
+
+    return merged
 
 
 ListChosen = Callable[[Overrides, list[InputDefault], bool], DictConfig]
