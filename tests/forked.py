@@ -31,7 +31,8 @@ MODULES = (
     *("models.bsshslm_2020", "optimizers.adam", "figures.draw", "figures.dynamics", "figures.weights", "reports.page"),
     *("sweeps.closing", "sweeps.fork_server", "sweeps.job", "sweeps.launcher", "sweeps.preparation"),
 )
-SMOKE = ("experiment=smoke", "training=data_parallel", "engine=compiled", "recording=none", "plots=none")
+BARE, COMPILED = ("recording=none", "plots=none"), ("training=data_parallel", "engine=compiled")
+SMOKE = ("experiment=smoke", *COMPILED, *BARE)
 # Variables that no import reads; the command sets the second line itself.
 LATER = {
     *("XDG_CONFIG_HOME", "PYTEST_CURRENT_TEST", "COLUMNS", "TERM", "PYNEST_QUIET", "LOKY_MAX_CPU_COUNT"),
@@ -189,7 +190,9 @@ def _warm_up():
     from eprop_cli import compose
     from eprop_cli.sweeps.engine_needs import compile_engine
 
-    compile_engine(compose(SMOKE))  # as that of sweeps does; and Hydra has read most of its files
+    compile_engine(compose(SMOKE))  # as that of sweeps does
+    for chosen in ((), BARE, (*BARE, *COMPILED), COMPILED, ("experiment=smoke",)):  # most commands choose no other files
+        compose(chosen)
 
 
 def _fork_jobs(connection, environment):

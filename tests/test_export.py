@@ -22,7 +22,7 @@ def export(in_lines):
 
 @pytest.fixture
 def run(tmp_path):
-    return write_run(tmp_path / "run", "recording.n_record=2", "task.n_in=8")
+    return write_run(tmp_path / "run", "recording.n_record=2", "task.n_in=4", "neuron.n_reg=5", "neuron.n_ad=3")
 
 
 def trains(run, iteration, sequence, population, size):
@@ -45,7 +45,7 @@ def test_neo(export, run):
     assert [each.name for each in block.segments] == [f"iteration {i}, sequence {s}" for i in (1, 3) for s in (0, 1)]
     segment = block.segments[3]
     found = [each for each in segment.spiketrains if each.annotations["population"] == "reg"]
-    expected = trains(run, 3, 1, "reg", 10)
+    expected = trains(run, 3, 1, "reg", 5)
     assert sum(map(len, expected)) > 0
     assert [sorted(each.rescale("ms").magnitude) for each in found] == expected
     assert {float(each.t_stop.rescale("ms")) for each in found} == {200.0}
@@ -66,7 +66,7 @@ def test_elephant_reads_what_neo_holds(export, run):
     segment = neo.NixIO(str(run / "recording.nix"), mode="ro").read_block().segments[0]
     rates = [float(statistics.mean_firing_rate(train).rescale("Hz")) for train in segment.spiketrains]
     expected = [
-        len(train) / 0.2 for each, n in (("in", 8), ("reg", 10), ("ad", 10)) for train in trains(run, 1, 0, each, n)
+        len(train) / 0.2 for each, n in (("in", 4), ("reg", 5), ("ad", 3)) for train in trains(run, 1, 0, each, n)
     ]
     assert rates == pytest.approx(expected)
 
@@ -83,7 +83,7 @@ def test_nwb(export, run):
         units = file.units.to_dataframe()
         units = units[units["population"] == "reg"]
         places = [(1, 0, 0.0), (1, 1, 0.2), (3, 0, 0.8), (3, 1, 1.0)]
-        every = [np.add(trains(run, i, s, "reg", 10)[4], 0.0) * 1e-3 + start for i, s, start in places]
+        every = [np.add(trains(run, i, s, "reg", 5)[4], 0.0) * 1e-3 + start for i, s, start in places]
         np.testing.assert_allclose(units["spike_times"].iloc[4], np.concatenate(every))
         series = file.acquisition["ad_V_m"]
         assert (series.unit, series.conversion) == ("volts", 1e-3)

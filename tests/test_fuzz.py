@@ -19,12 +19,12 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "first", [pytest.param(first, marks=[pytest.mark.slow] * (first > 0)) for first in range(0, ATTEMPTS, 50)]
+    "first", [pytest.param(first, marks=[pytest.mark.slow] * (first > 0)) for first in range(0, ATTEMPTS, 25)]
 )
 def test_files(whole, tmp_path, monkeypatch, first):
     monkeypatch.chdir(whole.parent)
     config = api.compose([*RUN, "task.n_iter=5"])
-    for seed in range(first, first + 50):
+    for seed in range(first, first + 25):
         try:
             attempt(whole, tmp_path, seed, config)
         except BaseException as error:
