@@ -191,7 +191,7 @@ def _warm_up():
     from eprop_cli.sweeps.engine_needs import compile_engine
 
     compile_engine(compose(SMOKE))  # as that of sweeps does
-    for chosen in ((), BARE, (*BARE, *COMPILED), COMPILED, ("experiment=smoke",)):  # most commands choose no other files
+    for chosen in ((), BARE, (*BARE, *COMPILED), COMPILED, ("experiment=smoke",)):  # most commands choose these
         compose(chosen)
 
 
