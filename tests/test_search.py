@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import hydra
 import optuna
@@ -307,6 +307,7 @@ def test_the_key_that_makes_the_difference_is_the_important_one(begin):
     assert found["optimizer.eta"] > 0.7
     assert sum(found.values()) == pytest.approx(1)
     assert importances(record.with_trials(record.trials[:1])) == {}
+    assert importances(record.with_trials([replace(trial, value=0.5) for trial in record.trials])) == {}
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,15 @@ def keep_warnings() -> None:
     warnings.showwarning = show  # type: ignore[assignment]
 
 
+def stop_writing_in(directory: Path) -> None:
+    """Have what is logged from now on not written to files in a directory, which is about to go."""
+    for logger in (logging.root, *(logging.getLogger(name) for name in logging.root.manager.loggerDict)):
+        for handler in logger.handlers[:]:
+            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(directory):
+                logger.removeHandler(handler)
+                handler.close()
+
+
 class _Quiet(logging.FileHandler):
     """A full disk must not print tracebacks to the terminal; the run itself says that it is full."""
 

@@ -19,6 +19,7 @@ from eprop_cli.config.config import Config
 from eprop_cli.config.load import load
 from eprop_cli.errors import UserError
 from eprop_cli.runs.files import COMPLETED, FAILED, INTERRUPTED, LOG, RUNNING, write_text
+from eprop_cli.runs.log import stop_writing_in
 from eprop_cli.schema import to_dict
 from eprop_cli.sweeps.fork_server import JobRequest, run_forked
 from eprop_cli.sweeps.job_directory import JobDirectory, job_name, objective
@@ -62,6 +63,7 @@ def run_job(composed: DictConfig) -> float | None:
         if not plan.tied:  # in the log of a cluster's job; the one who started it tells of the others
             log.info("#%d %s: %s%s", outcome.num, outcome.name, status, f" ({error})" if error else "")
     multirun.note(outcome)
+    stop_writing_in(scratch)
     shutil.rmtree(scratch, ignore_errors=True)
     if plan.is_mine and multirun.stopped is not None:
         raise KeyboardInterrupt
