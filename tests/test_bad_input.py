@@ -400,6 +400,8 @@ def test_values_that_do_not_fit_together(overrides, line):
         (["-m", "seed=-1,-2"], "seed=-1: must be from 0 to 4294967295"),
         (["-m", "task.n_itr=1,2"], "task.n_itr: there is no such key; closest: task.n_iter (training iterations)"),
         (["-m", "experiment=a,b"], f"experiment=a: must be one of {EXPERIMENTS}"),
+        (["-m", "experiment=smoke,null"], f"experiment=null: must be one of {EXPERIMENTS}"),
+        (["-m", "optimizer=range(1,3)"], "optimizer=1: must be one of adam, gradient_descent"),
         (["-m", "seed=1,2", "hydra.sweep.dir=full"],
          "hydra.sweep.dir=HERE/full: holds files, but no multirun's; choose another"),
         (["-m", "seed=1,2", "hydra.sweep.dir=file/sweep"],

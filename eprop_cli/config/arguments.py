@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, RangeSweep
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -23,6 +23,7 @@ from eprop_cli.errors import ConfigError, UserError, reason, require
 
 FORM = "is not KEY=VALUE (see eprop-run --help), or its quotes or brackets do not match"
 UNREADABLE = (YAMLError, UnicodeDecodeError, OSError)  # OmegaConf raises the last for a file without keys
+NAMES = (str, QuotedString, list, dict)  # of a file, or of several; a dictionary sets the keys of a group
 PLAIN = re.compile(r"[\w.@/+]+=[^'\"\\\[\]{}(),$=]+")  # KEY=VALUE without anything of Hydra's grammar
 PLUGINS = {  # what files in conf/hydra build on, with package and extra
     "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
@@ -100,15 +101,22 @@ def check_overrides(overrides: Iterable[str]) -> None:
         group = override.key_or_group
         if not group:
             raise UserError(f"{override.input_line}: {FORM}")
-        if (conf_dir() / group).is_dir() and not _is_choice(override):
+        if override.is_delete() or not (conf_dir() / group).is_dir():
+            continue
+        if unnamed := [value for value in _values(override) if not isinstance(value, NAMES)]:
             options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
             constraint = f"must be one of {', '.join(options)}" if options else "cannot be set as a whole"
-            raise ConfigError(group, override.value(), constraint)
+            raise ConfigError(group, unnamed[0], constraint)
 
 
-def _is_choice(override: Override) -> bool:
-    named = isinstance(override.value(), str | list | dict)  # a dictionary sets the group's keys
-    return override.is_delete() or override.is_sweep_override() or named
+def _values(override: Override) -> list[Any]:
+    """The values of an override that are there to see."""
+    value: Any = override.value()
+    if isinstance(value, ChoiceSweep):
+        return list(value.list)
+    if isinstance(value, RangeSweep):
+        return [value.start]
+    return [] if override.is_sweep_override() else [value]
 
 
 def one_line(error: Exception) -> str:

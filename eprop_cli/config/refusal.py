@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from eprop_cli.config.arguments import one_line
-from eprop_cli.config.composition import BAD_INPUTS
+from eprop_cli.config.composition import BAD_INPUTS, is_of_a_file
 from eprop_cli.errors import legible, reason
 from eprop_cli.terminal import BAD_INPUT
 
@@ -22,7 +22,7 @@ def exiting() -> Iterator[None]:
     except BAD_INPUTS as error:
         refuse(error)
     except Exception as error:
-        fail(error)
+        (refuse if is_of_a_file(error) else fail)(error)
 
 
 def refuse(error: Exception) -> NoReturn:
