@@ -22,6 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
+from eprop_cli.config.composed import NOT_PICKLED
 from eprop_cli.config.files import conf_dir
 
 MOST_FILES, MOST_CONFIGS = 512, 64  # that are remembered
@@ -117,7 +118,11 @@ _merged: dict[bytes, bytes] = {}  # what is merged, and the config that comes of
 
 
 def _merging_once(merge: Merge) -> Merge:
-    """The config that the files of a defaults list make, a copy of its own."""
+    """The config that the files of a defaults list make, a copy of its own.
+
+    What cannot be pickled is merged anew. A schema that Hydra has stored by the name of a file, by which it checks that
+    (deprecated), must be there the first time.
+    """
 
     def merged(loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         files = [repo.load_config(str(entry.config_path)) for entry in defaults]
@@ -126,7 +131,10 @@ def _merging_once(merge: Merge) -> Merge:
             for entry, file in zip(defaults, files, strict=True)
             if file is not None
         ]
-        key = pickle.dumps(parts)
+        try:
+            key = pickle.dumps(parts)
+        except NOT_PICKLED:
+            return merge(loader, defaults, repo)
         if (kept := _merged.get(key)) is not None:
             found: DictConfig = pickle.loads(kept)
             return found
