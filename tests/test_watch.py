@@ -101,6 +101,15 @@ def test_it_ends_when_all_have_ended(sweep, watch, monkeypatch):
     ]
 
 
+def test_jobs_that_ended_since_are_counted_one_by_one(sweep, capsys):
+    change(sweep.directory / "job-4", status="COMPLETED", error=None)
+    watching.Teller().tell(watching.progress(sweep.directory))
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "[4/8] seed=3 eta=0.01",
+        "[5/8] seed=4 eta=0.01",
+    ]
+
+
 def test_a_run(watch, tmp_path):
     write_run("run", rows=training_rows(2), status="RUNNING", **MINE)
     status, out, _ = watch("run", "--once")

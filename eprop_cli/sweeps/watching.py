@@ -68,12 +68,11 @@ class RunsProgress:
         parts += [f"{duration(self.left)} left"] if self.left is not None else []
         latest = max(running, key=lambda name: running[name].part, default=None)
         job = f" | {latest}: {running[latest].words(brief=True)}" if latest is not None else ""
-        return legible(f"{self.counted}{', '.join(parts)}{job}")
+        return legible(f"{self.counted()}{', '.join(parts)}{job}")
 
-    @property
-    def counted(self) -> str:
-        """How many are done, of how many."""
-        return f"[{self.done}{'' if self.n_jobs is None else f'/{self.n_jobs}'}] "
+    def counted(self, but: int = 0) -> str:
+        """How many are done, of how many; but: those that are not to be told of yet."""
+        return f"[{self.done - but}{'' if self.n_jobs is None else f'/{self.n_jobs}'}] "
 
 
 def progress(directory: Path) -> RunsProgress:
@@ -139,9 +138,10 @@ class Teller:
         self._told -= {each.directory for each in now.jobs.values() if each.is_running}  # a cluster may run it again
         # By their directories: once a multirun has cleared up, names are no longer known.
         ended = [name for name, each in now.jobs.items() if not each.is_running and each.directory not in self._told]
-        for name in ended:
+        for told, name in enumerate(ended, start=1):
             self._told.add(now.jobs[name].directory)
-            self._print(legible(f"{now.counted}{name}: {now.jobs[name].words()}"))
+            later = sum(now.jobs[other].status == COMPLETED for other in ended[told:])
+            self._print(legible(f"{now.counted(but=later)}{name}: {now.jobs[name].words()}"))
         if self._live:
             width = shutil.get_terminal_size().columns - 1
             print(f"\r\x1b[2K{now.words()[:width]}", end="", flush=True)
