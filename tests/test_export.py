@@ -83,8 +83,9 @@ def test_nwb(export, run):
         units = file.units.to_dataframe()
         units = units[units["population"] == "reg"]
         places = [(1, 0, 0.0), (1, 1, 0.2), (3, 0, 0.8), (3, 1, 1.0)]
-        every = [np.add(trains(run, i, s, "reg", 5)[4], 0.0) * 1e-3 + start for i, s, start in places]
-        np.testing.assert_allclose(units["spike_times"].iloc[4], np.concatenate(every))
+        every = [np.add(trains(run, i, s, "reg", 5)[1], 0.0) * 1e-3 + start for i, s, start in places]
+        assert sum(map(len, every)) > 0
+        np.testing.assert_allclose(units["spike_times"].iloc[1], np.concatenate(every))
         series = file.acquisition["ad_V_m"]
         assert (series.unit, series.conversion) == ("volts", 1e-3)
         np.testing.assert_array_equal(series.data[200:400], signal(run, 1, 1, "ad", "V_m"))
