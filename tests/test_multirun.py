@@ -1,5 +1,6 @@
 import csv
 import json
+import logging
 import os
 import shutil
 import signal
@@ -163,6 +164,15 @@ def test_jobs_that_fail_do_not_stop_the_others(eprop_run, tmp_path, launcher):
     ]
     assert "Traceback" not in ended.stderr
     assert not list(tmp_path.rglob("%j"))
+
+
+def test_a_run_of_before_that_cannot_be_read_is_told_of(eprop_run, finished):
+    run = next(path.parent for path in sorted(finished.glob("*/run.json")))
+    (run / "metrics.csv").write_text("nothing\n")
+    ended = eprop_run("resume=sweep")
+    what = "is damaged: its first line does not name iteration; move its directory away, and resume runs it again"
+    assert (ended.returncode, ended.stderr.splitlines()) == (1, [f"eprop-run: {run}/metrics.csv: {what}"])
+    assert ended.stdout.splitlines()[-1] == "Jobs: 4 SKIPPED (COMPLETED before)"
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -480,6 +490,21 @@ class TestSearch:
         assert told == f"eprop-run: hydra/sweeper: {remedy}\n"
 
 
+def test_what_is_logged_after_the_jobs_is_not_written_where_one_began(in_lines, tmp_path, monkeypatch):
+    """Warnings are, for one; what is told of a sweep failed by them."""
+    monkeypatch.chdir(tmp_path)
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        status, *_ = in_lines("eprop-run", cli.main, "-m", *QUICK, "task.n_iter=1", "seed=1", "hydra.sweep.dir=sweep")
+        logging.getLogger("eprop_cli.file").warning("late")
+    finally:
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+    assert status == 0
+    assert not (tmp_path / "sweep" / ".jobs").exists()
+    assert not logging.getLogger("eprop_cli.file").handlers
+
+
 class TestRefused:
     """Before any job begins, with one line and nothing left behind."""
 
@@ -528,7 +553,7 @@ class TestRefused:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("eprop_cli.sweeps.preparation.MANY", 2)
         status, out, err = in_lines("eprop-run", cli.main, "-m", *QUICK, "seed=-1,-2", "hydra.sweep.dir=sweep")
-        assert (status, out) == (2, ["Checking 2 jobs, a tenth of a second each"])
+        assert (status, out) == (2, ["Checking 2 jobs, a twentieth of a second each"])
         assert err == ["eprop-run: seed=-1: must be from 0 to 4294967295"]
 
     @pytest.mark.parametrize(

@@ -94,7 +94,6 @@ def _compare(options: argparse.Namespace) -> int:
     if options.where is not None:
         parse_where(options.where)
     runs = _collect(options.runs)
-    from eprop_cli.runs.comparison import UNREADABLE
     from eprop_cli.runs.ranked import compare
 
     compared = compare(runs, options.metric, options.where, options.sort, options.reverse)
@@ -106,8 +105,7 @@ def _compare(options: argparse.Namespace) -> int:
         print(f"Files: {', '.join(map(str, files))}")
     else:
         print(csv(compared.table) if options.format == "csv" else markdown(compared), end="")
-    unreadable = compared.table.loc[compared.table["status"] == UNREADABLE, "error"]
-    return max([complain("eprop-compare", error) for error in unreadable], default=0)
+    return max([complain("eprop-compare", error) for error in compared.unreadable], default=0)
 
 
 def _write(compared: "Comparison", options: argparse.Namespace) -> list[Path]:

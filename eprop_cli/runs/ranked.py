@@ -16,6 +16,7 @@ from eprop_cli.objectives import parse_objective
 from eprop_cli.runs.comparison import (
     MEAN,
     SEED,
+    UNREADABLE,
     Opened,
     RunGroup,
     _order,
@@ -76,6 +77,11 @@ class Comparison:
     def runs(self) -> list[Run]:
         """The runs, in the order of the table."""
         return [each.run for each in self.opened]
+
+    @property
+    def unreadable(self) -> list[str]:
+        """What is the matter with the runs that cannot be read, a line each."""
+        return list(self.table.loc[self.table["status"] == UNREADABLE, "error"])
 
     def run(self, index: int) -> Run:
         """The run of a number."""

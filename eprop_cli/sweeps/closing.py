@@ -21,7 +21,7 @@ from eprop_cli.runs.trials import SearchRecord, read_trials
 from eprop_cli.sweeps.job_directory import job_runs
 from eprop_cli.sweeps.multirun import NOT_STARTED, SKIPPED, JobOutcome, Multirun
 from eprop_cli.sweeps.slurm import LOGS, ended_so
-from eprop_cli.terminal import drop_output
+from eprop_cli.terminal import complain, drop_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,6 +60,8 @@ def close(multirun: Multirun, problem: BaseException | None) -> int:
     try:
         if written:
             _show(*written)
+            for fault in written[0].unreadable:
+                lost = bool(complain("eprop-run", f"{fault}; move its directory away, and resume runs it again"))
         if record is not None:
             _tell_best(multirun.directory, record)
         _tell(multirun, counts, bad, is_search=n_jobs is None)

@@ -85,7 +85,7 @@ def prepare(
     job_list = _read_jobs(config)
     _check_free(multirun.directory)
     if len(job_list.jobs) >= MANY:
-        print(f"Checking {len(job_list.jobs)} jobs, a tenth of a second each", flush=True)
+        print(f"Checking {len(job_list.jobs)} jobs, a twentieth of a second each", flush=True)
     first = _check_jobs(config, job_list, beginning, trusted)
     if job_list.is_search:
         from eprop_cli.sweeps.search import check_search
