@@ -1,6 +1,5 @@
 import csv
 import json
-import logging
 import os
 import shutil
 import signal
@@ -27,6 +26,22 @@ from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation
 
 class Mine(EvidenceAccumulation):
     pass
+"""
+LATE = """
+import warnings
+
+from eprop_cli.sweeps import closing
+from eprop_cli.tasks.evidence_accumulation import EvidenceAccumulation as Late
+
+write = closing._write
+
+
+def warn_and_write(*arguments, **keys):
+    warnings.warn("it is late")
+    return write(*arguments, **keys)
+
+
+closing._write = warn_and_write
 """
 NAME = "engine-compiled__experiment-{}__recording-none__training-data_parallel"  # of an experiment's run
 NOWHERE = "hydra.sweep.dir=/proc/nowhere"  # which cannot be made: that ends it after a warning
@@ -490,19 +505,13 @@ class TestSearch:
         assert told == f"eprop-run: hydra/sweeper: {remedy}\n"
 
 
-def test_what_is_logged_after_the_jobs_is_not_written_where_one_began(in_lines, tmp_path, monkeypatch):
-    """Warnings are, for one; what is told of a sweep failed by them."""
-    monkeypatch.chdir(tmp_path)
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        status, *_ = in_lines("eprop-run", cli.main, "-m", *QUICK, "task.n_iter=1", "seed=1", "hydra.sweep.dir=sweep")
-        logging.getLogger("eprop_cli.file").warning("late")
-    finally:
-        for number, handler in signals.items():
-            signal.signal(number, handler)
-    assert status == 0
-    assert not (tmp_path / "sweep" / ".jobs").exists()
-    assert not logging.getLogger("eprop_cli.file").handlers
+def test_a_warning_after_the_jobs_is_no_full_disk(eprop_run, tmp_path):
+    """The log of a job's beginning, in which warnings are kept, is gone by then."""
+    (tmp_path / "late.py").write_text(LATE)
+    ended = eprop_run("-m", *QUICK, "task.n_iter=1", "task.name=late:Late", "seed=1", "hydra.sweep.dir=sweep")
+    assert ended.returncode == 0, ended.stderr
+    assert "UserWarning: it is late" in ended.stderr
+    assert ended.stdout.splitlines()[-1] == "Jobs: 1 COMPLETED"
 
 
 class TestRefused:
