@@ -20,7 +20,7 @@ from eprop_cli.cli.keys import OPTION, show_keys
 from eprop_cli.cli.resume import with_earlier_arguments
 from eprop_cli.config.arguments import check_arguments, in_order, with_quotes
 from eprop_cli.config.composed import without_hydra
-from eprop_cli.config.composition import BAD_INPUTS, is_of_a_file, run_dir
+from eprop_cli.config.composition import is_bad_input, run_dir
 from eprop_cli.config.files import conf_dir
 from eprop_cli.config.load import load
 from eprop_cli.config.moved import moved_among, with_new_names
@@ -84,7 +84,7 @@ def main() -> None:
     # Hydra tells its callbacks of the end of a multirun only if nothing came in between; here it always comes by.
     if sweeps.has_begun():
         sys.exit(sweeps.end(problem))
-    if isinstance(problem, BAD_INPUTS) or (isinstance(problem, Exception) and is_of_a_file(problem)):
+    if isinstance(problem, Exception) and is_bad_input(problem):
         refuse(problem)
     if isinstance(problem, KeyboardInterrupt):
         sys.exit(INTERRUPTED)

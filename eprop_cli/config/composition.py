@@ -33,7 +33,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # what
 _composing = threading.Lock()
 
 
-def is_of_a_file(error: BaseException) -> bool:
+def is_bad_input(error: Exception) -> bool:
+    """Whether an error is to be told in one line, as what was given is wrong."""
+    return isinstance(error, BAD_INPUTS) or _is_of_a_file(error)
+
+
+def _is_of_a_file(error: BaseException) -> bool:
     """Whether Hydra stumbled over what a config file or argument holds, and raised what it does not mean to raise."""
     if isinstance(error, OSError) and error.errno in FULL:
         return False
@@ -81,10 +86,8 @@ def compose(
             directory = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
     except UserError:
         raise
-    except BAD_INPUTS as error:
-        raise UserError(one_line(error)) from error
     except Exception as error:
-        if is_of_a_file(error):
+        if is_bad_input(error):
             raise UserError(one_line(error)) from error
         raise
     with flag_override(config.hydra, ["readonly", "struct"], False):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from eprop_cli.config.arguments import one_line
-from eprop_cli.config.composition import BAD_INPUTS, is_of_a_file
+from eprop_cli.config.composition import is_bad_input
 from eprop_cli.errors import legible, reason
 from eprop_cli.terminal import BAD_INPUT
 
@@ -19,10 +19,10 @@ def exiting() -> Iterator[None]:
     """Exit if anything is wrong: of an exception in one of its callbacks Hydra would warn, and go on."""
     try:
         yield
-    except BAD_INPUTS as error:
-        refuse(error)
     except Exception as error:
-        (refuse if is_of_a_file(error) else fail)(error)
+        if is_bad_input(error):
+            refuse(error)
+        fail(error)
 
 
 def refuse(error: Exception) -> NoReturn:
