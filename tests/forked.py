@@ -31,8 +31,6 @@ MODULES = (
     *("models.bsshslm_2020", "optimizers.adam", "figures.draw", "figures.dynamics", "figures.weights", "reports.page"),
     *("sweeps.closing", "sweeps.fork_server", "sweeps.job", "sweeps.launcher", "sweeps.preparation"),
 )
-BARE, COMPILED = ("recording=none", "plots=none"), ("training=data_parallel", "engine=compiled")
-SMOKE = ("experiment=smoke", *COMPILED, *BARE)
 # Variables that no import reads; the command sets the second line itself.
 LATER = {
     *("XDG_CONFIG_HOME", "PYTEST_CURRENT_TEST", "COLUMNS", "TERM", "PYNEST_QUIET", "LOKY_MAX_CPU_COUNT"),
@@ -187,11 +185,14 @@ def _tell(asking, number):
 def _warm_up():
     for module in MODULES:
         import_module(f"eprop_cli.{module}")
+    from small import BARE
+
     from eprop_cli import compose
     from eprop_cli.sweeps.engine_needs import compile_engine
 
-    compile_engine(compose(SMOKE))  # as that of sweeps does
-    for chosen in ((), BARE, (*BARE, *COMPILED), COMPILED, ("experiment=smoke",)):  # most commands choose these
+    smoke, compiled = ("experiment=smoke",), ("training=data_parallel", "engine=compiled")
+    compile_engine(compose([*smoke, *compiled, *BARE]))  # as that of sweeps does
+    for chosen in ((), BARE, (*BARE, *compiled), compiled, smoke):  # most commands choose these
         compose(chosen)
 
 

@@ -82,9 +82,8 @@ def _convert(kind: Kind, value: Any, place: tuple[str, ...], listed: bool) -> An
 
 def _reference(kind: Kind, value: str, place: tuple[str, ...], listed: bool) -> _Reference:
     match = REFERENCE.fullmatch(value)
-    if listed or match is None or not (kind is Any or (optional(kind) or kind) in SCALARS):
-        raise OtherTypeError
-    if len(match[1]) > len(place):
+    scalar = kind is Any or (optional(kind) or kind) in SCALARS
+    if listed or not scalar or match is None or len(match[1]) > len(place):
         raise OtherTypeError
     above = place[: -len(match[1])] if match[1] else ()
     return _Reference(kind, (*above, *match[2].split(".")))

@@ -46,7 +46,8 @@ def keep_warnings() -> None:
 
 def stop_writing_in(directory: Path) -> None:
     """Have what is logged from now on not written to files in a directory, which is about to go."""
-    for logger in (logging.root, *(logging.getLogger(name) for name in logging.root.manager.loggerDict)):
+    known = (each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger))
+    for logger in (logging.root, *known):
         for handler in logger.handlers[:]:
             if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(directory):
                 logger.removeHandler(handler)

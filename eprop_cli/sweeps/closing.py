@@ -61,7 +61,8 @@ def close(multirun: Multirun, problem: BaseException | None) -> int:
         if written:
             _show(*written)
             for fault in written[0].unreadable:
-                lost = bool(complain("eprop-run", f"{fault}; move its directory away, and resume runs it again"))
+                complain("eprop-run", f"{fault}; move its directory away, and resume runs it again")
+                lost = True
         if record is not None:
             _tell_best(multirun.directory, record)
         _tell(multirun, counts, bad, is_search=n_jobs is None)
