@@ -73,7 +73,6 @@ def end(problem: BaseException | None) -> int:
     from eprop_cli.sweeps.watching import end as end_watch
 
     end_watch()
-    end_watch()
     multirun = Multirun(Path(OmegaConf.select(JobRuntime.instance().conf, MULTIRUN)))
     if isinstance(problem, BAD_INPUTS) and not multirun.outcomes:
         multirun.undo(multirun.plan.fresh)
